@@ -1,0 +1,216 @@
+"""Losses: convex in the fit, a sum over samples.
+
+A loss is used elementwise: sample i contributes ``loss.value(fit, target)[i]``, and the program's
+loss is the (weighted) sum, never the mean. The residual of the package is minus the gradient,
+r = -gradient(fit, target); for the squared loss r = y - f.
+
+A loss of your own is a frozen dataclass with the five members of `Loss`, registered as a pytree by
+`jaxrelu.pytrees.register` (which says why); its parameters are leaves, so one may trace, batch and
+differentiate them.
+
+Reference: the conjugates enter the dual value -sum_i w_i conjugate(-r_i / w_i, y_i).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jax.scipy.special import xlog1py, xlogy
+
+from jaxrelu.numerics import as_float
+from jaxrelu.pytrees import register
+
+
+class Loss(Protocol):
+    """What the package asks of a loss l(f, y): differentiable and convex in the fit f."""
+
+    @property
+    def smoothness(self) -> Any:
+        """Lipschitz constant of the gradient in the fit, one sample: l'' <= smoothness."""
+
+    def value(self, fit: Array, target: Array) -> Array:
+        """l(f_i, y_i) for every sample, shape (n,)."""
+
+    def gradient(self, fit: Array, target: Array) -> Array:
+        """Derivative of the value in the fit, shape (n,)."""
+
+    def conjugate(self, dual: Array, target: Array) -> Array:
+        """sup_f dual_i f - l(f, y_i), shape (n,); +inf outside the domain."""
+
+    def check_target(self, target: Any) -> None:
+        """Raises ValueError, naming the fix, for a target that the loss cannot take."""
+
+
+@register
+@dataclass(frozen=True)
+class SquaredLoss:
+    """The squared loss, l(f, y) = (f - y)^2 / 2.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from jaxrelu.losses import SquaredLoss
+        >>> SquaredLoss().value(jnp.asarray([3.0]), jnp.asarray([1.0])).tolist()
+        [2.0]
+    """
+
+    @property
+    def smoothness(self) -> float:
+        """1."""
+        return 1.0
+
+    def value(self, fit: Array, target: Array) -> Array:
+        """Value (f - y)^2 / 2, shape (n,)."""
+        return 0.5 * (fit - target) ** 2
+
+    def gradient(self, fit: Array, target: Array) -> Array:
+        """Derivative f - y, shape (n,)."""
+        return fit - target
+
+    def conjugate(self, dual: Array, target: Array) -> Array:
+        """Conjugate dual * y + dual^2 / 2, shape (n,); finite everywhere."""
+        return dual * target + 0.5 * dual**2
+
+    def check_target(self, target: Any) -> None:
+        """Any real target will do; only its dtype is looked at."""
+        as_float(target, "y")
+
+
+@register
+@dataclass(frozen=True)
+class LogisticLoss:
+    """The logistic loss, l(f, y) = log(1 + exp(-y f)) with labels y in {-1, +1}.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from jaxrelu.losses import LogisticLoss
+        >>> LogisticLoss().gradient(jnp.asarray([0.0]), jnp.asarray([1.0])).tolist()
+        [-0.5]
+    """
+
+    @property
+    def smoothness(self) -> float:
+        """1/4."""
+        return 0.25
+
+    def value(self, fit: Array, target: Array) -> Array:
+        """Value log(1 + exp(-y f)), shape (n,), without overflow."""
+        return jax.nn.softplus(-target * fit)
+
+    def gradient(self, fit: Array, target: Array) -> Array:
+        """Derivative -y / (1 + exp(y f)), shape (n,)."""
+        return -target * jax.nn.sigmoid(-target * fit)
+
+    def conjugate(self, dual: Array, target: Array) -> Array:
+        """Entropy p log p + (1-p) log(1-p), p = -y dual, shape (n,); +inf unless 0 <= p <= 1.
+
+        Zero at both ends of the domain. The derivative there is infinite; 0 is returned instead,
+        so that a saturated sample does not turn a derivative into NaN.
+        """
+        p = -target * dual
+        inside = (p > 0) & (p < 1)
+        q = jnp.where(inside, p, 0.5)
+        entropy = xlogy(q, q) + xlog1py(1.0 - q, -q)
+        edge = jnp.where((p == 0) | (p == 1), 0.0, jnp.inf)
+        return jnp.where(inside, entropy, jnp.where(jnp.isnan(p), p, edge))
+
+    def check_target(self, target: Any) -> None:
+        """Labels must be -1 and +1; NaN is let through and ends as `Status.NONFINITE`."""
+        target = as_float(target, "y")
+        if isinstance(target, jax.core.Tracer):
+            return
+        labels = np.unique(np.asarray(target))
+        labels = labels[~np.isnan(labels)]
+        if np.isin(labels, (-1.0, 1.0)).all():
+            return
+        if np.isin(labels, (0.0, 1.0)).all():
+            raise ValueError(
+                "LogisticLoss takes labels -1 and +1, but y holds 0 and 1: pass 2 * y - 1."
+            )
+        raise ValueError(
+            f"LogisticLoss takes labels -1 and +1, but y holds {labels[:5].tolist()}: "
+            "map the two classes to -1 and +1, or use SquaredLoss for a real target."
+        )
+
+
+def curvature(loss: Loss, fit: Array, target: Array) -> Array:
+    """Second derivative of a loss in the fit, l''(f_i, y_i).
+
+    Args:
+        loss: a `Loss`.
+        fit: array (n,).
+        target: array (n,).
+
+    Returns:
+        Array (n,), between 0 and ``loss.smoothness``.
+    """
+    return jax.jvp(lambda f: loss.gradient(f, target), (fit,), (jnp.ones_like(fit),))[1]
+
+
+def total(loss: Loss, fit: Array, target: Array, weight: Array) -> Array:
+    """The loss of the program, sum_i weight_i l(f_i, y_i).
+
+    Args:
+        loss: a `Loss`.
+        fit: array (n,).
+        target: array (n,).
+        weight: array (n,), non-negative; a sample of weight zero counts for nothing.
+
+    Returns:
+        A scalar.
+    """
+    return jnp.sum(jnp.where(weight == 0, 0.0, weight * loss.value(fit, target)))
+
+
+def total_gradient(loss: Loss, fit: Array, target: Array, weight: Array) -> Array:
+    """Gradient of `total` in the fit, weight_i l'(f_i, y_i); the residual is its negative.
+
+    Args:
+        loss: a `Loss`.
+        fit: array (n,).
+        target: array (n,).
+        weight: array (n,), non-negative.
+
+    Returns:
+        Array (n,), exactly zero where the weight is.
+    """
+    return jnp.where(weight == 0, 0.0, weight * loss.gradient(fit, target))
+
+
+def total_curvature(loss: Loss, fit: Array, target: Array, weight: Array) -> Array:
+    """Diagonal of the Hessian of `total` in the fit, weight_i l''(f_i, y_i).
+
+    Args:
+        loss: a `Loss`.
+        fit: array (n,).
+        target: array (n,).
+        weight: array (n,), non-negative.
+
+    Returns:
+        Array (n,), exactly zero where the weight is.
+    """
+    return jnp.where(weight == 0, 0.0, weight * curvature(loss, fit, target))
+
+
+def total_conjugate(loss: Loss, dual: Array, target: Array, weight: Array) -> Array:
+    """Convex conjugate of `total` in the fit, sum_i weight_i l*(dual_i / weight_i, y_i).
+
+    The dual value of the program at a feasible r is ``-total_conjugate(loss, -r, y, weight)``.
+
+    Args:
+        loss: a `Loss`.
+        dual: array (n,).
+        target: array (n,).
+        weight: array (n,), non-negative. Where it is zero the conjugate is the indicator of zero.
+
+    Returns:
+        A scalar, +inf outside the domain, NaN if `dual` holds a NaN.
+    """
+    absent = weight == 0
+    terms = weight * loss.conjugate(dual / jnp.where(absent, 1.0, weight), target)
+    indicator = jnp.where(dual == 0, 0.0, jnp.where(jnp.isnan(dual), dual, jnp.inf))
+    return jnp.sum(jnp.where(absent, indicator, terms))

@@ -1,0 +1,385 @@
+r"""Optimality: block correlations, KKT residual, feasible points on both sides, the certificate.
+
+With r = -(c o loss')(f) and q_b = Proj_{K_b}(s X^T D_j r), weights are optimal if and only if they
+are feasible, ||q_b|| <= lam for every block, and theta_b = (||theta_b|| / lam) q_b.
+
+A certificate is two numbers, lower <= optimum <= upper. `upper` is the objective at weights that
+are feasible (repaired if need be). `lower` is the dual value -sum_i c_i loss*(-t r_i / c_i) of a
+multiple t r of the residual, t <= lam / max_b bound_b, where bound_b >= ||q_b|| holds for any
+multipliers; so both are valid however unfinished the computation was.
+
+Reference: Mishkin and Pilanci (ICML 2023), Section 3 (KKT conditions of C-ReLU), with the sign of
+the residual corrected; Fenchel duality.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from jaxrelu import losses
+from jaxrelu.cones import (
+    block_patterns,
+    cone_signs,
+    interior_directions,
+    make_feasible,
+    polar_bounds,
+    project_cones,
+    projection_batch,
+)
+from jaxrelu.numerics import as_float, eps, matmul, safe_norm
+from jaxrelu.patterns import Patterns
+from jaxrelu.program import (
+    AnyProgram,
+    Program,
+    check_program,
+    cone_values,
+    fit,
+    float_masks,
+    loss_value,
+    objective,
+    raw_correlations,
+    residual_at,
+    row_space,
+    sample_weights,
+)
+from jaxrelu.projection import shared_rows
+from jaxrelu.pytrees import register
+
+
+@register
+@dataclass(frozen=True)
+class Certificate:
+    """Two-sided bounds of the optimum, lower <= optimum <= upper.
+
+    Attributes:
+        lower: scalar, the dual value at `dual`.
+        upper: scalar, the objective at `weights`.
+        gap: scalar, upper - lower, not clipped: rounding may leave it slightly negative.
+        weights: the feasible weights (2, p, d), or (p, d) for a gated program.
+        dual: (n,), dual feasible: ||Proj_K(s X^T D_j dual)|| <= lam for every block.
+    """
+
+    lower: Array
+    upper: Array
+    gap: Array
+    weights: Array
+    dual: Array
+
+
+class KKTResidual(NamedTuple):
+    """Relative violations of the three optimality conditions, all zero at an optimum.
+
+    Attributes:
+        stationarity: max over non-zero blocks of ||q - lam theta / ||theta|| || / lam.
+        dual_feasibility: max over blocks of (||q|| - lam)_+ / lam.
+        primal_feasibility: max over rows and blocks of [-(2 d - 1) <x, theta>]_+ over
+            ||x|| ||theta||.
+    """
+
+    stationarity: Array
+    dual_feasibility: Array
+    primal_feasibility: Array
+
+
+def block_correlations(program: Program, residual: Any) -> Array:
+    r"""The block correlations q, a unique function of the residual.
+
+    q[s, j] = Proj_{K_j}(s X^T D_j r) for the ReLU program, X^T D_j r for the gated one.
+
+    Args:
+        program: a `ConvexProgram` or `GatedProgram`.
+        residual: array (n,), r = -(c o loss')(f).
+
+    Returns:
+        Array of the shape of the weights.
+
+    Raises:
+        ValueError, TypeError: see `jaxrelu.program.check_program`.
+
+    Example:
+        >>> import jax, jaxrelu as jr, numpy as np
+        >>> X = np.asarray([[1.0, 0.2], [0.3, -1.0]], "float32")
+        >>> y = np.asarray([1.0, -1.0], "float32")
+        >>> patterns = jr.sample_patterns(jax.random.key(0), X, num_gates=4)
+        >>> program = jr.ConvexProgram(X, y, patterns)
+        >>> jr.block_correlations(program, y).shape == (*program.block_shape, 2)
+        True
+
+    Reference: Mishkin and Pilanci (ICML 2023), the minimum-norm multiplier of Section 3.
+    """
+    check_program(program)
+    return _block_correlations(program, _vector(program, residual, "residual"))
+
+
+@jax.jit
+def _block_correlations(program: Program, residual: Array) -> Array:
+    reduced, basis = row_space(program)
+    c = raw_correlations(reduced, residual)
+    if not program.has_cones:
+        return _lift(c, basis)
+    return _lift(project_cones(reduced.X, reduced.patterns.masks, c).points, basis)
+
+
+def kkt_residual(program: Program, lam: Any, weights: Any) -> KKTResidual:
+    """How far weights are from the optimality conditions, relative.
+
+    Args:
+        program: a `ConvexProgram` or `GatedProgram`.
+        lam: scalar, > 0.
+        weights: array (2, p, d), or (p, d) for a gated program.
+
+    Returns:
+        `KKTResidual`, three scalars.
+
+    Raises:
+        ValueError, TypeError: see `jaxrelu.program.check_program`.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, jaxrelu as jr, numpy as np
+        >>> X = np.asarray([[1.0, 0.2], [0.3, -1.0]], "float32")
+        >>> y = np.asarray([1.0, -1.0], "float32")
+        >>> patterns = jr.sample_patterns(jax.random.key(0), X, num_gates=4)
+        >>> program = jr.ConvexProgram(X, y, patterns)
+        >>> zero = jnp.zeros((*program.block_shape, 2), "float32")
+        >>> above = 1.01 * jr.lambda_max(program)
+        >>> float(jr.kkt_residual(program, above, zero).dual_feasibility)
+        0.0
+    """
+    check_program(program)
+    weights = check_weights(program, weights)
+    return _kkt_residual(program, jnp.asarray(lam, weights.dtype), weights)
+
+
+@jax.jit
+def _kkt_residual(program: Program, lam: Array, weights: Array) -> KKTResidual:
+    q = _block_correlations(program, residual_at(program, fit(program, weights)))
+    size = safe_norm(weights)
+    direction = weights / jnp.where(size > 0, size, 1.0)[..., None]
+    away = jnp.where(size > 0, safe_norm(q - lam * direction), 0.0)
+    violation = jnp.zeros((), weights.dtype)
+    if program.has_cones:
+        rows = safe_norm(jnp.asarray(program.X))
+        scale = size[..., None] * rows[None, None]
+        outside = jnp.maximum(-cone_values(program, weights), 0.0)
+        violation = jnp.max(jnp.where(scale > 0, outside / jnp.where(scale > 0, scale, 1.0), 0.0))
+    return KKTResidual(
+        jnp.max(away) / lam, jnp.max(jnp.maximum(safe_norm(q) - lam, 0.0)) / lam, violation
+    )
+
+
+def certify(program: Program, lam: Any, weights: Any) -> Certificate:
+    r"""Certified bounds of the optimum from weights of any origin.
+
+    The weights are repaired (negligible blocks dropped, each block projected onto its cone, then
+    moved along the cone's interior witness by the smallest step that clears what is left); `upper`
+    is their objective, and `lower` the dual value of the best feasible multiple of their residual.
+
+    Args:
+        program: a `ConvexProgram` or `GatedProgram`.
+        lam: scalar, > 0.
+        weights: array (2, p, d), or (p, d) for a gated program: optimal, infeasible, random.
+
+    Returns:
+        `Certificate`, with lower <= optimum <= upper up to rounding. Bad weights give a wide gap,
+        never a wrong one.
+
+    Raises:
+        ValueError, TypeError: see `jaxrelu.program.check_program`; a lam that is not positive.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, jaxrelu as jr, numpy as np
+        >>> X = np.asarray([[1.0, 0.2], [0.3, -1.0]], "float32")
+        >>> y = np.asarray([1.0, -1.0], "float32")
+        >>> patterns = jr.sample_patterns(jax.random.key(0), X, num_gates=4)
+        >>> program = jr.ConvexProgram(X, y, patterns)
+        >>> c = jr.certify(program, 0.1, jnp.zeros((*program.block_shape, 2), "float32"))
+        >>> bool(c.lower <= c.upper)
+        True
+    """
+    check_program(program)
+    lam = check_lam(program, lam)
+    return _certify(program, lam, check_weights(program, weights))
+
+
+@jax.jit
+def _certify(program: Program, lam: Array, weights: Array) -> Certificate:
+    reduced, basis = row_space(with_interior(program))
+    if basis is not None:
+        weights = matmul(weights, basis)
+    weights = feasible_weights(reduced, weights)
+    residual = residual_at(reduced, fit(reduced, weights))
+    bound = correlation_bound(reduced, residual, lam)
+    weights = _lift(weights, basis)
+    dual, lower = dual_point(program, lam, residual, bound)
+    upper = objective(program, lam, weights)
+    return Certificate(lower, upper, upper - lower, weights, dual)
+
+
+def with_interior(program: AnyProgram) -> AnyProgram:
+    """The program with interior witnesses of its cones, computed here if they are missing."""
+    patterns = program.patterns
+    if patterns.interior is not None or not program.has_cones:
+        return program
+    interior, _ = interior_directions(
+        jnp.asarray(program.X), jnp.asarray(patterns.masks), jnp.asarray(patterns.gates)
+    )
+    patterns = Patterns(patterns.gates, patterns.masks, interior)
+    return type(program)(program.X, program.y, patterns, program.loss, program.sample_weight)
+
+
+def feasible_weights(program: Program, weights: Array) -> Array:
+    """Weights inside the cones near given ones (the program carries its interior witnesses)."""
+    if not program.has_cones:
+        return weights
+    flat = weights.reshape(-1, weights.shape[-1])
+    pattern = block_patterns(program.block_shape)
+    interior = jnp.asarray(program.patterns.interior).T[pattern]
+    masks = jnp.asarray(program.patterns.masks)
+    rows = shared_rows(jnp.asarray(program.X))
+
+    def repair(block: tuple[Array, Array, Array]) -> Array:
+        theta, witness, index = block
+        signs = cone_signs(masks, index, theta.dtype)
+        return make_feasible(rows, signs, theta, witness)
+
+    # A chunk drops what is negligible in it, so negligible is decided here, over all blocks.
+    size = safe_norm(flat)
+    kept = size > eps(flat.dtype) * jnp.max(size, initial=0.0)
+    flat = jnp.where(kept[:, None] | jnp.isnan(size)[:, None], flat, 0.0)
+    batch = projection_batch(flat.shape[0], masks.shape[0])
+    if batch == flat.shape[0]:
+        return repair((flat, interior, pattern)).reshape(weights.shape)
+    # Zero blocks need no work: with the others first, most chunks are free.
+    order = jnp.argsort(-size)
+    repaired = in_chunks(repair, (flat[order], interior[order], pattern[order]), batch)
+    return jnp.zeros_like(flat).at[order].set(repaired).reshape(weights.shape)
+
+
+def in_chunks(function: Any, arrays: Any, batch: int) -> Any:
+    """Applies a function of batches to whole arrays, `batch` rows at a time, one after another."""
+    total = jax.tree.leaves(arrays)[0].shape[0]
+    count = -(-total // batch)
+    index = jnp.minimum(jnp.arange(count * batch), total - 1).reshape(count, batch)
+    out = jax.lax.map(lambda i: function(jax.tree.map(lambda a: a[i], arrays)), index)
+    return jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:])[:total], out)
+
+
+def correlation_bound(program: Program, residual: Array, lam: Array) -> Array:
+    """An upper bound of max_b ||q_b||, exact where it exceeds lam."""
+    c = raw_correlations(program, residual)
+    c = c.reshape(-1, c.shape[-1])
+    if not program.has_cones:
+        return jnp.max(safe_norm(c), initial=0.0)
+    bounds = polar_bounds(
+        shared_rows(jnp.asarray(program.X)),
+        jnp.asarray(program.patterns.masks),
+        block_patterns(program.block_shape),
+        c,
+        jnp.zeros_like(c),
+        lam,
+        batch=projection_batch(c.shape[0], program.X.shape[0]),
+    )
+    return jnp.max(bounds.bound, initial=0.0)
+
+
+def dual_value(program: Program, dual: Array) -> Array:
+    """-sum_i c_i loss*(-dual_i / c_i), the dual objective at a dual vector (n,)."""
+    return -losses.total_conjugate(
+        program.loss, -dual, jnp.asarray(program.y), sample_weights(program)
+    )
+
+
+def dual_point(
+    program: Program, lam: Array, residual: Array, bound: Array
+) -> tuple[Array, Array]:
+    """The best multiple t r, 0 <= t <= lam / bound, of a residual, and its dual value.
+
+    The dual value is concave in t: a fixed search on a grid that is refined twice finds the best t
+    for any loss, and min(1, lam / bound) is always among the candidates.
+    """
+    # The rounding of the bound itself must not make the dual point infeasible.
+    bound = bound * (1.0 + 4 * eps(residual.dtype))
+    # Far below the bound any multiple is feasible; twice the residual is then enough.
+    largest = jnp.where(bound > 0.5 * lam, lam / jnp.where(bound > 0, bound, 1.0), 2.0)
+    grid = jnp.linspace(0.0, 1.0, 17, dtype=residual.dtype)
+
+    def values(t: Array) -> Array:
+        v = jax.vmap(lambda s: dual_value(program, s * residual))(t)
+        return jnp.where(jnp.isnan(v), -jnp.inf, v)
+
+    low, high = jnp.zeros_like(largest), largest
+    for _ in range(2):
+        points = low + (high - low) * grid
+        best = jnp.argmax(values(points))
+        low, high = points[jnp.maximum(best - 1, 0)], points[jnp.minimum(best + 1, 16)]
+    candidates = jnp.stack([jnp.minimum(1.0, largest), points[best]])
+    t = candidates[jnp.argmax(values(candidates))]
+    dual = t * residual
+    return dual, dual_value(program, dual)
+
+
+def rounding_error(program: Program, lam: Array, weights: Array, residual: Array) -> Array:
+    """Estimated rounding error of the two values of a certificate.
+
+    A fit is a sum of block features, so it is wrong by eps times the sum of their absolute values
+    S_i; the loss then by |r_i| eps S_i, and the correlations, relative to lam, by as much. As the
+    optimum goes to zero this stays, and the gap cannot fall below it.
+    """
+    X, size = jnp.asarray(program.X), safe_norm(weights)
+    features = jnp.abs(matmul(weights, X.T))
+    if program.has_cones:
+        features = features[0] + features[1]
+    spread = jnp.sum(float_masks(program).T * features, axis=0) + jnp.abs(jnp.asarray(program.y))
+    rough = jnp.sum(jnp.abs(residual) * spread) + lam * jnp.sum(size)
+    rough = rough + loss_value(program, fit(program, weights))
+    return 4 * eps(weights.dtype) * rough
+
+
+def _lift(weights: Array, basis: Array | None) -> Array:
+    return weights if basis is None else matmul(weights, basis.T)
+
+
+def _vector(program: Program, value: Any, name: str) -> Array:
+    value = as_float(value, name)
+    n = program.X.shape[0]
+    if value.shape != (n,):
+        raise ValueError(f"{name} has shape {value.shape}; pass one number a sample, ({n},).")
+    return value
+
+
+def check_weights(program: Program, weights: Any) -> Array:
+    """The weights as an array of the right shape and dtype, or an error that names the fix."""
+    weights = as_float(weights, "weights")
+    shape = (*program.block_shape, program.X.shape[1])
+    if weights.shape != shape:
+        raise ValueError(f"weights has shape {weights.shape}; this program takes {shape}.")
+    if weights.dtype != program.X.dtype:
+        raise TypeError(
+            f"weights has dtype {weights.dtype} and X has {program.X.dtype}; "
+            f"pass weights.astype('{program.X.dtype}')."
+        )
+    return weights
+
+
+def check_lam(program: Program, lam: Any) -> Array:
+    """lam as a scalar of the program's dtype; on the host it must be positive and finite."""
+    if isinstance(lam, jax.core.Tracer):
+        return jnp.asarray(lam).astype(program.X.dtype)
+    value = jnp.asarray(lam, program.X.dtype)
+    if value.ndim != 0:
+        raise ValueError(
+            f"lam has shape {value.shape}; pass one number, or use solve_grid or solve_path."
+        )
+    if not bool(jnp.isfinite(value)) or float(value) < 0:
+        raise ValueError(f"lam is {float(value)}; pass a positive finite number.")
+    if float(value) == 0:
+        raise ValueError(
+            "lam is 0, where the program has no certificate: pass a small lam, for example "
+            "1e-6 * lambda_max(program), or solve the minimum-norm program."
+        )
+    return value

@@ -1,0 +1,320 @@
+r"""Many projections onto polyhedral cones at once, all with the same rows up to sign.
+
+For every block b, given signs s_b in {-1, +1}^n and rows r_1, ..., r_n shared by all blocks,
+
+    minimise  1/2 ||u - c_b||^2   subject to   s_bj <r_j, u> >= t  for all j,
+
+with t = 0 (projection onto the cone) or t = 1 and c_b = 0 (a max-margin direction). The dual is a
+non-negative least squares problem in the multipliers mu_b >= 0, u_b = c_b + K_b^T mu_b.
+
+Two phases, chosen by measurement. From a cold start a primal-dual interior point method (Mehrotra)
+settles 200 cones of a 569 x 30 data set in some 15 steps where semismooth Newton needs 45 and
+projected gradient hundreds; from there, or from warm multipliers, an augmented Lagrangian
+semismooth Newton method finishes in a few steps with exact zeros in the multipliers. Both have the
+same cost a step: since the rows are shared, the matrices sum_j h_bj r_j r_j^T of all blocks are one
+matrix product h @ [r_j r_j^T]_j, and no (blocks, n, d) array is formed.
+
+Any iterate is safe to stop at: mu >= 0 always, and ||c_b + K_b^T mu_b|| bounds the norm of the
+projection from above.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jax.scipy.linalg import cho_solve
+
+from jaxrelu.loops import iterate
+from jaxrelu.numerics import eps, matmul, safe_norm
+
+
+class Projection(NamedTuple):
+    """Projections of a batch of points, with the multipliers that prove them.
+
+    Attributes:
+        points: (m, d), the projections u.
+        multipliers: (m, n), mu >= 0.
+        bound: (m,), ||c + K^T mu||, an upper bound of the norm of the exact projection.
+        residual: (m,), the larger of the constraint violation and of the distance between u and
+            c + K^T mu, relative to ||c||.
+    """
+
+    points: Array
+    multipliers: Array
+    bound: Array
+    residual: Array
+
+
+class Rows(NamedTuple):
+    """Rows shared by all blocks: the unit rows and their packed outer products."""
+
+    unit: Array
+    outer: Array
+
+    def gram(self, weights: Array) -> Array:
+        """sum_j weights[b, j] r_j r_j^T for every block: (m, n) -> (m, d, d), one product."""
+        d = self.unit.shape[1]
+        return matmul(weights, self.outer)[:, _unpacking(d)]
+
+
+def _unpacking(d: int) -> np.ndarray:
+    upper = np.triu_indices(d)
+    index = np.zeros((d, d), np.int32)
+    index[upper] = np.arange(upper[0].size)
+    return np.maximum(index, index.T)
+
+
+def shared_rows(X: Array) -> Rows:
+    """Unit rows of X (zero rows stay zero: they constrain nothing) and their outer products."""
+    norms = safe_norm(X)[:, None]
+    unit = jnp.where(norms > 0, X / jnp.where(norms > 0, norms, 1.0), X)
+    i, j = np.triu_indices(X.shape[1])
+    return Rows(unit, unit[:, i] * unit[:, j])
+
+
+def project(
+    rows: Rows,
+    signs: Array,
+    points: Array,
+    *,
+    offset: Array | float = 0.0,
+    multipliers: Array | None = None,
+    threshold: Any = -1.0,
+    max_steps: int = 60,
+) -> Projection:
+    """Projects each point onto its own cone.
+
+    Args:
+        rows: `shared_rows` of X (n, d).
+        signs: (m, n), +1 or -1: block b has the constraints signs[b, j] <r_j, u> >= offset.
+        points: (m, d), what is projected.
+        offset: t of the module's docstring, scalar or (n,) (the rows have norm one).
+        multipliers: (m, n), >= 0, warm multipliers; they skip the interior point phase.
+        threshold: scalar or (m,): a block may stop once its bound is at most this (never, if negative).
+        max_steps: at most so many steps in each phase.
+
+    Returns:
+        `Projection`. Blocks that did not converge say so in `residual`; their bound is valid.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from jaxrelu.projection import project, shared_rows
+        >>> rows = shared_rows(jnp.eye(2, dtype="float32"))
+        >>> ones = jnp.ones((1, 2), "float32")
+        >>> p = project(rows, ones, jnp.asarray([[3.0, -4.0]], "float32"))
+        >>> [round(float(x), 4) for x in p.points[0]]
+        [3.0, 0.0]
+
+    Reference: Moreau decomposition; DESIGN of the certificate in `jaxrelu.optimality`.
+    """
+    scale = safe_norm(points)
+    scale = jnp.where(scale > 0, scale, 1.0)[:, None]
+    c = points / scale
+    offsets = jnp.broadcast_to(jnp.asarray(offset, c.dtype), rows.unit.shape[:1])[None] / scale
+    limit = jnp.broadcast_to(jnp.asarray(threshold, c.dtype), (c.shape[0],)) / scale[:, 0]
+    problem = _Problem(rows, signs, c, offsets, limit)
+    if multipliers is None:
+        u, mu = _interior_point(problem, max_steps)
+    else:
+        u, mu = c, multipliers / scale
+        u = c + problem.transpose(mu)
+    u, mu, residual = _multiplier_newton(problem, u, mu, max_steps)
+    bound = safe_norm(c + problem.transpose(mu)) * scale[:, 0]
+    return Projection(u * scale, mu * scale, bound, residual)
+
+
+class _Problem(NamedTuple):
+    rows: Rows
+    signs: Array
+    c: Array
+    offsets: Array
+    limit: Array
+
+    def forward(self, u: Array) -> Array:
+        return self.signs * matmul(u, self.rows.unit.T)
+
+    def transpose(self, mu: Array) -> Array:
+        return matmul(self.signs * mu, self.rows.unit)
+
+    def settled(self, mu: Array) -> Array:
+        return safe_norm(self.c + self.transpose(mu)) <= self.limit
+
+
+def _lanes(flag: Array, new: Any, old: Any) -> Any:
+    """Takes `new` in the lanes where flag is set, `old` elsewhere, leaf by leaf."""
+
+    def choose(a: Array, b: Array) -> Array:
+        return jnp.where(flag.reshape(flag.shape + (1,) * (a.ndim - 1)), a, b)
+
+    return jax.tree.map(choose, new, old)
+
+
+def _lane_finite(*arrays: Array) -> Array:
+    flags = [jnp.all(jnp.isfinite(a).reshape(a.shape[0], -1), axis=1) for a in arrays]
+    return jnp.all(jnp.stack(flags), axis=0)
+
+
+def _solver(matrices: Array) -> Callable[[Array], Array]:
+    factors = jnp.linalg.cholesky(matrices)
+    return lambda rhs: cho_solve((factors, True), rhs[..., None])[..., 0]
+
+
+def _interior_point(problem: _Problem, max_steps: int) -> tuple[Array, Array]:
+    """Mehrotra's predictor-corrector on all blocks; a lane that breaks keeps its last iterate."""
+    c, eye = problem.c, jnp.eye(problem.c.shape[1], dtype=problem.c.dtype)
+    m, n = problem.signs.shape
+    tolerance = max(1e-5, 30 * eps(c.dtype))
+
+    def furthest(x: Array, dx: Array) -> Array:
+        ratio = jnp.where(dx < 0, -x / jnp.where(dx < 0, dx, 1.0), 2.0)
+        return jnp.minimum(1.0, jnp.min(ratio, axis=1, initial=1.0))[:, None]
+
+    def step(state: tuple[Array, ...]) -> tuple[Array, ...]:
+        u, slack, mu, done = state
+        dual = u - c - problem.transpose(mu)
+        primal = problem.forward(u) - problem.offsets - slack
+        mean = jnp.mean(slack * mu, axis=1, keepdims=True)
+        solve = _solver(eye[None] + problem.rows.gram(mu / slack))
+
+        def direction(target: Array) -> tuple[Array, Array, Array]:
+            du = solve(problem.transpose((-target - mu * primal) / slack) - dual)
+            ds = problem.forward(du) + primal
+            return du, ds, (-target - mu * ds) / slack
+
+        _, ds, dmu = direction(slack * mu)
+        affine = (slack + furthest(slack, ds) * ds) * (mu + furthest(mu, dmu) * dmu)
+        centring = (jnp.mean(affine, axis=1, keepdims=True) / mean) ** 3
+        du, ds, dmu = direction(slack * mu + ds * dmu - centring * mean)
+        size = 0.99 * jnp.minimum(furthest(slack, ds), furthest(mu, dmu))
+        new = (u + size * du, slack + size * ds, mu + size * dmu)
+        sound = _lane_finite(*new)
+        new = _lanes(sound & ~done, new, (u, slack, mu))
+        violation = jnp.max(
+            jnp.maximum(problem.offsets - problem.forward(new[0]), 0.0), axis=1, initial=0.0
+        )
+        complementary = jnp.sum(new[1] * new[2], axis=1)
+        gap = safe_norm(new[0] - c - problem.transpose(new[2]))
+        converged = (violation <= tolerance) & (complementary <= tolerance) & (gap <= tolerance)
+        return (*new, done | ~sound | converged | problem.settled(new[2]))
+
+    start = problem.forward(c) - problem.offsets
+    state = (c, jnp.maximum(jnp.abs(start), 0.1), jnp.full((m, n), 0.01, c.dtype))
+    free = problem.settled(jnp.zeros_like(start)) | jnp.all(start >= 0, axis=1)
+    end = iterate(
+        step, (*state, free), done=lambda s: jnp.all(s[3]), max_steps=min(max_steps, 30)
+    ).state
+    # Blocks that needed no step keep the exact start.
+    return _lanes(free, (c, jnp.zeros_like(start)), (end[0], end[2]))
+
+
+def _multiplier_newton(
+    problem: _Problem, u: Array, mu: Array, max_steps: int
+) -> tuple[Array, Array, Array]:
+    """Semismooth Newton on the augmented Lagrangian, multipliers updated as soon as it allows.
+
+    phi(u) = 1/2 ||u - c||^2 + 1/(2 sigma) ||[mu - sigma (K u - t)]_+||^2 is convex and piecewise
+    quadratic; its line search is exact (bisection on the derivative). sigma grows tenfold at every
+    update of the multipliers: unit rows make that safe.
+    """
+    c, eye = problem.c, jnp.eye(problem.c.shape[1], dtype=problem.c.dtype)
+    m = c.shape[0]
+    unit_roundoff = eps(c.dtype)
+    tolerance = 50 * unit_roundoff
+    largest = 0.01 / unit_roundoff**0.5
+
+    def multiplier(u: Array, mu: Array, sigma: Array) -> Array:
+        return jnp.maximum(mu - sigma * (problem.forward(u) - problem.offsets), 0.0)
+
+    def residuals(u: Array, candidate: Array) -> tuple[Array, Array]:
+        gradient = safe_norm(u - c - problem.transpose(candidate))
+        slack = problem.forward(u) - problem.offsets
+        size = jnp.maximum(1.0, safe_norm(u))
+        return gradient / size, jnp.max(jnp.maximum(-slack, 0.0), axis=1, initial=0.0) / size
+
+    def step(state: tuple[Array, ...]) -> tuple[Array, ...]:
+        u, mu, sigma, best, idle, done = state
+        t = mu - sigma * (problem.forward(u) - problem.offsets)
+        active = jnp.maximum(t, 0.0)
+        gradient = u - c - problem.transpose(active)
+        matrices = eye[None] + sigma[..., None] * problem.rows.gram((t > 0).astype(c.dtype))
+        p = -_solver(matrices)(gradient)
+        change = sigma * problem.forward(p)
+        linear, square = jnp.sum(p * (u - c), axis=1), jnp.sum(p * p, axis=1)
+
+        def slope(size: Array) -> Array:
+            moved = jnp.maximum(t - size[:, None] * change, 0.0)
+            pull = jnp.sum(moved * change, axis=1) / sigma[:, 0]
+            return linear + size * square - pull
+
+        size = line_minimum(slope, m, c.dtype)
+        new_u = u + size[:, None] * p
+        candidate = multiplier(new_u, mu, sigma)
+        gradient_size, violation = residuals(new_u, candidate)
+        # sigma times a rounding error of K u is as small as the gradient can get.
+        rounding = 10 * unit_roundoff * sigma[:, 0]
+        update = gradient_size <= jnp.maximum(0.1 * violation, jnp.maximum(tolerance, rounding))
+        new_mu = jnp.where(update[:, None], candidate, mu)
+        new_sigma = jnp.where(update[:, None], jnp.minimum(10 * sigma, largest), sigma)
+        sound = _lane_finite(new_u, candidate)
+        residual = jnp.maximum(gradient_size, violation)
+        better = residual < 0.9 * best
+        idle = jnp.where(better, 0, idle + 1)
+        stop = (update & (violation <= tolerance)) | problem.settled(candidate)
+        # A lane that is about to stop takes the multipliers of its last point.
+        new_mu = jnp.where(stop[:, None], candidate, new_mu)
+        go = sound & ~done
+        u, mu, sigma, best = _lanes(
+            go, (new_u, new_mu, new_sigma, jnp.minimum(residual, best)), (u, mu, sigma, best)
+        )
+        return u, mu, sigma, best, idle, done | ~sound | stop | (idle >= 20)
+
+    # Multipliers that already fit their point (a block of no work) are left alone.
+    gradient_size, violation = residuals(u, mu)
+    finished = (jnp.maximum(gradient_size, violation) <= tolerance) | problem.settled(mu)
+    state = (
+        u,
+        mu,
+        jnp.full((m, 1), max(10.0, 1e-4 / unit_roundoff**0.5), c.dtype),
+        jnp.maximum(gradient_size, violation),
+        jnp.zeros((m,), jnp.int32),
+        finished,
+    )
+    end = iterate(step, state, done=lambda s: jnp.all(s[5]), max_steps=max_steps).state
+    u, mu = end[0], end[1]
+    gradient_size, violation = residuals(u, mu)
+    return u, mu, jnp.maximum(gradient_size, violation)
+
+
+def line_minimum(
+    slope: Callable[[Array], Array], lanes: int, dtype: Any, halvings: int = 12
+) -> Array:
+    """Step sizes in (0, 1] that minimise convex functions of one variable, given their slopes.
+
+    The full step is kept where the slope there is small against the slope at zero; otherwise the
+    zero of the slope is bracketed by bisection. Slopes, unlike values, do not drown in rounding.
+
+    Args:
+        slope: maps step sizes (lanes,) to derivatives (lanes,).
+        lanes: number of independent functions.
+        dtype: of the step sizes.
+        halvings: number of bisections.
+
+    Returns:
+        Step sizes (lanes,).
+    """
+    zero, one = jnp.zeros((lanes,), dtype), jnp.ones((lanes,), dtype)
+    full = slope(one) <= 0.1 * jnp.abs(slope(zero))
+
+    def halve(_: int, bracket: tuple[Array, Array]) -> tuple[Array, Array]:
+        low, high = bracket
+        middle = 0.5 * (low + high)
+        beyond = slope(middle) > 0
+        return jnp.where(beyond, low, middle), jnp.where(beyond, middle, high)
+
+    _, high = jax.lax.fori_loop(0, halvings, halve, (zero, one))
+    return jnp.where(full, one, high)

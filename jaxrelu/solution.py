@@ -1,0 +1,82 @@
+"""The answer of a solve: a frozen pytree of arrays, and the host-side check of its status."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+from jax import Array
+
+from jaxrelu.optimality import Certificate
+from jaxrelu.pytrees import register
+from jaxrelu.status import Status, describe, remedy
+
+
+@register
+@dataclass(frozen=True)
+class Solution:
+    """An answer with its proof. Every field is an array, so `vmap` returns all of it.
+
+    Attributes:
+        weights: feasible convex weights, (2, p, d) or (p, d) for a gated program. The network of
+            `jaxrelu.to_network` predicts `fit` on the training data.
+        lam: scalar, the regularization strength.
+        fit: (n,), the fit of `weights`.
+        residual: (n,), minus the gradient of the loss at `fit`, for every loss.
+        certificate: `Certificate`, evaluated at these weights after the last step.
+        status: int32, a member of `Status`.
+        num_steps: int32, Newton steps or iterations taken.
+    """
+
+    weights: Array
+    lam: Array
+    fit: Array
+    residual: Array
+    certificate: Certificate
+    status: Array
+    num_steps: Array
+
+
+def raise_if_failed(solution: Any) -> None:
+    """Raises unless every status is OPTIMAL; names the lams that failed, why, and the remedy.
+
+    Args:
+        solution: a `Solution`, batched or not, or a `Path`; concrete, on the host.
+
+    Raises:
+        RuntimeError: with one line for each kind of failure.
+
+    Example:
+        >>> import jax, jaxrelu as jr, numpy as np
+        >>> X = np.asarray([[1.0, 0.2], [0.3, -1.0]], "float32")
+        >>> y = np.asarray([1.0, -1.0], "float32")
+        >>> patterns = jr.sample_patterns(jax.random.key(0), X, num_gates=4)
+        >>> jr.raise_if_failed(jr.solve(jr.ConvexProgram(X, y, patterns), 0.5))
+    """
+    if isinstance(solution.status, jax.core.Tracer):
+        raise TypeError(
+            "raise_if_failed looks at values: call it on the host, outside jit and vmap."
+        )
+    status = np.atleast_1d(np.asarray(solution.status)).ravel()
+    lams = np.asarray(getattr(solution, "lams", None) if hasattr(solution, "lams") else solution.lam)
+    lams = np.broadcast_to(np.atleast_1d(lams).ravel(), status.shape)
+    gaps = np.atleast_1d(np.asarray(solution.certificate.gap)).ravel()
+    uppers = np.atleast_1d(np.asarray(solution.certificate.upper)).ravel()
+    lines = []
+    for code in sorted({int(s) for s in status} - {int(Status.OPTIMAL)}):
+        where = np.flatnonzero(status == code)
+        shown = ", ".join(
+            f"{lams[k]:.6g} (gap {gaps[k]:.2g} of {uppers[k]:.6g})" for k in where[:8]
+        )
+        more = f" and {where.size - 8} more" if where.size > 8 else ""
+        lines.append(
+            f"{Status(code).name} at lam = {shown}{more}: {describe(code)}. "
+            f"Remedy: {remedy(code)}."
+        )
+    if lines:
+        raise RuntimeError(
+            f"{np.sum(status != Status.OPTIMAL)} of {status.size} answers are not certified.\n"
+            + "\n".join(lines)
+        )

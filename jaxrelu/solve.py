@@ -1,0 +1,196 @@
+"""`solve` and `solve_grid`: one lam, and many lams as one batch."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from jaxrelu.numerics import as_float, eps, matmul
+from jaxrelu.optimality import (
+    Certificate,
+    check_lam,
+    check_weights,
+    dual_point,
+    rounding_error,
+    with_interior,
+)
+from jaxrelu.program import (
+    Program,
+    check_program,
+    fit,
+    loss_value,
+    objective,
+    residual_at,
+    row_space,
+)
+from jaxrelu.solution import Solution
+from jaxrelu.solvers.active_newton import ActiveNewton
+from jaxrelu.solvers.base import Evidence, Solver, Tolerance, Warm
+from jaxrelu.status import Status
+
+
+def solve(
+    program: Program,
+    lam: Any,
+    *,
+    rtol: Any = None,
+    atol: Any = None,
+    max_steps: Any = None,
+    init: Solution | None = None,
+    solver: Solver | None = None,
+) -> Solution:
+    r"""Solves a convex program at one lam, to a certified duality gap.
+
+    min over weights of sum_i c_i loss(f_i, y_i) + lam sum ||theta||, in the cones of the patterns
+    (`jaxrelu.program`). ``Status.OPTIMAL`` means upper - lower <= atol + rtol |upper|.
+
+    One algorithm of fixed shapes, traced or not: `jit`, `vmap` (over lam, y, sample weights or
+    whole programs of equal shape) work on it, and lam, tolerances and max_steps are data.
+
+    Args:
+        program: a `ConvexProgram` or `GatedProgram`.
+        lam: scalar, > 0.
+        rtol: relative tolerance of the gap; default 1e-6 in float64, 1e-4 in float32.
+        atol: absolute tolerance; default 50 eps times the objective at zero weights.
+        max_steps: limit on steps of the solver; default 2000 Newton steps.
+        init: a `Solution` of a program of equal shape, at any lam, to start from.
+        solver: an `ActiveNewton` (the default), an `ADMM`, or any `Solver`.
+
+    Returns:
+        `Solution`. On the host look at `status` or call `jaxrelu.raise_if_failed`; nothing raises
+        inside `jit`.
+
+    Raises:
+        ValueError, TypeError: wrong shapes, dtypes or values, with a sentence that names the fix.
+
+    Example:
+        >>> import jax, jaxrelu as jr, numpy as np
+        >>> X = np.asarray([[1.0, 0.2], [0.3, -1.0]], "float32")
+        >>> y = np.asarray([1.0, -1.0], "float32")
+        >>> patterns = jr.sample_patterns(jax.random.key(0), X, num_gates=4)
+        >>> solution = jr.solve(jr.ConvexProgram(X, y, patterns), 0.5)
+        >>> jr.Status(int(solution.status)).name
+        'OPTIMAL'
+
+    Reference: Pilanci and Ergen (ICML 2020); Mishkin and Pilanci (ICML 2023).
+    """
+    check_program(program)
+    solver = ActiveNewton() if solver is None else solver
+    solver.check(program)
+    lam = check_lam(program, lam)
+    warm = warm_point(program, init)
+    tolerance = tolerances(program, rtol, atol)
+    steps = step_limit(solver, max_steps)
+    return _solve(program, lam, tolerance, steps, warm, solver, type(program.loss))
+
+
+@partial(jax.jit, static_argnames=("loss_type",))
+def _solve(
+    program: Program,
+    lam: Array,
+    tolerance: Tolerance,
+    max_steps: Array,
+    init: Warm | None,
+    solver: Any,
+    loss_type: type,
+) -> Solution:
+    # `loss_type` is part of the key of jit's cache: see `jaxrelu.pytrees.register`.
+    del loss_type
+    return solve_traced(program, lam, tolerance, max_steps, init, solver)
+
+
+def solve_traced(
+    program: Program,
+    lam: Array,
+    tolerance: Tolerance,
+    max_steps: Array,
+    init: Warm | None,
+    solver: Solver,
+) -> Solution:
+    """`solve` after its checks: pure and traceable."""
+    reduced, basis = row_space(with_interior(program))
+    if init is not None and basis is not None:
+        init = init._replace(weights=matmul(init.weights, basis))
+    positive = (lam > 0) & jnp.isfinite(lam)
+    safe_lam = jnp.where(positive, lam, 1.0)
+    evidence = solver.run(reduced, safe_lam, tolerance, max_steps, init)
+    if basis is not None:
+        evidence = evidence._replace(weights=matmul(evidence.weights, basis.T))
+    return conclude(program, lam, tolerance, evidence)
+
+
+def conclude(program: Program, lam: Array, tolerance: Tolerance, evidence: Evidence) -> Solution:
+    """Evaluates both values at what a solver returned, and gives the status."""
+    weights = evidence.weights
+    f = fit(program, weights)
+    upper = objective(program, lam, weights)
+    dual, lower = dual_point(program, lam, evidence.residual, evidence.bound)
+    gap = upper - lower
+    rounding = rounding_error(program, lam, weights, evidence.residual)
+    failed = jnp.where(evidence.exhausted, Status.MAX_STEPS, Status.STALLED)
+    status = jnp.where(gap <= rounding, Status.PRECISION_FLOOR, failed)
+    status = jnp.where(tolerance.met(upper, lower), Status.OPTIMAL, status)
+    sound = jnp.isfinite(gap) & jnp.isfinite(upper) & jnp.all(jnp.isfinite(weights))
+    status = jnp.where(evidence.finite & sound, status, Status.NONFINITE)
+    status = jnp.where((lam > 0) & jnp.isfinite(lam), status, Status.INVALID)
+    certificate = Certificate(lower, upper, gap, weights, dual)
+    return Solution(
+        weights,
+        lam,
+        f,
+        residual_at(program, f),
+        certificate,
+        status.astype(jnp.int32),
+        evidence.num_steps,
+    )
+
+
+def tolerances(program: Program, rtol: Any, atol: Any) -> Tolerance:
+    """The tolerances as data of the program's dtype, defaults filled in."""
+    dtype = program.X.dtype
+    if rtol is None:
+        rtol = 1e-6 if dtype == jnp.float64 else 1e-4
+    _not_negative("rtol", rtol)
+    if atol is None:
+        zero = jnp.zeros_like(jnp.asarray(program.y))
+        atol = 50 * eps(dtype) * loss_value(program, zero)
+    _not_negative("atol", atol)
+    return Tolerance(jnp.asarray(rtol, dtype), jnp.asarray(atol, dtype))
+
+
+def _not_negative(name: str, value: Any) -> None:
+    if isinstance(value, jax.core.Tracer):
+        return
+    if isinstance(value, jax.Array):  # a default computed from data that may hold NaN
+        return
+    if not float(value) >= 0:
+        raise ValueError(f"{name} is {value}; pass a number >= 0.")
+
+
+def step_limit(solver: Solver, max_steps: Any) -> Array:
+    """The step limit as data."""
+    if max_steps is None:
+        max_steps = solver.default_max_steps
+    if not isinstance(max_steps, jax.core.Tracer) and int(max_steps) < 0:
+        raise ValueError(f"max_steps is {max_steps}; pass an integer >= 0.")
+    return jnp.asarray(max_steps, jnp.int32)
+
+
+def warm_point(program: Program, init: Any) -> Warm | None:
+    """What a solver needs of a previous solution, checked."""
+    if init is None:
+        return None
+    if not isinstance(init, Solution):
+        raise TypeError(f"init is a {type(init).__name__}; pass a Solution of jr.solve.")
+    weights = check_weights(program, init.weights)
+    residual = as_float(init.residual, "init.residual")
+    if residual.shape != (program.X.shape[0],):
+        raise ValueError(
+            f"init.residual has shape {residual.shape}, but the program has "
+            f"{program.X.shape[0]} samples: pass a Solution of a program of equal shape."
+        )
+    return Warm(weights, residual, jnp.asarray(init.lam, weights.dtype))

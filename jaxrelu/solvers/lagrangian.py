@@ -1,0 +1,259 @@
+r"""The inner method: augmented Lagrangian semismooth Newton on a working set of blocks.
+
+On the k blocks of a working set, with unit rows K_b and multipliers z_b (norm), mu_b >= 0 (cone),
+
+    phi(theta) = sum_i c_i loss(f_i, y_i)
+                 + sum_b env(z_b + kappa theta_b)
+                 + 1/(2 sigma) sum_b || [mu_b - sigma K_b theta_b]_+ ||^2
+
+is minimised by Newton's method with an exact line search; env is the Moreau envelope of lam ||.||
+with penalty kappa, so that its gradient is z_b + kappa theta_b clipped to the ball of radius lam.
+phi is convex and once differentiable *everywhere*: a block leaves zero, or returns to it, within
+Newton's method and without any rule. Then z_b and mu_b become those gradients, and so on.
+
+Why this one: on warm starts along a path it needs 5 to 15 Newton systems a lam where a structured
+interior point method needs 25 to 30 of the same size, a fixed-penalty splitting needs thousands of
+cheap steps for four digits, and block coordinate descent cannot be driven beyond 1e-6. Penalties
+much below the defaults need more multiplier updates than they save; a kappa as large as sigma makes
+entering blocks crawl.
+
+Reference: Li, Sun and Toh (SIAM J. Optim. 2018) for the method on lasso problems; DESIGN of the
+working set in `jaxrelu.solvers.active_newton`.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+from jax import Array
+
+from jaxrelu import losses
+from jaxrelu.loops import iterate
+from jaxrelu.losses import Loss, SquaredLoss
+from jaxrelu.numerics import eps, matmul, safe_norm
+from jaxrelu.projection import Rows, line_minimum
+from jaxrelu.solvers.newton_system import (
+    dual_direction,
+    gram,
+    primal_direction,
+    uses_dual_form,
+    working_matrix,
+)
+
+
+class Task(NamedTuple):
+    """What stays fixed during one call: data, the gathered blocks, lam.
+
+    Attributes:
+        X: (n, d).
+        y: (n,).
+        sample_weight: (n,).
+        loss: the loss.
+        rows: unit rows of the cones; no rows at all for a gated program.
+        signed_masks: (k, n), s_b D_b; zero for an empty slot.
+        cone_signs: (k, n), or (k, 0) for a gated program.
+        lam: scalar.
+    """
+
+    X: Array
+    y: Array
+    sample_weight: Array
+    loss: Loss
+    rows: Rows
+    signed_masks: Array
+    cone_signs: Array
+    lam: Array
+
+    def fit(self, weights: Array) -> Array:
+        """F theta, (n,)."""
+        return jnp.sum(self.signed_masks * matmul(weights, self.X.T), axis=0)
+
+    def adjoint(self, residual: Array) -> Array:
+        """F^T r, (k, d)."""
+        return matmul(self.signed_masks * residual[None], self.X)
+
+    def slack(self, weights: Array) -> Array:
+        """K theta, (k, n)."""
+        return self.cone_signs * matmul(weights, self.rows.unit.T)
+
+    def cone_adjoint(self, multipliers: Array) -> Array:
+        """K^T mu, (k, d)."""
+        return matmul(self.cone_signs * multipliers, self.rows.unit)
+
+    def gradient(self, fit: Array) -> Array:
+        """Gradient of the loss in the fit, (n,)."""
+        return losses.total_gradient(self.loss, fit, self.y, self.sample_weight)
+
+    def curvature(self, fit: Array) -> Array:
+        """Curvatures of the loss, (n,)."""
+        return losses.total_curvature(self.loss, fit, self.y, self.sample_weight)
+
+
+class Iterate(NamedTuple):
+    """Weights of the working set with the multipliers of norm and cone."""
+
+    weights: Array
+    norm_dual: Array
+    cone_dual: Array
+
+
+class Outcome(NamedTuple):
+    """The end of one call.
+
+    Attributes:
+        iterate: the last `Iterate`, multipliers updated.
+        active: (k,) bool, blocks away from zero.
+        num_steps: Newton steps taken.
+        finite: no NaN or infinity appeared.
+    """
+
+    iterate: Iterate
+    active: Array
+    num_steps: Array
+    finite: Array
+
+
+class _Point(NamedTuple):
+    fit: Array
+    cone: Array
+    norm: Array
+    norm_size: Array
+    active: Array
+    ball: Array
+    gradient: Array
+
+
+class _State(NamedTuple):
+    at: Iterate
+    sigma: Array
+    kappa: Array
+    violation: Array
+    done: Array
+
+
+def _evaluate(task: Task, at: Iterate, sigma: Array, kappa: Array) -> _Point:
+    fit = task.fit(at.weights)
+    cone = at.cone_dual - sigma * task.slack(at.weights)
+    norm = at.norm_dual + kappa * at.weights
+    size = safe_norm(norm)
+    active = size > task.lam
+    shrink = jnp.where(active, task.lam / jnp.where(active, size, 1.0), 1.0)
+    ball = norm * shrink[:, None]
+    gradient = task.adjoint(task.gradient(fit)) + ball
+    gradient = gradient - task.cone_adjoint(jnp.maximum(cone, 0.0))
+    occupied = jnp.any(task.signed_masks != 0, axis=1)
+    gradient = jnp.where(occupied[:, None], gradient, 0.0)
+    return _Point(fit, cone, norm, size, active & occupied, ball, gradient)
+
+
+def _local_hessians(task: Task, point: _Point, sigma: Array, kappa: Array) -> tuple[Array, Array]:
+    """Hessians of envelope and cone terms, (k, d, d), and the curvature of each norm (k,)."""
+    d = task.X.shape[1]
+    eye = jnp.eye(d, dtype=task.X.dtype)[None]
+    size = jnp.where(point.norm_size > 0, point.norm_size, 1.0)
+    direction = jnp.where(point.active[:, None], point.norm / size[:, None], 0.0)
+    bend = jnp.where(point.active, kappa * task.lam / size, kappa)
+    norm_part = bend[:, None, None] * (eye - direction[:, :, None] * direction[:, None, :])
+    walls = (point.cone > 0).astype(task.X.dtype)
+    return norm_part + sigma * task.rows.gram(walls), bend
+
+
+def minimise(
+    task: Task, start: Iterate, tolerance: Array, max_steps: Any, scale: Array
+) -> Outcome:
+    """Minimises the program restricted to a working set.
+
+    Args:
+        task: the data and the gathered blocks.
+        start: weights and multipliers to start from.
+        tolerance: scalar; stop when the gradient is below it relative to lam, and the violations
+            of norm and cone are below it relative to the largest block.
+        max_steps: Newton steps at most.
+        scale: scalar > 0, a guess of the largest block norm, used while all blocks are zero.
+
+    Returns:
+        `Outcome`.
+    """
+    lam, dtype = task.lam, task.X.dtype
+    roundoff = eps(dtype)
+    stiff = min(1e4, 0.03 / roundoff**0.7)
+    kappa_factor = 0.1 * stiff
+    k, d = start.weights.shape
+    dual = uses_dual_form(k, d, task.X.shape[0])
+    matrix_a = working_matrix(task.X, task.signed_masks)
+    # The squared loss has constant curvature: its Gram matrix is formed once a call.
+    constant = isinstance(task.loss, SquaredLoss)
+    fixed = gram(matrix_a, task.sample_weight) if constant and not dual else None
+
+    def size_of(weights: Array) -> Array:
+        largest = jnp.max(safe_norm(weights), initial=0.0)
+        return jnp.where(largest > 0, largest, scale)
+
+    def direction(point: _Point, sigma: Array, kappa: Array) -> Array:
+        blocks, bend = _local_hessians(task, point, sigma, kappa)
+        if dual:
+            lifts = roundoff**0.5 * bend
+            h = task.curvature(point.fit)
+            return -dual_direction(matrix_a, h, blocks, lifts, point.gradient)
+        matrix = gram(matrix_a, task.curvature(point.fit)) if fixed is None else fixed
+        return -primal_direction(matrix, blocks, point.gradient)
+
+    def residuals(at: Iterate, point: _Point, kappa: Array) -> tuple[Array, Array]:
+        stationarity = jnp.max(safe_norm(point.gradient), initial=0.0) / lam
+        outside = jnp.max(jnp.maximum(-task.slack(at.weights), 0.0), initial=0.0)
+        moved = jnp.max(safe_norm(point.ball - at.norm_dual), initial=0.0) / kappa
+        return stationarity, jnp.maximum(outside, moved) / size_of(at.weights)
+
+    def step(state: _State) -> _State:
+        at, sigma, kappa = state.at, state.sigma, state.kappa
+        point = _evaluate(task, at, sigma, kappa)
+        p = direction(point, sigma, kappa)
+        fit_change, slack_change = task.fit(p), task.slack(p)
+
+        def slope(size: Array) -> Array:
+            t = size[0]
+            norm = point.norm + (t * kappa) * p
+            length = safe_norm(norm)
+            ball = norm * jnp.minimum(1.0, lam / jnp.where(length > 0, length, lam))[:, None]
+            cone = jnp.maximum(point.cone - (t * sigma) * slack_change, 0.0)
+            value = jnp.sum(task.gradient(point.fit + t * fit_change) * fit_change)
+            return (value + jnp.sum(ball * p) - jnp.sum(cone * slack_change))[None]
+
+        size = line_minimum(slope, 1, dtype)[0]
+        at = at._replace(weights=at.weights + size * p)
+        point = _evaluate(task, at, sigma, kappa)
+        stationarity, violation = residuals(at, point, kappa)
+        precise = jnp.maximum(tolerance, 10 * roundoff * stiff)
+        update = stationarity <= jnp.maximum(jnp.minimum(0.01, 0.1 * violation), precise)
+        done = update & (violation <= tolerance) & (stationarity <= precise)
+        # Penalties grow only where the multipliers alone do not make the violation fall.
+        slow = update & (violation > 0.1 * state.violation)
+        growth = jnp.where(slow, 10.0, 1.0).astype(dtype)
+        unit = lam / size_of(at.weights)
+        updated = at._replace(norm_dual=point.ball, cone_dual=jnp.maximum(point.cone, 0.0))
+        at = Iterate(
+            at.weights,
+            jnp.where(update, updated.norm_dual, at.norm_dual),
+            jnp.where(update, updated.cone_dual, at.cone_dual),
+        )
+        return _State(
+            at,
+            jnp.minimum(sigma * growth, jnp.maximum(1e4 * stiff * unit, sigma)),
+            jnp.minimum(kappa * growth, jnp.maximum(1e4 * stiff * unit, kappa)),
+            jnp.where(update, violation, state.violation),
+            done,
+        )
+
+    unit = lam / size_of(start.weights)
+    first = _State(
+        start,
+        stiff * unit,
+        kappa_factor * unit,
+        jnp.asarray(jnp.finfo(dtype).max, dtype),
+        ~jnp.any(task.signed_masks != 0),
+    )
+    end = iterate(step, first, done=lambda s: s.done, max_steps=max_steps)
+    at = end.state.at
+    point = _evaluate(task, at, end.state.sigma, end.state.kappa)
+    return Outcome(at, point.active, end.num_steps, end.finite)

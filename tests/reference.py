@@ -1,0 +1,246 @@
+"""Slow twins of the package in plain NumPy and SciPy: loops over samples and blocks, no JAX.
+
+They state the problem once more, independently: the cone of pattern j is {u : K_j u >= 0} with
+K_j = (2 D_j - I) X; the fit is sum_j D_j X (v_j - w_j); the loss is a weighted sum over samples.
+Losses are named "squared" or "logistic". Weights are (2, p, d) for the ReLU program and (p, d) for
+the gated one.
+"""
+
+import math
+import warnings
+
+import numpy as np
+from scipy.optimize import minimize, nnls
+from scipy.special import expit
+
+
+def _ones(y, sample_weight):
+    return np.ones(len(y)) if sample_weight is None else np.asarray(sample_weight, dtype=float)
+
+
+def cone_matrix(X, mask):
+    """K = (2 D - I) X."""
+    return np.array([row if inside else -row for row, inside in zip(X, mask, strict=True)])
+
+
+def project_cone(point, X, mask):
+    """Euclidean projection on {u : K u >= 0} and its multipliers, by NNLS on Moreau's dual.
+
+    The projection is point + K^T rho with rho = argmin_{rho >= 0} ||point + K^T rho||.
+    """
+    K = cone_matrix(X, mask)
+    multipliers, _ = nnls(K.T, -np.asarray(point, dtype=float))
+    return point + K.T @ multipliers, multipliers
+
+
+def sample_loss(fit, target, loss="squared"):
+    """The loss of one sample."""
+    if loss == "squared":
+        return (fit - target) ** 2 / 2
+    margin = target * fit
+    return math.log1p(math.exp(-margin)) if margin > 0 else math.log1p(math.exp(margin)) - margin
+
+
+def sample_gradient(fit, target, loss="squared"):
+    """Derivative of `sample_loss` in the fit."""
+    if loss == "squared":
+        return fit - target
+    return -target * float(expit(-target * fit))
+
+
+def sample_conjugate(dual, target, loss="squared"):
+    """Convex conjugate of `sample_loss` in the fit, +inf outside its domain."""
+    if loss == "squared":
+        return dual * target + dual**2 / 2
+    p = -target * dual
+    if p < 0 or p > 1:
+        return math.inf
+    return sum(q * math.log(q) for q in (p, 1 - p) if q > 0)
+
+
+def total_loss(fit, y, loss="squared", sample_weight=None):
+    """Weighted sum of `sample_loss`."""
+    weight = _ones(y, sample_weight)
+    return sum(w * sample_loss(f, t, loss) for f, t, w in zip(fit, y, weight, strict=True))
+
+
+def loss_residual(fit, y, loss="squared", sample_weight=None):
+    """The residual r = minus the gradient of `total_loss`, shape (n,)."""
+    weight = _ones(y, sample_weight)
+    return np.array(
+        [-w * sample_gradient(f, t, loss) for f, t, w in zip(fit, y, weight, strict=True)]
+    )
+
+
+def relu_fit(X, masks, weights):
+    """sum_j D_j X (v_j - w_j)."""
+    fit = np.zeros(len(X))
+    for i, row in enumerate(X):
+        for j in range(masks.shape[1]):
+            if masks[i, j]:
+                fit[i] += row @ (weights[0, j] - weights[1, j])
+    return fit
+
+
+def gated_fit(X, masks, weights):
+    """sum_j D_j X u_j."""
+    return relu_fit(X, masks, np.stack([weights, np.zeros_like(weights)]))
+
+
+def penalty(weights):
+    """Sum of the Euclidean norms of the blocks (the last axis)."""
+    return sum(math.sqrt(float(b @ b)) for b in weights.reshape(-1, weights.shape[-1]))
+
+
+def relu_objective(X, y, masks, lam, weights, loss="squared", sample_weight=None):
+    """Objective of the ReLU program; the cones are not looked at."""
+    fit = relu_fit(X, masks, weights)
+    return total_loss(fit, y, loss, sample_weight) + lam * penalty(weights)
+
+
+def gated_objective(X, y, masks, lam, weights, loss="squared", sample_weight=None):
+    """Objective of the gated program."""
+    fit = gated_fit(X, masks, weights)
+    return total_loss(fit, y, loss, sample_weight) + lam * penalty(weights)
+
+
+def gated_correlations(X, masks, residual):
+    """X^T D_j r for every gate, shape (p, d)."""
+    return np.stack([X.T @ (mask * residual) for mask in masks.T.astype(float)])
+
+
+def block_correlations(X, masks, residual):
+    """The projections of +-X^T D_j r on the cone of pattern j, shape (2, p, d)."""
+    raw = gated_correlations(X, masks, residual)
+    q = np.zeros((2, *raw.shape))
+    for j, mask in enumerate(masks.T):
+        for k, sign in enumerate((1.0, -1.0)):
+            q[k, j] = project_cone(sign * raw[j], X, mask)[0]
+    return q
+
+
+def correlations(X, masks, residual, gated=False):
+    """Block correlations of the ReLU or of the gated program."""
+    return (gated_correlations if gated else block_correlations)(X, masks, residual)
+
+
+def lambda_max(X, y, masks, loss="squared", gated=False, sample_weight=None):
+    """The smallest lam at which all weights are zero."""
+    residual = loss_residual(np.zeros(len(y)), y, loss, sample_weight)
+    return float(np.linalg.norm(correlations(X, masks, residual, gated), axis=-1).max())
+
+
+def dual_value(residual, y, loss="squared", sample_weight=None):
+    """-sum_i w_i l*(-r_i / w_i, y_i); a sample of weight zero asks for r_i = 0."""
+    value = 0.0
+    for r, t, w in zip(residual, y, _ones(y, sample_weight), strict=True):
+        if w > 0:
+            value -= w * sample_conjugate(-r / w, t, loss)
+        elif r != 0:
+            return -math.inf
+    return value
+
+
+def dual_excess(X, masks, residual, lam, gated=False):
+    """How far a dual point is from feasible: max_i ||q_i|| / lam - 1, at most zero if feasible."""
+    norms = np.linalg.norm(correlations(X, masks, residual, gated), axis=-1)
+    return float(norms.max() / lam - 1)
+
+
+def cone_violation(X, masks, weights):
+    """Largest -(2D - I)_ii x_i.theta / (||x_i|| ||theta||) over rows and blocks, at least zero."""
+    worst = 0.0
+    for block in weights:
+        for j, theta in enumerate(block):
+            size = np.linalg.norm(theta)
+            for row, inside in zip(X, masks[:, j], strict=True):
+                length = np.linalg.norm(row)
+                if size > 0 and length > 0:
+                    signed = float(row @ theta) * (1 if inside else -1)
+                    worst = max(worst, -signed / (length * size))
+    return worst
+
+
+def network_objective(X, y, lam, hidden, output, loss="squared", sample_weight=None):
+    """sum_i w_i loss + lam/2 (||hidden||^2 + ||output||^2) of f = relu(X hidden) output."""
+    fit = np.zeros(len(y))
+    for i, row in enumerate(X):
+        for k, a in enumerate(output):
+            fit[i] += max(0.0, float(row @ hidden[:, k])) * a
+    decay = float((hidden**2).sum() + (output**2).sum())
+    return total_loss(fit, y, loss, sample_weight) + lam / 2 * decay
+
+
+def train_network(X, y, lam, width, loss="squared", restarts=100, seed=0):
+    """Best of many L-BFGS runs on the non-convex problem: brute force, for tiny instances only.
+
+    Returns the value and the network (hidden (d, m), output (m,)). Odd restarts begin near the best
+    network so far, which polishes neurons that lie on a kink.
+    """
+    rng = np.random.default_rng(seed)
+    d = X.shape[1]
+
+    def split(z):
+        return z[: d * width].reshape(d, width), z[d * width :]
+
+    def value_and_gradient(z):
+        hidden, output = split(z)
+        pre = X @ hidden
+        active = np.maximum(pre, 0)
+        fit = active @ output
+        if loss == "squared":
+            data_term, residual = ((fit - y) ** 2).sum() / 2, y - fit
+        else:
+            data_term, residual = np.logaddexp(0, -y * fit).sum(), y * expit(-y * fit)
+        gradient_hidden = -X.T @ (residual[:, None] * (pre > 0) * output) + lam * hidden
+        gradient_output = -active.T @ residual + lam * output
+        value = data_term + lam / 2 * (z @ z)
+        return value, np.concatenate([gradient_hidden.ravel(), gradient_output])
+
+    best_value, best = math.inf, np.zeros(width * (d + 1))
+    for restart in range(restarts):
+        start = rng.standard_normal(width * (d + 1))
+        if restart % 2:
+            start = best + 10.0 ** rng.uniform(-6, -1) * start
+        run = minimize(
+            value_and_gradient,
+            start,
+            jac=True,
+            method="L-BFGS-B",
+            options={"maxiter": 2000, "ftol": 1e-15, "gtol": 1e-10},
+        )
+        if run.fun < best_value:
+            best_value, best = float(run.fun), run.x
+    hidden, output = split(best)
+    return best_value, hidden, output
+
+
+def solve_with_clarabel(X, y, masks, lam, loss="squared", gated=False, sample_weight=None):
+    """The program by CVXPY with Clarabel: the optimal value and the weights.
+
+    The value is accurate to about 1e-8 (squared) or 1e-6 (logistic); blocks that should be zero are
+    only small, so look at their cones after dropping them.
+    """
+    import cvxpy as cp
+
+    X, y, masks = (np.asarray(a, dtype=float) for a in (X, y, masks))
+    weight = _ones(y, sample_weight)
+    shape = (X.shape[1], masks.shape[1])
+    signs = (1.0,) if gated else (1.0, -1.0)
+    blocks = [cp.Variable(shape) for _ in signs]
+    fit = sum(
+        sign * cp.sum(cp.multiply(masks, X @ block), axis=1)
+        for sign, block in zip(signs, blocks, strict=True)
+    )
+    if loss == "squared":
+        data_term = cp.sum_squares(cp.multiply(np.sqrt(weight), fit - y)) / 2
+    else:
+        data_term = weight @ cp.logistic(-cp.multiply(y, fit))
+    group_norm = sum(cp.sum(cp.norm(block, axis=0)) for block in blocks)
+    cones = [] if gated else [cp.multiply(2 * masks - 1, X @ block) >= 0 for block in blocks]
+    problem = cp.Problem(cp.Minimize(data_term + lam * group_norm), cones)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # "solution may be inaccurate": the last digit only
+        problem.solve(solver=cp.CLARABEL, tol_gap_abs=1e-10, tol_gap_rel=1e-10, tol_feas=1e-10)
+    weights = np.stack([block.value.T for block in blocks])
+    return float(problem.value), weights[0] if gated else weights
