@@ -88,9 +88,7 @@ def block_patterns(shape: tuple[int, ...]) -> Array:
     return jnp.tile(jnp.arange(shape[-1], dtype=jnp.int32), shape[0] if len(shape) == 2 else 1)
 
 
-def interior_directions(
-    X: Array, masks: Array, gates: Array | None = None
-) -> tuple[Array, Array]:
+def interior_directions(X: Array, masks: Array, gates: Array | None = None) -> tuple[Array, Array]:
     r"""Near max-margin directions of the cones, the witnesses of the repair.
 
     For every pattern, the unit vector that (nearly) maximises
@@ -189,7 +187,7 @@ class PolarBounds(NamedTuple):
 
 
 def best_bound(c: Array, duals: Array) -> tuple[Array, Array]:
-    """min over t >= 0 of ||c + t v||, and the t v: (b, d), (b, d) -> (b,), (b, d)."""
+    """Min over t >= 0 of ||c + t v||, and the t v: (b, d), (b, d) -> (b,), (b, d)."""
     square = jnp.sum(duals * duals, axis=1)
     inner = jnp.sum(c * duals, axis=1)
     t = jnp.where(square > 0, jnp.maximum(-inner, 0.0) / jnp.where(square > 0, square, 1.0), 0.0)

@@ -148,7 +148,7 @@ def _distinct_lines(
     """
     num_rows, rank = unit.shape
     # Rows of one line have the same |x . e|, so clearly different values are different lines:
-    # enough to refuse hopeless data before the pairwise comparison.
+    # this refuses most hopeless data before the pairwise comparison.
     direction = np.random.default_rng(0).standard_normal(rank)
     heights = np.sort(np.abs(unit @ direction))
     apart = np.diff(heights) > 4 * tolerance * np.linalg.norm(direction)
@@ -166,8 +166,8 @@ def _distinct_lines(
         line[left[on_line]] = len(representatives)
         same[left[on_line]] = cosine[on_line] > 0
         representatives.append(int(left[0]))
+        _refuse_if_too_many(len(representatives), num_rows, rank)
         left = left[~on_line]
-    _refuse_if_too_many(len(representatives), num_rows, rank)
     return np.asarray(representatives), line, same
 
 

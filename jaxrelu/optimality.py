@@ -294,9 +294,7 @@ def dual_value(program: Program, dual: Array) -> Array:
     )
 
 
-def dual_point(
-    program: Program, lam: Array, residual: Array, bound: Array
-) -> tuple[Array, Array]:
+def dual_point(program: Program, lam: Array, residual: Array, bound: Array) -> tuple[Array, Array]:
     """The best multiple t r, 0 <= t <= lam / bound, of a residual, and its dual value.
 
     The dual value is concave in t: a fixed search on a grid that is refined twice finds the best t
@@ -324,20 +322,27 @@ def dual_point(
 
 
 def rounding_error(program: Program, lam: Array, weights: Array, residual: Array) -> Array:
-    """Estimated rounding error of the two values of a certificate.
-
-    A fit is a sum of block features, so it is wrong by eps times the sum of their absolute values
-    S_i; the loss then by |r_i| eps S_i, and the correlations, relative to lam, by as much. As the
-    optimum goes to zero this stays, and the gap cannot fall below it.
-    """
-    X, size = jnp.asarray(program.X), safe_norm(weights)
-    features = jnp.abs(matmul(weights, X.T))
+    """Estimated rounding error of the two values of a certificate, for dense weights."""
+    features = jnp.abs(matmul(weights, jnp.asarray(program.X).T))
     if program.has_cones:
         features = features[0] + features[1]
-    spread = jnp.sum(float_masks(program).T * features, axis=0) + jnp.abs(jnp.asarray(program.y))
-    rough = jnp.sum(jnp.abs(residual) * spread) + lam * jnp.sum(size)
-    rough = rough + loss_value(program, fit(program, weights))
-    return 4 * eps(weights.dtype) * rough
+    spread = jnp.sum(float_masks(program).T * features, axis=0)
+    penalty = lam * jnp.sum(safe_norm(weights))
+    return rounding_of_values(program, fit(program, weights), residual, spread, penalty)
+
+
+def rounding_of_values(
+    program: Program, fit: Array, residual: Array, spread: Array, penalty: Array
+) -> Array:
+    """Estimated rounding error of the two values, from the parts they are sums of.
+
+    A fit is a sum of block features, so it is wrong by eps times the sum of their absolute values,
+    `spread` (n,); the loss then by |r_i| eps spread_i, and the correlations, relative to lam, by as
+    much. As the optimum goes to zero this stays, and the gap cannot fall below it.
+    """
+    spread = spread + jnp.abs(jnp.asarray(program.y))
+    rough = jnp.sum(jnp.abs(residual) * spread) + penalty + jnp.abs(loss_value(program, fit))
+    return 4 * eps(fit.dtype) * rough
 
 
 def _lift(weights: Array, basis: Array | None) -> Array:
@@ -367,7 +372,7 @@ def check_weights(program: Program, weights: Any) -> Array:
 
 
 def check_lam(program: Program, lam: Any) -> Array:
-    """lam as a scalar of the program's dtype; on the host it must be positive and finite."""
+    """Lam as a scalar of the program's dtype; on the host it must be positive and finite."""
     if isinstance(lam, jax.core.Tracer):
         return jnp.asarray(lam).astype(program.X.dtype)
     value = jnp.asarray(lam, program.X.dtype)

@@ -136,12 +136,14 @@ def _draw_objective(axes: Axes, lams: np.ndarray, solutions: list[Any]) -> None:
     gap = np.where(gap > 0, gap, np.nan)
     gap_axes.plot(lams, gap, ".", color=_GREY, label="relative gap (right)")
     gap_axes.set_yscale("log")
+    if np.isfinite(gap).any():
+        gap_axes.set_ylim(top=1e3 * np.nanmax(gap))  # the dots stay below the legend
     gap_axes.set_ylabel("relative gap", color=_GREY)
     gap_axes.tick_params(axis="y", which="both", colors=_GREY)
     gap_axes.spines["top"].set_visible(False)
     handles = [*axes.get_legend_handles_labels()[0], *gap_axes.get_legend_handles_labels()[0]]
-    # On the upper of the two axes, so that no dot shines through.
-    gap_axes.legend(handles=handles, framealpha=0.95, edgecolor="none", fontsize="small")
+    # The optimum falls with lam, to the right: the upper right corner is free.
+    axes.legend(handles=handles, loc="upper right", frameon=False, fontsize="small")
 
 
 def _draw_norms(axes: Axes, lams: np.ndarray, weights: list[np.ndarray]) -> None:

@@ -184,7 +184,7 @@ def loss_value(program: Program, fit: Array) -> Array:
 
 
 def residual_at(program: Program, fit: Array) -> Array:
-    """r = -(c o loss')(f), minus the gradient of the loss at a fit (n,)."""
+    """R = -(c o loss')(f), minus the gradient of the loss at a fit (n,)."""
     gradient = losses.total_gradient(
         program.loss, fit, jnp.asarray(program.y), sample_weights(program)
     )
@@ -375,6 +375,5 @@ def _check_vector(name: str, value: Any, X: Array) -> None:
         )
     if value.dtype != X.dtype:
         raise TypeError(
-            f"{name} has dtype {value.dtype} and X has {X.dtype}; "
-            f"pass {name}.astype('{X.dtype}')."
+            f"{name} has dtype {value.dtype} and X has {X.dtype}; pass {name}.astype('{X.dtype}')."
         )

@@ -60,10 +60,12 @@ def raise_if_failed(solution: Any) -> None:
             "raise_if_failed looks at values: call it on the host, outside jit and vmap."
         )
     status = np.atleast_1d(np.asarray(solution.status)).ravel()
-    lams = np.asarray(getattr(solution, "lams", None) if hasattr(solution, "lams") else solution.lam)
+    lams = np.asarray(solution.lams if hasattr(solution, "lams") else solution.lam)
     lams = np.broadcast_to(np.atleast_1d(lams).ravel(), status.shape)
-    gaps = np.atleast_1d(np.asarray(solution.certificate.gap)).ravel()
-    uppers = np.atleast_1d(np.asarray(solution.certificate.upper)).ravel()
+    # A path carries its values itself: its certificate would need dense weights.
+    values = solution if hasattr(solution, "gap") else solution.certificate
+    gaps = np.atleast_1d(np.asarray(values.gap)).ravel()
+    uppers = np.atleast_1d(np.asarray(values.upper)).ravel()
     lines = []
     for code in sorted({int(s) for s in status} - {int(Status.OPTIMAL)}):
         where = np.flatnonzero(status == code)
@@ -72,8 +74,7 @@ def raise_if_failed(solution: Any) -> None:
         )
         more = f" and {where.size - 8} more" if where.size > 8 else ""
         lines.append(
-            f"{Status(code).name} at lam = {shown}{more}: {describe(code)}. "
-            f"Remedy: {remedy(code)}."
+            f"{Status(code).name} at lam = {shown}{more}: {describe(code)}. Remedy: {remedy(code)}."
         )
     if lines:
         raise RuntimeError(

@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from jaxrelu.numerics import as_float, eps, matmul
@@ -129,24 +130,134 @@ def conclude(program: Program, lam: Array, tolerance: Tolerance, evidence: Evide
     f = fit(program, weights)
     upper = objective(program, lam, weights)
     dual, lower = dual_point(program, lam, evidence.residual, evidence.bound)
-    gap = upper - lower
     rounding = rounding_error(program, lam, weights, evidence.residual)
-    failed = jnp.where(evidence.exhausted, Status.MAX_STEPS, Status.STALLED)
-    status = jnp.where(gap <= rounding, Status.PRECISION_FLOOR, failed)
-    status = jnp.where(tolerance.met(upper, lower), Status.OPTIMAL, status)
-    sound = jnp.isfinite(gap) & jnp.isfinite(upper) & jnp.all(jnp.isfinite(weights))
-    status = jnp.where(evidence.finite & sound, status, Status.NONFINITE)
-    status = jnp.where((lam > 0) & jnp.isfinite(lam), status, Status.INVALID)
-    certificate = Certificate(lower, upper, gap, weights, dual)
+    finite = evidence.finite & jnp.all(jnp.isfinite(weights))
+    status = verdict(lam, tolerance, upper, lower, rounding, finite, evidence.exhausted)
+    certificate = Certificate(lower, upper, upper - lower, weights, dual)
     return Solution(
-        weights,
-        lam,
-        f,
-        residual_at(program, f),
-        certificate,
-        status.astype(jnp.int32),
-        evidence.num_steps,
+        weights, lam, f, residual_at(program, f), certificate, status, evidence.num_steps
     )
+
+
+def verdict(
+    lam: Array,
+    tolerance: Tolerance,
+    upper: Array,
+    lower: Array,
+    rounding: Array,
+    finite: Array,
+    exhausted: Array,
+) -> Array:
+    """The status of an answer, from its two values alone; the later rules win."""
+    status = jnp.where(exhausted, Status.MAX_STEPS, Status.STALLED)
+    status = jnp.where(upper - lower <= rounding, Status.PRECISION_FLOOR, status)
+    status = jnp.where(tolerance.met(upper, lower), Status.OPTIMAL, status)
+    sound = finite & jnp.isfinite(upper) & jnp.isfinite(lower)
+    status = jnp.where(sound, status, Status.NONFINITE)
+    status = jnp.where((lam > 0) & jnp.isfinite(lam), status, Status.INVALID)
+    return status.astype(jnp.int32)
+
+
+def solve_grid(
+    program: Program,
+    lams: Any,
+    *,
+    rtol: Any = None,
+    atol: Any = None,
+    max_steps: Any = None,
+    init: Solution | None = None,
+    solver: Solver | None = None,
+    lam_batch_size: int | None = None,
+) -> Solution:
+    r"""Solves a convex program at many lams as one batch.
+
+    Inside a trace this is ``vmap`` of `solve` over lam. On the host the lams are taken
+    `lam_batch_size` at a time; lanes of a batch wait for the slowest of them, so that on a CPU,
+    where batching gains nothing, the default is one at a time, and all at once elsewhere.
+
+    Args:
+        program: a `ConvexProgram` or `GatedProgram`.
+        lams: (L,), each > 0, in any order.
+        rtol, atol, max_steps, init, solver: as in `solve`; `init` serves every lam.
+        lam_batch_size: lams solved at once; bounds the memory.
+
+    Returns:
+        `Solution` with a leading axis L on every leaf; row k belongs to ``lams[k]``.
+
+    Raises:
+        ValueError, TypeError: as `solve`.
+
+    Example:
+        >>> import jax, jaxrelu as jr, numpy as np
+        >>> X = np.asarray([[1.0, 0.2], [0.3, -1.0]], "float32")
+        >>> y = np.asarray([1.0, -1.0], "float32")
+        >>> program = jr.ConvexProgram(X, y, jr.sample_patterns(jax.random.key(0), X, 4))
+        >>> jr.solve_grid(program, [0.5, 0.2]).status.tolist()
+        [0, 0]
+    """
+    check_program(program)
+    solver = ActiveNewton() if solver is None else solver
+    solver.check(program)
+    lams = check_lams(program, lams)
+    warm = warm_point(program, init)
+    tolerance = tolerances(program, rtol, atol)
+    steps = step_limit(solver, max_steps)
+    count = lams.shape[0]
+    traced = any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves((program, lams, warm)))
+    if lam_batch_size is not None and lam_batch_size < 1:
+        raise ValueError(f"lam_batch_size is {lam_batch_size}; pass a positive integer.")
+    if lam_batch_size is None:
+        lam_batch_size = 1 if jax.default_backend() == "cpu" and not traced else count
+    loss_type = type(program.loss)
+    if traced or lam_batch_size >= count:
+        return _solve_batch(program, lams, tolerance, steps, warm, solver, loss_type)
+    parts = []
+    for start in range(0, count, lam_batch_size):
+        if lam_batch_size == 1:
+            one = _solve(program, lams[start], tolerance, steps, warm, solver, loss_type)
+            parts.append(jax.tree.map(lambda a: a[None], one))
+            continue
+        # The last chunk is filled up with its last lam, so that one shape serves all.
+        index = np.minimum(np.arange(start, start + lam_batch_size), count - 1)
+        part = _solve_batch(program, lams[index], tolerance, steps, warm, solver, loss_type)
+        parts.append(jax.tree.map(lambda a, s=start: a[: count - s], part))
+    return jax.tree.map(lambda *a: jnp.concatenate(a), *parts)
+
+
+@partial(jax.jit, static_argnames=("loss_type",))
+def _solve_batch(
+    program: Program,
+    lams: Array,
+    tolerance: Tolerance,
+    max_steps: Array,
+    init: Warm | None,
+    solver: Any,
+    loss_type: type,
+) -> Solution:
+    del loss_type
+    # What does not depend on lam is computed once, outside the batch.
+    program = with_interior(program)
+    return jax.vmap(lambda lam: solve_traced(program, lam, tolerance, max_steps, init, solver))(
+        lams
+    )
+
+
+def check_lams(program: Program, lams: Any) -> Array:
+    """Lams as a vector of the program's dtype; on the host each must be positive and finite."""
+    if not isinstance(lams, jax.core.Tracer):
+        values = np.asarray(lams)
+        if values.ndim != 1 or values.size == 0:
+            raise ValueError(f"lams has shape {values.shape}; pass a vector (L,) with L >= 1.")
+        bad = [float(v) for v in values if not (np.isfinite(v) and v > 0)]
+        if bad:
+            raise ValueError(
+                f"lams holds {bad[0]}; every lam must be positive and finite. For lam = 0 pass a "
+                "small one, for example 1e-6 * lambda_max(program)."
+            )
+        return jnp.asarray(values, program.X.dtype)
+    if lams.ndim != 1:
+        raise ValueError(f"lams has shape {lams.shape}; pass a vector (L,) with L >= 1.")
+    return lams.astype(program.X.dtype)
 
 
 def tolerances(program: Program, rtol: Any, atol: Any) -> Tolerance:

@@ -128,59 +128,57 @@ def test_figure_is_a_png(fitted):
 
 
 class Posed(Exception):  # noqa: N818 - it stops the command, it is no error
-    """The program and the lams that the command would solve."""
+    """The program, and the number of lams and ratio of its grid."""
 
 
 @pytest.fixture
-def posed(monkeypatch, table, tmp_path):
-    """The program and lams that given words lead to, without solving."""
+def posed(monkeypatch, tmp_path):
+    """What given words lead to, without computing a grid or solving."""
 
-    def stop(program, lams):
-        raise Posed(program, lams)
+    def stop(program, num, ratio):
+        raise Posed(program, num, ratio)
 
-    monkeypatch.setattr(cli, "solve_path", stop)
+    monkeypatch.setattr(cli, "lambda_grid", stop)
 
-    def pose(*words, target="label"):
+    def pose(*words):
         with pytest.raises(Posed) as caught:
-            cli.main(
-                ["path", str(table), "--target", target, *SMALL, "--out", str(tmp_path), *words]
-            )
+            cli.main(["path", "--out", str(tmp_path), *words])
         return caught.value.args
 
     return pose
 
 
-def test_every_option_changes_what_is_solved(posed):
-    program, lams = posed()
-    assert (program.X.shape, len(lams)) == ((16, 3), 3)
-    assert len(posed("--lams", "7")[1]) == 7
-    assert posed("--ratio", "0.01")[1][-1] / lams[0] == pytest.approx(0.01)
-    assert posed("--test-size", "0.5")[0].X.shape == (10, 3)
-    assert posed("--bias")[0].X.shape == (16, 4)
-    assert posed("--gates", "1")[0].patterns.masks.shape == (16, 1)
-    assert posed("--dtype", "float32")[0].X.dtype == np.float32
-    assert type(posed("--loss", "logistic")[0].loss).__name__ == "LogisticLoss"
-    assert not np.array_equal(posed("--seed", "1")[0].y, program.y)
-    assert not np.array_equal(posed("--seed", "1")[0].patterns.gates, program.patterns.gates)
-    assert not np.array_equal(posed(target="real")[0].y, program.y)
-    np.testing.assert_array_equal(posed("--seed", "0")[0].patterns.gates, program.patterns.gates)
+def test_every_option_changes_what_is_solved(posed, table):
+    def pose(*words, target="label"):
+        return posed(str(table), "--target", target, *SMALL, *words)
+
+    program, *grid = pose()
+    assert program.X.shape == (16, 3)
+    assert grid == [3, 0.2]
+    assert pose("--lams", "7", "--ratio", "0.01")[1:] == (7, 0.01)
+    assert type(pose("--loss", "logistic")[0].loss).__name__ == "LogisticLoss"
+    other_seed, same_seed = pose("--seed", "1")[0], pose("--seed", "0")[0]
+    assert not np.array_equal(other_seed.y, program.y)
+    assert not np.array_equal(other_seed.patterns.gates, program.patterns.gates)
+    np.testing.assert_array_equal(same_seed.patterns.gates, program.patterns.gates)
+    assert not np.array_equal(pose(target="real")[0].y, program.y)
+    # Each of these has shapes or a precision of its own, and so a compilation: all in one.
+    words = ["--gates", "1", "--test-size", "0.5", "--bias", "--dtype", "float32"]
+    single = pose(*words)[0]
+    assert single.X.shape == (10, 4)
+    assert single.X.dtype == np.float32
+    assert single.patterns.masks.shape == (10, 1)
 
 
-def test_bare_command_is_breast_cancer(monkeypatch, tmp_path):
-    def stop(program, lams):
-        raise Posed(program, lams)
-
-    monkeypatch.setattr(cli, "solve_path", stop)
-    with pytest.raises(Posed) as caught:
-        cli.main(["path", "--out", str(tmp_path)])
-    program, lams = caught.value.args
+def test_bare_command_is_breast_cancer(posed):
+    program, *grid = posed()
     assert program.X.shape == (455, 30)
     assert program.X.dtype == np.float64
     np.testing.assert_allclose(program.X.std(axis=0), 1.0)
     assert set(np.asarray(program.y)) == {-1.0, 1.0}
     assert 90 <= program.patterns.masks.shape[1] <= 100
-    assert len(lams) == 30
-    assert lams[-1] / lams[0] == pytest.approx(1e-2)
+    assert type(program.loss).__name__ == "SquaredLoss"
+    assert grid == [30, 0.01]
 
 
 # --------------------------------------------------------------------------------- exit code 1

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +17,7 @@ from jaxrelu import enumeration
 from jaxrelu.enumeration import half_cells
 from jaxrelu.patterns import (
     Patterns,
+    _witnesses,
     check_patterns,
     count_patterns,
     enumerate_patterns,
@@ -222,11 +224,21 @@ def test_a_thousand_samples_of_rank_two():
     np.testing.assert_array_equal(points @ X.T > 0, bits)
 
 
-@pytest.mark.parametrize("shape", [(100, 9), (100_000, 2), (600, 3)])
-def test_enumeration_refuses_what_it_cannot_list(shape):
+@pytest.mark.parametrize(
+    ("shape", "count"), [((100, 9), "374,567,745,752"), ((100_000, 2), "200,000")]
+)
+def test_enumeration_refuses_what_it_cannot_list(shape, count):
     X = np.random.default_rng(0).standard_normal(shape)
-    with pytest.raises(ValueError, match="sample_patterns"):
+    with pytest.raises(ValueError, match=f"{count} activation patterns.*sample_patterns"):
         enumerate_patterns(X)
+
+
+def test_lines_that_are_nearly_one_count_too(monkeypatch):
+    # Three fans of seven lines, 3e-5 apart: more than what float32 rounding makes of one line.
+    fans = [a + k * 3e-5 * b for a, b in ((E1, E2), (E2, E3), (E3, E1)) for k in range(7)]
+    monkeypatch.setattr(enumeration, "MAX_CELLS", count_patterns(21, 3) - 1)
+    with pytest.raises(ValueError, match="422 activation patterns"):
+        enumerate_patterns(np.array(fans, np.float32))
 
 
 def test_the_limit_counts_lines_and_not_samples(monkeypatch):
@@ -297,33 +309,42 @@ def test_patterns_do_not_depend_on_the_scale_of_the_data(scale):
     check_patterns(scaled, scale * SIX_ROWS)
 
 
+def padded(array: Any) -> np.ndarray:
+    """Zero rows and columns up to (6, 3): one compiled shape for many tests."""
+    array = np.array(array)
+    return np.pad(array, [(0, 6 - array.shape[0]), (0, 3 - array.shape[1])])
+
+
 @pytest.mark.parametrize("gated", [False, True])
 def test_opposite_samples_share_a_pattern_only_in_the_gated_program(gated):
-    X = np.array([[1.0], [-1.0]])
-    patterns = patterns_from_gates(X, np.array([[0.0, 2.0, -1.0, 3.0]]), gated=gated)
-    assert columns(patterns) == [(1, 1), (1, 0), (0, 1)][not gated :]
-    assert patterns.gates.tolist() == ([[0.0, 2.0, -1.0]] if gated else [[2.0, -1.0]])
+    X = padded([[1.0], [-1.0]])
+    gates = np.array([[0.0, 2.0, -1.0, 3.0]] + [[1.0, 0.0, 0.0, 0.0]] * 2)
+    patterns = patterns_from_gates(X, gates, gated=gated)
+    found = [bits[:2] for bits in columns(patterns)]
+    assert found == ([(1, 1), (1, 0), (0, 1)] if gated else [(1, 0), (0, 1)])
+    assert patterns.gates[0].tolist() == ([0.0, 2.0, -1.0] if gated else [2.0, -1.0])
     assert (patterns.interior is None) == gated
     check_patterns(patterns, X)
 
 
 def test_a_gate_on_a_wall_counts_as_closed_and_is_moved_inside():
     # In floating point 0.1 * 3 - 0.3 is 5.6e-17, and its negative for the second gate.
-    X = np.array([[0.1, 0.3], [1.0, 0.0], [0.0, -1.0]])
-    gates = np.array([[3.0, -3.0], [-1.0, 1.0]])
+    X = padded([[0.1, 0.3], [1.0, 0.0], [0.0, -1.0]])
+    gates = np.array([[3.0, -3.0], [-1.0, 1.0], [0.0, 0.0]])
     assert np.sign(X[0] @ gates).tolist() == [1.0, -1.0]
     patterns = patterns_from_gates(X, gates)
-    assert columns(patterns) == [(1, 1, 1), (1, 0, 0)]
+    assert [bits[:3] for bits in columns(patterns)] == [(1, 1, 1), (1, 0, 0)]
     assert_sound(patterns, X)
     # Gated networks evaluate the product itself: the second pattern is zero there.
-    assert columns(patterns_from_gates(X, gates, gated=True)) == [(1, 1, 1)]
+    gated = patterns_from_gates(X, gates, gated=True)
+    assert [bits[:3] for bits in columns(gated)] == [(1, 1, 1)]
 
 
 def test_a_cone_that_is_only_a_face_is_left_out():
-    # The gate is orthogonal to the first two rows, which are antiparallel up to rounding.
-    X = np.array([[0.1, 0.3], [-0.3, -0.9], [1.0, 0.0]])
-    gates = np.array([[3.0, 1.0], [-1.0, 0.5]])
-    assert columns(patterns_from_gates(X, gates)) == [(1, 0, 1)]
+    # The first gate is orthogonal to two rows that are antiparallel up to rounding.
+    X = padded([[0.1, 0.3], [-0.3, -0.9], [1.0, 0.0]])
+    gates = np.array([[3.0, 1.0], [-1.0, 0.5], [0.0, 0.0]])
+    assert [bits[:3] for bits in columns(patterns_from_gates(X, gates))] == [(1, 0, 1)]
 
 
 def test_all_negative_gates_have_nothing_to_offer():
@@ -364,11 +385,13 @@ def test_witnesses_have_the_best_margin(X):
 
 
 def test_witnesses_in_batches_belong_to_their_patterns(monkeypatch):
-    monkeypatch.setattr("jaxrelu.patterns._BATCH", 200)
-    X = np.random.default_rng(0).standard_normal((10, 3))
-    patterns = enumerate_patterns(X)  # 46 pairs of cells in batches of 32
-    assert patterns.num_patterns == 92
-    assert_sound(patterns, X)
+    patterns = enumerate_patterns(GENERIC)
+    monkeypatch.setattr("jaxrelu.patterns._BATCH", 6 * 32)
+    many = np.arange(40) % patterns.num_patterns
+    masks, gates = np.asarray(patterns.masks)[:, many], np.asarray(patterns.gates)[:, many]
+    interior, margin = _witnesses(GENERIC, masks, gates)
+    assert margin.shape == (40,)
+    np.testing.assert_allclose(interior, gates, rtol=0, atol=1e-6)
 
 
 # Networks
@@ -450,6 +473,16 @@ def test_walls_closer_than_rounding_still_give_a_cell_with_an_interior():
     signs = np.where(patterns.masks, 1, -1)
     assert np.min(signs * (X @ np.asarray(patterns.interior))) > 50 * np.finfo(np.float32).eps
     assert np.min(signs[:, np.asarray(index)] * (X @ hidden)) > -1e-4  # and it is a near one
+
+
+def test_a_neuron_off_the_walls_never_moves(monkeypatch):
+    def poor_witnesses(rows, masks, gates):
+        return gates, np.zeros(gates.shape[1])
+
+    monkeypatch.setattr("jaxrelu.patterns._interior_directions", poor_witnesses)
+    hidden = np.stack([E3 + k * EPS * (E1 + E2) for k in (-100, 100)], axis=1)
+    patterns, index = patterns_from_weights(SIX_ROWS, hidden)
+    np.testing.assert_array_equal(patterns.masks[:, index], SIX_ROWS @ hidden > 0)
 
 
 # Arguments

@@ -1,6 +1,6 @@
 """jaxrelu's own runs, in a process of their own like those of the peers.
 
-    python jaxrelu_runner.py gates   INPUT.npz OUTPUT.npz          gates, masks and lams of a row
+    python jaxrelu_runner.py gates   INPUT.npz OUTPUT.npz          gates, masks, witnesses, lams
     python jaxrelu_runner.py certify PROBLEM.npz OUTPUT.npz ...    bounds for weights from anywhere
     python jaxrelu_runner.py PROBLEM.npz SETTINGS OUTPUT.npz       the protocol of worker.py
 
@@ -26,7 +26,8 @@ _COMPILE_EVENT = "/jax/core/compile/backend_compile_duration"
 
 def make_program(problem: dict[str, np.ndarray], dtype: str) -> Any:
     """The program of a problem file; gates and masks are kept as they are, whatever the dtype."""
-    patterns = jr.Patterns(problem["gates"].astype(dtype), problem["masks"])
+    interior = problem["interior"].astype(dtype) if "interior" in problem else None
+    patterns = jr.Patterns(problem["gates"].astype(dtype), problem["masks"], interior=interior)
     kind = jr.GatedProgram if problem["gated"] else jr.ConvexProgram
     return kind(problem["X"].astype(dtype), problem["y"].astype(dtype), patterns)
 
@@ -42,15 +43,10 @@ def gates(source: Path, target: Path) -> None:
     kind = jr.GatedProgram if gated else jr.ConvexProgram
     program = kind(row["X"], row["y"], patterns)
     lams = jr.lambda_grid(program, num=int(row["num_lams"]), ratio=float(row["ratio"]))
-    np.savez(
-        target,
-        X=row["X"],
-        y=row["y"],
-        gated=gated,
-        gates=np.asarray(patterns.gates),
-        masks=np.asarray(patterns.masks).astype(bool),
-        lams=np.asarray(lams),
-    )
+    problem = {"gates": patterns.gates, "masks": np.asarray(patterns.masks) > 0, "lams": lams}
+    if patterns.interior is not None:
+        problem["interior"] = patterns.interior
+    np.savez(target, X=row["X"], y=row["y"], gated=gated, **problem)
 
 
 def certify(source: Path, outputs: list[Path]) -> None:
@@ -111,8 +107,9 @@ def prepare(problem: dict[str, np.ndarray], settings: dict[str, Any]) -> tuple[S
         return {
             "weights": field(lambda s: s.weights),
             "lam_index": np.arange(len(lams)),
-            "lower": field(lambda s: s.certificate.lower),
-            "upper": field(lambda s: s.certificate.upper),
+            # A path keeps its bounds itself, a solution in its certificate.
+            "lower": field(lambda s: getattr(s, "certificate", s).lower),
+            "upper": field(lambda s: getattr(s, "certificate", s).upper),
             "status": field(lambda s: s.status),
             "num_steps": field(lambda s: s.num_steps),
         }

@@ -155,7 +155,9 @@ def _details(name: str, record: Record) -> list[str]:
         "",
         f"{record['data']}, {kind}: n = {record['n']}, d = {record['d']}, {record['gates']} gates, "
         f"{record['patterns']} patterns, {len(record['lams'])} lams to {ratio:.3g} of lambda_max. "
-        f"{record['date']}, {record['hardware']}, {record['threads']} threads a process.",
+        f"{record['date']}, {record['hardware']}, {record['threads']} threads a process. "
+        "Sampling the gates and laying out the path, in nobody's time: "
+        f"{_seconds(record['sampling_seconds'])} s.",
         "",
     ]
     header = ["tool", "setting", "dtype", "device", "compile, s", "first call, s"]

@@ -68,7 +68,9 @@ def race_row(
         num_lams=row.lams,
         ratio=row.ratio,
     )
+    start = time.perf_counter()
     _call_runner("gates", inputs, problem_file)
+    sampling = time.perf_counter() - start
     with np.load(problem_file) as file:
         problem = dict(file)
     limits = Limits(args.cap, args.budget, args.threads, args.memory)
@@ -105,6 +107,7 @@ def race_row(
         "d": X.shape[1],
         "gates": row.gates,
         "patterns": problem["masks"].shape[1],
+        "sampling_seconds": sampling,
         "lams": [float(lam) for lam in problem["lams"]],
         "gated": row.gated,
         "threads": args.threads,

@@ -159,9 +159,7 @@ def _local_hessians(task: Task, point: _Point, sigma: Array, kappa: Array) -> tu
     return norm_part + sigma * task.rows.gram(walls), bend
 
 
-def minimise(
-    task: Task, start: Iterate, tolerance: Array, max_steps: Any, scale: Array
-) -> Outcome:
+def minimise(task: Task, start: Iterate, tolerance: Array, max_steps: Any, scale: Array) -> Outcome:
     """Minimises the program restricted to a working set.
 
     Args:

@@ -19,8 +19,8 @@ from jaxrelu.numerics import eps, matmul
 
 
 def uses_dual_form(slots: int, features: int, samples: int) -> bool:
-    """Whether the n x n system is the cheaper one (measured: from kd = 1.6 n on)."""
-    return slots * features > 1.6 * samples
+    """Whether the n x n system is the cheaper one (measured: from kd = 3 n on)."""
+    return slots * features > 3 * samples
 
 
 def working_matrix(X: Array, signed_masks: Array) -> Array:
@@ -50,6 +50,9 @@ def dual_direction(A: Array, curvature: Array, blocks: Array, lifts: Array, rhs:
     """Solves through the (n, n) matrix: blocks (k, d, d), lifts (k,) on their diagonals."""
     k, d, _ = blocks.shape
     n = A.shape[0]
+    # Below this a block's own walls, not its lift, decide whether its Cholesky factor exists.
+    floor = 8 * eps(blocks.dtype) * jnp.trace(blocks, axis1=1, axis2=2)
+    lifts = jnp.maximum(lifts, floor)
     lifted = blocks + lifts[:, None, None] * jnp.eye(d, dtype=blocks.dtype)[None]
     factors = jnp.linalg.cholesky(lifted)
     root = jnp.sqrt(curvature)
