@@ -8,13 +8,11 @@ the last finite state kept.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import Array
-
-State = TypeVar("State")
 
 
 class Finished(NamedTuple):
@@ -26,16 +24,16 @@ class Finished(NamedTuple):
 
 
 def all_finite(tree: Any) -> Array:
-    """Scalar bool: every floating leaf of a pytree is free of NaN and infinity."""
+    """Scalar bool: every floating leaf of a pytree (there may be none) is free of NaN and inf."""
     leaves = [x for x in jax.tree.leaves(tree) if jnp.issubdtype(jnp.result_type(x), jnp.floating)]
-    return jnp.all(jnp.stack([jnp.all(jnp.isfinite(x)) for x in leaves]))
+    return jnp.all(jnp.stack([jnp.asarray(True), *(jnp.all(jnp.isfinite(x)) for x in leaves)]))
 
 
 def iterate(
-    step: Callable[[State], State],
-    state: State,
+    step: Callable[[Any], Any],
+    state: Any,
     *,
-    done: Callable[[State], Array],
+    done: Callable[[Any], Array],
     max_steps: Any,
 ) -> Finished:
     """Repeats a step until it is done, breaks, or has used its steps.
@@ -58,11 +56,11 @@ def iterate(
         (1.0, 3)
     """
 
-    def going(carry: tuple[State, Array, Array]) -> Array:
+    def going(carry: tuple[Any, Array, Array]) -> Array:
         current, count, finite = carry
         return finite & (count < max_steps) & ~done(current)
 
-    def body(carry: tuple[State, Array, Array]) -> tuple[State, Array, Array]:
+    def body(carry: tuple[Any, Array, Array]) -> tuple[Any, Array, Array]:
         current, count, _ = carry
         new = step(current)
         finite = all_finite(new)

@@ -34,7 +34,6 @@ from jaxrelu.cones import (
 from jaxrelu.numerics import as_float, eps, matmul, safe_norm
 from jaxrelu.patterns import Patterns
 from jaxrelu.program import (
-    AnyProgram,
     Program,
     check_program,
     cone_values,
@@ -220,7 +219,7 @@ def _certify(program: Program, lam: Array, weights: Array) -> Certificate:
     return Certificate(lower, upper, upper - lower, weights, dual)
 
 
-def with_interior(program: AnyProgram) -> AnyProgram:
+def with_interior(program: Program) -> Program:
     """The program with interior witnesses of its cones, computed here if they are missing."""
     patterns = program.patterns
     if patterns.interior is not None or not program.has_cones:

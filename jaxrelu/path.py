@@ -143,7 +143,8 @@ def solve_path(
     Args:
         program: a `ConvexProgram` or `GatedProgram`, concrete.
         lams: (L,), each > 0, in any order; solved in descending order, returned in yours.
-        rtol, atol: as in `solve`.
+        rtol: relative tolerance of the gap, as in `solve`.
+        atol: absolute tolerance of the gap, as in `solve`.
         max_steps: limit on Newton steps for each lam.
         init: a `Solution` to start the first (largest) lam from.
         solver: an `ActiveNewton`; its capacity limits the slots.
@@ -249,12 +250,11 @@ class _Driver:
             slots = self.held.blocks.shape[0]
             more = min(2 * slots, self.most)
             if bool(full) and more > slots:
-                self.held = _resized(held, self.setting.num_blocks, more, None)
+                self.held = _resized(held, self.setting.num_blocks, more)
                 continue
-            active = np.linalg.norm(answer.weights, axis=1) > 0
+            occupied = int(np.sum(np.asarray(held.blocks) < self.setting.num_blocks))
             # Room for newcomers, or the next lam begins with an overflow.
-            slots = self._slots(int(active.sum()) + 4)
-            self.held = _resized(held, self.setting.num_blocks, slots, active)
+            self.held = _resized(held, self.setting.num_blocks, self._slots(occupied + 4))
             self.lam = lam
             return answer._replace(num_steps=np.int32(taken))
 
@@ -301,19 +301,18 @@ def _rescaled(held: WorkingSet, ratio: Array) -> WorkingSet:
     return held._replace(at=Iterate(at.weights, at.norm_dual * ratio, at.cone_dual * ratio))
 
 
-def _resized(held: WorkingSet, num_blocks: int, slots: int, keep: np.ndarray | None) -> WorkingSet:
-    """The kept slots moved to the front of a working set of another size (on the host)."""
-    blocks = np.asarray(held.blocks)
-    chosen = np.flatnonzero((blocks < num_blocks) if keep is None else keep)[:slots]
+def _resized(held: WorkingSet, num_blocks: int, slots: int) -> WorkingSet:
+    """The occupied slots moved to the front of a working set of another size (on the host)."""
+    chosen = np.flatnonzero(np.asarray(held.blocks) < num_blocks)[:slots]
 
-    def move(array: Array, empty: float) -> np.ndarray:
+    def move(array: Array, empty: float) -> Any:
         values = np.asarray(array)
         out = np.full((slots, *values.shape[1:]), empty, values.dtype)
         out[: chosen.size] = values[chosen]
         return out
 
     at = Iterate(*(move(a, 0.0) for a in held.at))
-    return WorkingSet(move(held.blocks, num_blocks), at, held.duals)  # type: ignore[arg-type]
+    return WorkingSet(move(held.blocks, num_blocks), at, held.duals)
 
 
 def _assemble(

@@ -26,7 +26,7 @@ Reference: Pilanci and Ergen (ICML 2020); Mishkin and Pilanci (ICML 2023), Secti
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -118,7 +118,6 @@ class GatedProgram:
 
 
 Program = ConvexProgram | GatedProgram
-AnyProgram = TypeVar("AnyProgram", ConvexProgram, GatedProgram)
 
 
 def float_masks(program: Program) -> Array:
@@ -303,7 +302,7 @@ def lambda_grid(program: Program, num: int = 50, ratio: float = 1e-2) -> Array:
     return jnp.asarray(largest * float(ratio) ** exponents, program.X.dtype)
 
 
-def row_space(program: AnyProgram) -> tuple[AnyProgram, Array | None]:
+def row_space(program: Program) -> tuple[Program, Array | None]:
     """The same program in the row space of X when d > n.
 
     Optimal weights lie in the row space: with X^T = Q R, weights z Q^T and X -> R^T the objective

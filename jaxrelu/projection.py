@@ -40,8 +40,8 @@ class Projection(NamedTuple):
         points: (m, d), the projections u.
         multipliers: (m, n), mu >= 0.
         bound: (m,), ||c + K^T mu||, an upper bound of the norm of the exact projection.
-        residual: (m,), the larger of the constraint violation and of the distance between u and
-            c + K^T mu, relative to ||c||.
+        residual: (m,), the largest of ||u - (c + K^T mu)|| and of |min(K u - t, mu)| over the
+            constraints, relative to ||c|| and ||u||: zero at the exact projection and only there.
     """
 
     points: Array
@@ -95,11 +95,13 @@ def project(
         points: (m, d), what is projected.
         offset: t of the module's docstring, scalar or (n,) (the rows have norm one).
         multipliers: (m, n), >= 0, warm multipliers; they skip the interior point phase.
-        threshold: scalar or (m,): a block may stop once its bound is at most this (never, if negative).
+        threshold: scalar or (m,): a block may stop once its bound is at most this; a negative one
+            never stops it.
         max_steps: at most so many steps in each phase.
 
     Returns:
         `Projection`. Blocks that did not converge say so in `residual`; their bound is valid.
+        A block with a NaN or an infinity is NaN and leaves the others alone.
 
     Example:
         >>> import jax.numpy as jnp
@@ -112,6 +114,9 @@ def project(
 
     Reference: Moreau decomposition; DESIGN of the certificate in `jaxrelu.optimality`.
     """
+    # A block that is not finite is put aside, or the loops would stop for all the others.
+    sound = _lane_finite(points) if multipliers is None else _lane_finite(points, multipliers)
+    points = jnp.where(sound[:, None], points, 0.0)
     scale = safe_norm(points)
     scale = jnp.where(scale > 0, scale, 1.0)[:, None]
     c = points / scale
@@ -121,11 +126,12 @@ def project(
     if multipliers is None:
         u, mu = _interior_point(problem, max_steps)
     else:
-        u, mu = c, multipliers / scale
+        mu = jnp.where(sound[:, None], multipliers, 0.0) / scale
         u = c + problem.transpose(mu)
     u, mu, residual = _multiplier_newton(problem, u, mu, max_steps)
     bound = safe_norm(c + problem.transpose(mu)) * scale[:, 0]
-    return Projection(u * scale, mu * scale, bound, residual)
+    found = Projection(u * scale, mu * scale, bound, residual)
+    return _lanes(sound, found, jax.tree.map(lambda a: jnp.full_like(a, jnp.nan), found))
 
 
 class _Problem(NamedTuple):
@@ -232,9 +238,11 @@ def _multiplier_newton(
 
     def residuals(u: Array, candidate: Array) -> tuple[Array, Array]:
         gradient = safe_norm(u - c - problem.transpose(candidate))
-        slack = problem.forward(u) - problem.offsets
+        # Violated constraints, and slack ones that carry a multiplier: feasible points are not
+        # projections.
+        wrong = jnp.abs(jnp.minimum(problem.forward(u) - problem.offsets, candidate))
         size = jnp.maximum(1.0, safe_norm(u))
-        return gradient / size, jnp.max(jnp.maximum(-slack, 0.0), axis=1, initial=0.0) / size
+        return gradient / size, jnp.max(wrong, axis=1, initial=0.0) / size
 
     def step(state: tuple[Array, ...]) -> tuple[Array, ...]:
         u, mu, sigma, best, idle, done = state
@@ -263,7 +271,9 @@ def _multiplier_newton(
         sound = _lane_finite(new_u, candidate)
         residual = jnp.maximum(gradient_size, violation)
         better = residual < 0.9 * best
-        idle = jnp.where(better, 0, idle + 1)
+        # Far from the solution the residual falls only once the multipliers have moved: idle are
+        # steps at the level of rounding.
+        idle = jnp.where(better | (best > unit_roundoff**0.5), 0, idle + 1)
         stop = (update & (violation <= tolerance)) | problem.settled(candidate)
         # A lane that is about to stop takes the multipliers of its last point.
         new_mu = jnp.where(stop[:, None], candidate, new_mu)
@@ -308,7 +318,7 @@ def line_minimum(
         Step sizes (lanes,).
     """
     zero, one = jnp.zeros((lanes,), dtype), jnp.ones((lanes,), dtype)
-    full = slope(one) <= 0.1 * jnp.abs(slope(zero))
+    full = slope(one) <= 0.5 * jnp.abs(slope(zero))
 
     def halve(_: int, bracket: tuple[Array, Array]) -> tuple[Array, Array]:
         low, high = bracket

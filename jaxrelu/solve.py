@@ -178,7 +178,11 @@ def solve_grid(
     Args:
         program: a `ConvexProgram` or `GatedProgram`.
         lams: (L,), each > 0, in any order.
-        rtol, atol, max_steps, init, solver: as in `solve`; `init` serves every lam.
+        rtol: relative tolerance of the gap, as in `solve`.
+        atol: absolute tolerance of the gap, as in `solve`.
+        max_steps: limit on steps of the solver for each lam.
+        init: a `Solution` that every lam starts from.
+        solver: as in `solve`.
         lam_batch_size: lams solved at once; bounds the memory.
 
     Returns:

@@ -1,7 +1,13 @@
 """Strict JAX for every test: float64, no silent broadcast of ranks, no silent mix of dtypes."""
 
+import os
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 from typing import Any
+
+# Before NumPy is loaded: on few and busy cores the threads of OpenBLAS, which SciPy's solvers call
+# on tiny matrices, wait for each other and make the tests ten times slower.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import jax
 import numpy as np
@@ -29,6 +35,29 @@ def x64_off() -> Iterator[None]:
     """Runs one test as a user runs who never touched JAX's configuration."""
     with jax.enable_x64(False):
         yield
+
+
+@pytest.fixture(scope="session")
+def small() -> SimpleNamespace:
+    """Data and patterns of one shape, n = 12, d = 3, p = 10, that many tests share (compile once).
+
+    Gates are random, so no row is on a wall of a gate; every cone has an interior.
+    """
+    rng = np.random.default_rng(12)
+    X = rng.standard_normal((12, 3))
+    gates = rng.standard_normal((3, 60))
+    masks = X @ gates >= 0
+    first = np.sort(np.unique(masks, axis=1, return_index=True)[1])
+    first = first[masks[:, first].any(axis=0)][:10]
+    y = rng.standard_normal(12)
+    return SimpleNamespace(
+        X=X,
+        y=y,
+        labels=np.where(y > 0, 1.0, -1.0),
+        weight=np.where(np.arange(12) == 4, 0.0, rng.uniform(0.5, 2.0, 12)),
+        gates=gates[:, first],
+        masks=masks[:, first],
+    )
 
 
 @pytest.fixture

@@ -33,6 +33,25 @@ def project_cone(point, X, mask):
     return point + K.T @ multipliers, multipliers
 
 
+def max_margin_direction(X, mask):
+    """The unit direction with the largest margin min_i (2 d_i - 1) x_i.u / ||x_i||, and the margin.
+
+    Non-zero rows only; the cone must have an interior. It is argmin ||u|| : K u >= 1 for unit rows,
+    a least distance problem, solved by NNLS (Lawson and Hanson, chapter 23).
+    """
+    norms = np.linalg.norm(X, axis=1)
+    K = cone_matrix(X[norms > 0] / norms[norms > 0, None], np.asarray(mask)[norms > 0])
+    system = np.vstack([K.T, np.ones(len(K))])
+    target = np.zeros(len(system))
+    target[-1] = 1.0
+    multipliers, distance = nnls(system, target)
+    if distance < 1e-12:
+        raise ValueError("the cone has an empty interior")
+    shortest = (system @ multipliers - target)[:-1]
+    direction = shortest / np.linalg.norm(shortest)
+    return direction, float((K @ direction).min())
+
+
 def sample_loss(fit, target, loss="squared"):
     """The loss of one sample."""
     if loss == "squared":

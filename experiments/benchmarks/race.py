@@ -29,12 +29,14 @@ class Limits:
         budget: seconds that the runs of one setting may take together; no run starts after that.
         threads: cores that it is pinned to and threads of its libraries.
         memory: GiB of address space, or None.
+        fewest: runs that the budget never prevents; 2 where the first one compiles.
     """
 
     cap: float
     budget: float
     threads: int
     memory: float | None = None
+    fewest: int = 1
 
 
 @dataclass
@@ -71,6 +73,7 @@ class Worker:
         environment = dict(os.environ)
         paths = [str(HERE), environment.get("PYTHONPATH", ""), str(HERE.parents[1])]
         environment["PYTHONPATH"] = os.pathsep.join(path for path in paths if path)
+        environment["JAX_TRACEBACK_FILTERING"] = "off"  # or the last line is JAX's own
         for name in ("OMP", "OPENBLAS", "MKL", "NUMBA", "RAYON"):
             environment[f"{name}_NUM_THREADS"] = str(limits.threads)
 
@@ -126,7 +129,8 @@ class Worker:
     def tired(self) -> bool:
         """Whether it failed or its runs have used up the budget."""
         spent = sum(run["seconds"] for run in self.runs)
-        return self.status != "ok" or spent >= self.limits.budget
+        enough = len(self.runs) >= self.limits.fewest and spent >= self.limits.budget
+        return self.status != "ok" or enough
 
     def _guard(self, action: Callable[[], None]) -> None:
         try:

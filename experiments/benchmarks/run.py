@@ -74,7 +74,7 @@ def race_row(
     with np.load(problem_file) as file:
         problem = dict(file)
     limits = Limits(args.cap, args.budget, args.threads, args.memory)
-    ours = dataclasses.replace(limits, cap=5 * args.cap, memory=None)
+    ours = dataclasses.replace(limits, cap=5 * args.cap, memory=None, fewest=2)
     count = iter(range(10_000))
 
     def worker(tool: str, setting: tools.Setting) -> Worker:
@@ -179,6 +179,7 @@ def _compare(record: dict[str, Any]) -> None:
         lower[index] = np.maximum(lower[index], setting["lower"])
         upper[index] = np.minimum(upper[index], setting["upper"])
     record["optimum"], record["optimum_lower"] = upper.tolist(), lower.tolist()
+    record["optimum_gap"] = float(np.max((upper - lower) / np.abs(upper)))
     for setting in finished:
         index = setting["index"]
         own_upper, own_lower = np.array(setting["upper"]), np.array(setting["lower"])

@@ -32,6 +32,7 @@ from jaxrelu.solvers.working_set import (
     cold_start,
     enter,
     first_scale,
+    remember,
     screen,
     setting_of,
     task_of,
@@ -167,10 +168,10 @@ class ActiveNewton:
                 first_scale(setting, scaled_lam),
             )
             at = inner.iterate
-            held = state.held._replace(at=at)
             weights = jnp.where(inner.active[:, None], at.weights, 0.0)
             residual = -task.gradient(task.fit(weights))
-            screened = screen(setting, held, task, residual, limit, batch)
+            held = remember(setting, state.held._replace(at=at), task, inner.active)
+            screened = screen(setting, held, residual, limit, batch)
             found, size = violators(setting, held, screened, limit)
             candidate = _certificate(setting, scaled_lam, held, task, weights, residual, screened)
             best = _better(candidate, state.best)
@@ -180,7 +181,7 @@ class ActiveNewton:
             futile = jnp.where(none & (best.gap > 0.5 * state.best.gap), state.futile + 1, 0)
             precision = jnp.where(none, jnp.maximum(0.1 * state.precision, finest), state.precision)
             held = held._replace(duals=screened.duals)
-            held, full = enter(setting, scaled_lam, held, task, screened, found, size, inner.active)
+            held, full = enter(setting, scaled_lam, held, task, screened, found, size)
             steps = state.steps + inner.num_steps
             return _Round(
                 held,

@@ -126,25 +126,25 @@ class _Point(NamedTuple):
 
 class _State(NamedTuple):
     at: Iterate
-    sigma: Array
-    kappa: Array
+    live: Array
+    stiffness: Array
+    unit: Array
     violation: Array
     done: Array
 
 
-def _evaluate(task: Task, at: Iterate, sigma: Array, kappa: Array) -> _Point:
+def _evaluate(task: Task, at: Iterate, live: Array, sigma: Array, kappa: Array) -> _Point:
     fit = task.fit(at.weights)
-    cone = at.cone_dual - sigma * task.slack(at.weights)
-    norm = at.norm_dual + kappa * at.weights
+    cone = at.cone_dual - sigma[:, None] * task.slack(at.weights)
+    norm = at.norm_dual + kappa[:, None] * at.weights
     size = safe_norm(norm)
     active = size > task.lam
     shrink = jnp.where(active, task.lam / jnp.where(active, size, 1.0), 1.0)
     ball = norm * shrink[:, None]
     gradient = task.adjoint(task.gradient(fit)) + ball
     gradient = gradient - task.cone_adjoint(jnp.maximum(cone, 0.0))
-    occupied = jnp.any(task.signed_masks != 0, axis=1)
-    gradient = jnp.where(occupied[:, None], gradient, 0.0)
-    return _Point(fit, cone, norm, size, active & occupied, ball, gradient)
+    gradient = jnp.where(live[:, None], gradient, 0.0)
+    return _Point(fit, cone, norm, size, active & live, ball, gradient)
 
 
 def _local_hessians(task: Task, point: _Point, sigma: Array, kappa: Array) -> tuple[Array, Array]:
@@ -156,7 +156,7 @@ def _local_hessians(task: Task, point: _Point, sigma: Array, kappa: Array) -> tu
     bend = jnp.where(point.active, kappa * task.lam / size, kappa)
     norm_part = bend[:, None, None] * (eye - direction[:, :, None] * direction[:, None, :])
     walls = (point.cone > 0).astype(task.X.dtype)
-    return norm_part + sigma * task.rows.gram(walls), bend
+    return norm_part + sigma[:, None, None] * task.rows.gram(walls), bend
 
 
 def minimise(task: Task, start: Iterate, tolerance: Array, max_steps: Any, scale: Array) -> Outcome:
@@ -176,7 +176,7 @@ def minimise(task: Task, start: Iterate, tolerance: Array, max_steps: Any, scale
     lam, dtype = task.lam, task.X.dtype
     roundoff = eps(dtype)
     stiff = min(1e4, 0.03 / roundoff**0.7)
-    kappa_factor = 0.1 * stiff
+    norm_share, smallest = 0.1, 1e-4
     k, d = start.weights.shape
     dual = uses_dual_form(k, d, task.X.shape[0])
     matrix_a = working_matrix(task.X, task.signed_masks)
@@ -188,8 +188,16 @@ def minimise(task: Task, start: Iterate, tolerance: Array, max_steps: Any, scale
         largest = jnp.max(safe_norm(weights), initial=0.0)
         return jnp.where(largest > 0, largest, scale)
 
-    def direction(point: _Point, sigma: Array, kappa: Array) -> Array:
+    def curvature_unit(weights: Array) -> Array:
+        """lam / ||theta_b||, the curvature of each norm: what the penalties are measured in."""
+        return lam / jnp.maximum(safe_norm(weights), smallest * size_of(weights))
+
+    def direction(point: _Point, live: Array, sigma: Array, kappa: Array) -> Array:
         blocks, bend = _local_hessians(task, point, sigma, kappa)
+        # A stiff block stays where it is, and takes no part in the system.
+        stiffest = jnp.max(jnp.abs(blocks)) + jnp.sum(task.sample_weight)
+        rigid = 1e6 * stiffest * jnp.eye(d, dtype=dtype)[None]
+        blocks = jnp.where(live[:, None, None], blocks, rigid)
         if dual:
             lifts = roundoff**0.5 * bend
             h = task.curvature(point.fit)
@@ -197,61 +205,68 @@ def minimise(task: Task, start: Iterate, tolerance: Array, max_steps: Any, scale
         matrix = gram(matrix_a, task.curvature(point.fit)) if fixed is None else fixed
         return -primal_direction(matrix, blocks, point.gradient)
 
-    def residuals(at: Iterate, point: _Point, kappa: Array) -> tuple[Array, Array]:
+    def residuals(at: Iterate, point: _Point, live: Array, kappa: Array) -> tuple[Array, Array]:
         stationarity = jnp.max(safe_norm(point.gradient), initial=0.0) / lam
         outside = jnp.max(jnp.maximum(-task.slack(at.weights), 0.0), initial=0.0)
-        moved = jnp.max(safe_norm(point.ball - at.norm_dual), initial=0.0) / kappa
+        moved = safe_norm(point.ball - at.norm_dual) / kappa
+        moved = jnp.max(jnp.where(live, moved, 0.0), initial=0.0)
         return stationarity, jnp.maximum(outside, moved) / size_of(at.weights)
 
     def step(state: _State) -> _State:
-        at, sigma, kappa = state.at, state.sigma, state.kappa
-        point = _evaluate(task, at, sigma, kappa)
-        p = direction(point, sigma, kappa)
+        at, live = state.at, state.live
+        sigma, kappa = state.stiffness * state.unit, norm_share * state.stiffness * state.unit
+        point = _evaluate(task, at, live, sigma, kappa)
+        p = jnp.where(live[:, None], direction(point, live, sigma, kappa), 0.0)
         fit_change, slack_change = task.fit(p), task.slack(p)
 
         def slope(size: Array) -> Array:
             t = size[0]
-            norm = point.norm + (t * kappa) * p
+            norm = point.norm + (t * kappa)[:, None] * p
             length = safe_norm(norm)
             ball = norm * jnp.minimum(1.0, lam / jnp.where(length > 0, length, lam))[:, None]
-            cone = jnp.maximum(point.cone - (t * sigma) * slack_change, 0.0)
+            cone = jnp.maximum(point.cone - (t * sigma)[:, None] * slack_change, 0.0)
             value = jnp.sum(task.gradient(point.fit + t * fit_change) * fit_change)
             return (value + jnp.sum(ball * p) - jnp.sum(cone * slack_change))[None]
 
         size = line_minimum(slope, 1, dtype)[0]
         at = at._replace(weights=at.weights + size * p)
-        point = _evaluate(task, at, sigma, kappa)
-        stationarity, violation = residuals(at, point, kappa)
+        point = _evaluate(task, at, live, sigma, kappa)
+        stationarity, violation = residuals(at, point, live, kappa)
         precise = jnp.maximum(tolerance, 10 * roundoff * stiff)
         update = stationarity <= jnp.maximum(jnp.minimum(0.01, 0.1 * violation), precise)
         done = update & (violation <= tolerance) & (stationarity <= precise)
         # Penalties grow only where the multipliers alone do not make the violation fall.
         slow = update & (violation > 0.1 * state.violation)
         growth = jnp.where(slow, 10.0, 1.0).astype(dtype)
-        unit = lam / size_of(at.weights)
         updated = at._replace(norm_dual=point.ball, cone_dual=jnp.maximum(point.cone, 0.0))
+        # A block at zero there is optimal at zero with the multipliers it has: it is put to rest,
+        # or its walls would take most of the steps. Screening looks at it again.
+        resting = update & live & ~point.active
+        change = (update & live)[:, None]
         at = Iterate(
-            at.weights,
-            jnp.where(update, updated.norm_dual, at.norm_dual),
-            jnp.where(update, updated.cone_dual, at.cone_dual),
+            jnp.where(resting[:, None], 0.0, at.weights),
+            jnp.where(change, updated.norm_dual, at.norm_dual),
+            jnp.where(change, updated.cone_dual, at.cone_dual),
         )
         return _State(
             at,
-            jnp.minimum(sigma * growth, jnp.maximum(1e4 * stiff * unit, sigma)),
-            jnp.minimum(kappa * growth, jnp.maximum(1e4 * stiff * unit, kappa)),
+            live & ~resting,
+            jnp.minimum(state.stiffness * growth, 1e4 * stiff),
+            jnp.where(update, curvature_unit(at.weights), state.unit),
             jnp.where(update, violation, state.violation),
             done,
         )
 
-    unit = lam / size_of(start.weights)
+    occupied = jnp.any(task.signed_masks != 0, axis=1)
     first = _State(
         start,
-        stiff * unit,
-        kappa_factor * unit,
+        occupied,
+        jnp.asarray(stiff, dtype),
+        curvature_unit(start.weights),
         jnp.asarray(jnp.finfo(dtype).max, dtype),
-        ~jnp.any(task.signed_masks != 0),
+        ~jnp.any(occupied),
     )
     end = iterate(step, first, done=lambda s: s.done, max_steps=max_steps)
-    at = end.state.at
-    point = _evaluate(task, at, end.state.sigma, end.state.kappa)
+    at, sigma = end.state.at, end.state.stiffness * end.state.unit
+    point = _evaluate(task, at, end.state.live, sigma, norm_share * sigma)
     return Outcome(at, point.active, end.num_steps, end.finite)

@@ -150,12 +150,18 @@ def first_scale(setting: Setting, lam: Array) -> Array:
     return jnp.where(value > 0, value, 1.0)
 
 
-def screen(
-    setting: Setting, held: WorkingSet, task: Task, residual: Array, limit: Array, batch: int
-) -> PolarBounds:
-    """Bounds of all blocks at a residual; those in slots take their own multipliers."""
+def remember(setting: Setting, held: WorkingSet, task: Task, active: Array) -> WorkingSet:
+    """Keeps the dual-cone elements of all slots, and empties the slots of zero blocks."""
     own = task.cone_adjoint(held.at.cone_dual)
     duals = held.duals.at[held.blocks].set(own, mode="drop")
+    blocks = jnp.where(active, held.blocks, setting.num_blocks)
+    return held._replace(blocks=blocks, duals=duals)
+
+
+def screen(
+    setting: Setting, held: WorkingSet, residual: Array, limit: Array, batch: int
+) -> PolarBounds:
+    """Bounds of all blocks at a residual; those in slots are not projected."""
     g = matmul((setting.masks * residual[:, None]).T, setting.X)
     c = setting.sign[:, None] * g[setting.pattern]
     inside = jnp.zeros((setting.num_blocks,), bool).at[held.blocks].set(True, mode="drop")
@@ -165,7 +171,7 @@ def screen(
         setting.masks[:n],
         setting.pattern,
         c,
-        duals,
+        held.duals,
         limit,
         skip=inside,
         batch=batch,
@@ -189,18 +195,15 @@ def enter(
     screened: PolarBounds,
     found: Array,
     size: Array,
-    active: Array,
 ) -> tuple[WorkingSet, Array]:
-    """Puts the worst violators into empty slots, then into those of zero blocks."""
+    """Puts the worst violators into empty slots; says if there was no room for the worst."""
     slots = held.blocks.shape[0]
     entering = min(found.shape[0], slots, max(4, slots // 4))
     _, lane = jax.lax.top_k(jnp.where(found, size, -1.0), entering)
     wanted = found[lane]
     empty = held.blocks >= setting.num_blocks
-    rank = jnp.where(empty, 0, jnp.where(active, 2, 1))
-    slot = jnp.argsort(rank, stable=True)[:entering]
-    free = rank[slot] < 2
-    enter = wanted & free
+    slot = jnp.argsort(~empty, stable=True)[:entering]
+    enter = wanted & empty[slot]
     full = jnp.any(wanted) & ~jnp.any(enter)
 
     block, q = screened.chunk[lane], screened.points[lane]
