@@ -191,8 +191,8 @@ def run_path(options: Options) -> int:
     try:
         _check(options)
         source, data = _load(options)
-        program, lams = _pose(options, data)
         options.out.mkdir(parents=True, exist_ok=True)
+        program, lams = _pose(options, data)
     except ValueError as error:
         _stop(str(error))
     except OSError as error:

@@ -105,6 +105,12 @@ def interior_directions(X: Array, masks: Array, gates: Array | None = None) -> t
         ``(interior (d, p), margin (p,))``. A margin that is not positive says that no interior
         point was found: the cone is lower-dimensional.
     """
+    if X.shape[1] > X.shape[0]:
+        # Only the row space of X matters: d becomes n.
+        q, r = jnp.linalg.qr(X.T)
+        inner = None if gates is None else matmul(q.T, gates)
+        interior, margin = interior_directions(r.T, masks, inner)
+        return matmul(q, interior), margin
     rows = shared_rows(X)
     p = masks.shape[1]
     signs = cone_signs(masks, jnp.arange(p), X.dtype)
@@ -145,8 +151,9 @@ def make_feasible(rows: Rows, signs: Array, weights: Array, interior: Array) -> 
     """
     tolerance = FEASIBILITY * eps(weights.dtype)
     size = safe_norm(weights)
-    kept = size > eps(weights.dtype) * jnp.max(size, initial=0.0)
-    weights = jnp.where(kept[:, None], weights, 0.0)
+    # A NaN among the sizes drops nothing: it must not look like a network of zeros.
+    negligible = size <= eps(weights.dtype) * jnp.max(size, initial=0.0)
+    weights = jnp.where(negligible[:, None], 0.0, weights)
     inside = cone_violation(rows, signs, weights) <= tolerance * size
     start = jnp.zeros_like(signs)
     projected = project(rows, signs, weights, multipliers=start).points

@@ -19,7 +19,7 @@ from jax import Array
 
 from jaxrelu.losses import Loss, SquaredLoss
 from jaxrelu.networks import GatedNetwork, Network
-from jaxrelu.numerics import as_float, safe_norm
+from jaxrelu.numerics import as_float, matmul, safe_norm
 from jaxrelu.optimality import check_weights
 from jaxrelu.patterns import Patterns, patterns_from_weights
 from jaxrelu.program import ConvexProgram, GatedProgram, Program, check_program
@@ -122,7 +122,7 @@ def _from_gated(
 ) -> tuple[Program, Array]:
     """Neurons with the same gate pattern share a block; every gate keeps its pattern."""
     gates = jnp.asarray(network.gates)
-    masks = np.asarray(X @ gates >= 0)
+    masks = np.asarray(matmul(X, gates) >= 0)  # to the bit as the network evaluates it
     _, first, index = np.unique(masks, axis=1, return_index=True, return_inverse=True)
     patterns = Patterns(gates[:, first], jnp.asarray(masks[:, first]))
     program = GatedProgram(X, y, patterns, loss, sample_weight)

@@ -112,7 +112,11 @@ def block_correlations(program: Program, residual: Any) -> Array:
     Reference: Mishkin and Pilanci (ICML 2023), the minimum-norm multiplier of Section 3.
     """
     check_program(program)
-    return _block_correlations(program, _vector(program, residual, "residual"))
+    residual = as_float(residual, "residual")
+    n = program.X.shape[0]
+    if residual.shape != (n,):
+        raise ValueError(f"residual has shape {residual.shape}; pass one number a sample, ({n},).")
+    return _block_correlations(program, residual.astype(program.X.dtype))
 
 
 @jax.jit
@@ -136,7 +140,7 @@ def kkt_residual(program: Program, lam: Any, weights: Any) -> KKTResidual:
         `KKTResidual`, three scalars.
 
     Raises:
-        ValueError, TypeError: see `jaxrelu.program.check_program`.
+        ValueError, TypeError: see `jaxrelu.program.check_program`; a lam that is not positive.
 
     Example:
         >>> import jax, jax.numpy as jnp, jaxrelu as jr, numpy as np
@@ -150,8 +154,8 @@ def kkt_residual(program: Program, lam: Any, weights: Any) -> KKTResidual:
         0.0
     """
     check_program(program)
-    weights = check_weights(program, weights)
-    return _kkt_residual(program, jnp.asarray(lam, weights.dtype), weights)
+    lam = check_lam(program, lam)
+    return _kkt_residual(program, lam, check_weights(program, weights))
 
 
 @jax.jit
@@ -248,8 +252,8 @@ def feasible_weights(program: Program, weights: Array) -> Array:
 
     # A chunk drops what is negligible in it, so negligible is decided here, over all blocks.
     size = safe_norm(flat)
-    kept = size > eps(flat.dtype) * jnp.max(size, initial=0.0)
-    flat = jnp.where(kept[:, None] | jnp.isnan(size)[:, None], flat, 0.0)
+    negligible = size <= eps(flat.dtype) * jnp.max(size, initial=0.0)
+    flat = jnp.where(negligible[:, None], 0.0, flat)
     batch = projection_batch(flat.shape[0], masks.shape[0])
     if batch == flat.shape[0]:
         return repair((flat, interior, pattern)).reshape(weights.shape)
@@ -346,14 +350,6 @@ def rounding_of_values(
 
 def _lift(weights: Array, basis: Array | None) -> Array:
     return weights if basis is None else matmul(weights, basis.T)
-
-
-def _vector(program: Program, value: Any, name: str) -> Array:
-    value = as_float(value, name)
-    n = program.X.shape[0]
-    if value.shape != (n,):
-        raise ValueError(f"{name} has shape {value.shape}; pass one number a sample, ({n},).")
-    return value
 
 
 def check_weights(program: Program, weights: Any) -> Array:

@@ -203,6 +203,9 @@ def objective(program: Program, lam: Any, weights: Array) -> Array:
     Returns:
         Scalar. Differentiable; the derivative of a norm at a zero block is 0.
 
+    Raises:
+        ValueError: weights of another shape.
+
     Example:
         >>> import jax, jax.numpy as jnp, jaxrelu as jr, numpy as np
         >>> X = np.asarray([[1.0, 0.2], [0.3, -1.0]], "float32")
@@ -212,7 +215,10 @@ def objective(program: Program, lam: Any, weights: Array) -> Array:
         >>> float(jr.objective(program, 0.1, jnp.zeros((*program.block_shape, 2), "float32")))
         1.0
     """
-    weights = jnp.asarray(weights)
+    weights = as_float(weights, "weights")
+    shape = (*program.block_shape, program.X.shape[1])
+    if weights.shape != shape:
+        raise ValueError(f"weights has shape {weights.shape}; this program takes {shape}.")
     lam = jnp.asarray(lam, weights.dtype)
     return loss_value(program, fit(program, weights)) + lam * jnp.sum(safe_norm(weights))
 
@@ -293,7 +299,9 @@ def lambda_grid(program: Program, num: int = 50, ratio: float = 1e-2) -> Array:
     if not 0 < ratio < 1:
         raise ValueError(f"ratio is {ratio}; it is the last lam over the first, between 0 and 1.")
     largest = float(lambda_max(program))
-    if not largest > 0:
+    if not np.isfinite(largest):
+        raise ValueError(f"lambda_max is {largest}: check X, y and sample_weight for NaN and inf.")
+    if largest <= 0:
         raise ValueError(
             "lambda_max is zero: the zero weights are optimal at every lam (y is zero, or X is), "
             "so there is no path; check y and X."
@@ -339,16 +347,14 @@ def check_program(program: Program) -> None:
             f"expected a ConvexProgram or GatedProgram, got {type(program).__name__}: "
             "build one with jr.ConvexProgram(X, y, patterns)."
         )
-    X, y = as_float(program.X, "X"), as_float(program.y, "y")
-    _check_floating("X", program.X)
+    X = _floating(program.X, "X")
     if X.ndim != 2:
         raise ValueError(f"X has shape {X.shape}; pass a matrix (n, d).")
     if X.shape[0] == 0 or X.shape[1] == 0:
         raise ValueError(f"X has shape {X.shape}; it needs at least one sample and one feature.")
-    _check_vector("y", program.y, X)
+    y = _vector(program.y, "y", X)
     if program.sample_weight is not None:
-        _check_vector("sample_weight", program.sample_weight, X)
-        weight = program.sample_weight
+        weight = _vector(program.sample_weight, "sample_weight", X)
         if not isinstance(weight, jax.core.Tracer) and bool(np.any(np.asarray(weight) < 0)):
             raise ValueError("sample_weight has negative entries; weights are >= 0.")
     if not isinstance(program.patterns, Patterns):
@@ -357,16 +363,23 @@ def check_program(program: Program) -> None:
             "jr.Patterns(gates, masks)."
         )
     check_patterns(program.patterns, X)
+    if isinstance(program.loss, type) or not hasattr(program.loss, "check_target"):
+        raise TypeError(f"loss is {program.loss!r}; pass an instance, such as jr.SquaredLoss().")
     program.loss.check_target(y)
 
 
-def _check_floating(name: str, value: Any) -> None:
+def _floating(value: Any, name: str) -> Array:
+    """The array itself: jit sees it as it is, so nothing is converted here."""
+    if not hasattr(value, "dtype"):
+        raise TypeError(f"{name} is a {type(value).__name__}; pass an array, np.asarray({name}).")
+    array = as_float(value, name)
     if not jnp.issubdtype(value.dtype, jnp.floating):
-        raise TypeError(f"{name} has dtype {value.dtype}; pass {name}.astype('float64').")
+        raise TypeError(f"{name} has dtype {value.dtype}; pass {name}.astype('{array.dtype}').")
+    return array
 
 
-def _check_vector(name: str, value: Any, X: Array) -> None:
-    value = value if isinstance(value, Array) else as_float(value, name)
+def _vector(value: Any, name: str, X: Array) -> Array:
+    value = _floating(value, name)
     if value.ndim != 1 or value.shape[0] != X.shape[0]:
         raise ValueError(
             f"{name} has shape {value.shape} but X has {X.shape[0]} rows; "
@@ -376,3 +389,4 @@ def _check_vector(name: str, value: Any, X: Array) -> None:
         raise TypeError(
             f"{name} has dtype {value.dtype} and X has {X.dtype}; pass {name}.astype('{X.dtype}')."
         )
+    return value

@@ -12,6 +12,9 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 import jax
 import numpy as np
 import pytest
+import reference
+
+import jaxrelu as jr
 
 jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -57,7 +60,29 @@ def small() -> SimpleNamespace:
         weight=np.where(np.arange(12) == 4, 0.0, rng.uniform(0.5, 2.0, 12)),
         gates=gates[:, first],
         masks=masks[:, first],
+        interior=np.stack(
+            [reference.max_margin_direction(X, mask)[0] for mask in masks[:, first].T], axis=1
+        ),
     )
+
+
+@pytest.fixture(scope="session")
+def build(small: SimpleNamespace) -> Callable[..., Any]:
+    """Programs over `small`, by the name of the loss; always with sample weights, to compile once."""
+    from zoo import Huber
+
+    def program(loss: str = "squared", gated: bool = False, weighted: bool = False) -> Any:
+        losses = {"squared": jr.SquaredLoss(), "logistic": jr.LogisticLoss()}
+        chosen = losses.get(loss) or Huber(jax.numpy.asarray(reference.HUBER_DELTA))
+        return (jr.GatedProgram if gated else jr.ConvexProgram)(
+            small.X,
+            small.labels if loss == "logistic" else small.y,
+            jr.Patterns(small.gates, small.masks, small.interior),
+            chosen,
+            small.weight if weighted else np.ones(12),
+        )
+
+    return program
 
 
 @pytest.fixture

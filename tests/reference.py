@@ -2,8 +2,8 @@
 
 They state the problem once more, independently: the cone of pattern j is {u : K_j u >= 0} with
 K_j = (2 D_j - I) X; the fit is sum_j D_j X (v_j - w_j); the loss is a weighted sum over samples.
-Losses are named "squared" or "logistic". Weights are (2, p, d) for the ReLU program and (p, d) for
-the gated one.
+Losses are named "squared", "logistic" or "huber" (quadratic up to HUBER_DELTA, linear beyond).
+Weights are (2, p, d) for the ReLU program and (p, d) for the gated one.
 """
 
 import math
@@ -12,6 +12,8 @@ import warnings
 import numpy as np
 from scipy.optimize import minimize, nnls
 from scipy.special import expit
+
+HUBER_DELTA = 0.5
 
 
 def _ones(y, sample_weight):
@@ -56,6 +58,9 @@ def sample_loss(fit, target, loss="squared"):
     """The loss of one sample."""
     if loss == "squared":
         return (fit - target) ** 2 / 2
+    if loss == "huber":
+        size = abs(fit - target)
+        return size**2 / 2 if size <= HUBER_DELTA else HUBER_DELTA * (size - HUBER_DELTA / 2)
     margin = target * fit
     return math.log1p(math.exp(-margin)) if margin > 0 else math.log1p(math.exp(margin)) - margin
 
@@ -64,12 +69,16 @@ def sample_gradient(fit, target, loss="squared"):
     """Derivative of `sample_loss` in the fit."""
     if loss == "squared":
         return fit - target
+    if loss == "huber":
+        return max(-HUBER_DELTA, min(HUBER_DELTA, fit - target))
     return -target * float(expit(-target * fit))
 
 
 def sample_conjugate(dual, target, loss="squared"):
     """Convex conjugate of `sample_loss` in the fit, +inf outside its domain."""
-    if loss == "squared":
+    if loss == "huber" and abs(dual) > HUBER_DELTA:
+        return math.inf
+    if loss in ("squared", "huber"):
         return dual * target + dual**2 / 2
     p = -target * dual
     if p < 0 or p > 1:
@@ -253,6 +262,8 @@ def solve_with_clarabel(X, y, masks, lam, loss="squared", gated=False, sample_we
     )
     if loss == "squared":
         data_term = cp.sum_squares(cp.multiply(np.sqrt(weight), fit - y)) / 2
+    elif loss == "huber":
+        data_term = weight @ cp.huber(fit - y, HUBER_DELTA) / 2
     else:
         data_term = weight @ cp.logistic(-cp.multiply(y, fit))
     group_norm = sum(cp.sum(cp.norm(block, axis=0)) for block in blocks)

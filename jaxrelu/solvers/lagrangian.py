@@ -42,6 +42,10 @@ from jaxrelu.solvers.newton_system import (
 )
 
 
+_NORM_SHARE = 0.1
+_SMALLEST = 1e-4
+
+
 class Task(NamedTuple):
     """What stays fixed during one call: data, the gathered blocks, lam.
 
@@ -128,7 +132,7 @@ class _State(NamedTuple):
     at: Iterate
     live: Array
     stiffness: Array
-    unit: Array
+    size: Array
     violation: Array
     done: Array
 
@@ -176,7 +180,6 @@ def minimise(task: Task, start: Iterate, tolerance: Array, max_steps: Any, scale
     lam, dtype = task.lam, task.X.dtype
     roundoff = eps(dtype)
     stiff = min(1e4, 0.03 / roundoff**0.7)
-    norm_share, smallest = 0.1, 1e-4
     k, d = start.weights.shape
     dual = uses_dual_form(k, d, task.X.shape[0])
     matrix_a = working_matrix(task.X, task.signed_masks)
@@ -188,9 +191,18 @@ def minimise(task: Task, start: Iterate, tolerance: Array, max_steps: Any, scale
         largest = jnp.max(safe_norm(weights), initial=0.0)
         return jnp.where(largest > 0, largest, scale)
 
-    def curvature_unit(weights: Array) -> Array:
-        """lam / ||theta_b||, the curvature of each norm: what the penalties are measured in."""
-        return lam / jnp.maximum(safe_norm(weights), smallest * size_of(weights))
+    def sizes(weights: Array) -> Array:
+        """||theta_b|| relative to the largest block, not below `SMALLEST`."""
+        return jnp.maximum(safe_norm(weights) / size_of(weights), _SMALLEST)
+
+    def penalties(state: _State) -> tuple[Array, Array]:
+        """sigma and kappa of every block, in units of the curvature lam / ||theta_b|| of its norm.
+
+        A block crosses zero where its norm is below lam / kappa: too stiff a kappa for a small
+        block and Newton's method jumps to and fro across zero.
+        """
+        stiffness = state.stiffness * lam / size_of(state.at.weights)
+        return stiffness / state.size, _NORM_SHARE * stiffness / jnp.maximum(state.size, 0.03)
 
     def direction(point: _Point, live: Array, sigma: Array, kappa: Array) -> Array:
         blocks, bend = _local_hessians(task, point, sigma, kappa)
@@ -214,7 +226,7 @@ def minimise(task: Task, start: Iterate, tolerance: Array, max_steps: Any, scale
 
     def step(state: _State) -> _State:
         at, live = state.at, state.live
-        sigma, kappa = state.stiffness * state.unit, norm_share * state.stiffness * state.unit
+        sigma, kappa = penalties(state)
         point = _evaluate(task, at, live, sigma, kappa)
         p = jnp.where(live[:, None], direction(point, live, sigma, kappa), 0.0)
         fit_change, slack_change = task.fit(p), task.slack(p)
@@ -252,7 +264,7 @@ def minimise(task: Task, start: Iterate, tolerance: Array, max_steps: Any, scale
             at,
             live & ~resting,
             jnp.minimum(state.stiffness * growth, 1e4 * stiff),
-            jnp.where(update, curvature_unit(at.weights), state.unit),
+            jnp.where(update, sizes(at.weights), state.size),
             jnp.where(update, violation, state.violation),
             done,
         )
@@ -262,11 +274,11 @@ def minimise(task: Task, start: Iterate, tolerance: Array, max_steps: Any, scale
         start,
         occupied,
         jnp.asarray(stiff, dtype),
-        curvature_unit(start.weights),
+        sizes(start.weights),
         jnp.asarray(jnp.finfo(dtype).max, dtype),
         ~jnp.any(occupied),
     )
     end = iterate(step, first, done=lambda s: s.done, max_steps=max_steps)
-    at, sigma = end.state.at, end.state.stiffness * end.state.unit
-    point = _evaluate(task, at, end.state.live, sigma, norm_share * sigma)
+    at = end.state.at
+    point = _evaluate(task, at, end.state.live, *penalties(end.state))
     return Outcome(at, point.active, end.num_steps, end.finite)

@@ -1,0 +1,306 @@
+"""Small problems of every kind, and a check of their answers that owes nothing to the package.
+
+Most problems share one shape, so that one compiled program serves them all: smaller ones are padded
+with zero rows, zero columns and repeated patterns, none of which changes an optimum.
+"""
+
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import reference
+
+import jaxrelu as jr
+
+SAMPLES, FEATURES, PATTERNS = 32, 5, 16
+ROOT = Path(__file__).resolve().parent.parent
+OPTIMA = sorted((ROOT.parent / "shared" / "reference").glob("*.npz"))
+
+
+@jr.register
+@dataclass(frozen=True)
+class Huber:
+    """A loss that a user writes: quadratic up to delta, linear beyond."""
+
+    delta: Any
+    smoothness = 1.0
+
+    def value(self, fit, target):
+        beyond = jnp.maximum(jnp.abs(fit - target) - self.delta, 0.0)
+        return 0.5 * (fit - target) ** 2 - 0.5 * beyond**2
+
+    def gradient(self, fit, target):
+        return jnp.clip(fit - target, -self.delta, self.delta)
+
+    def conjugate(self, dual, target):
+        return jnp.where(jnp.abs(dual) > self.delta, jnp.inf, dual * target + 0.5 * dual**2)
+
+    def check_target(self, target):
+        pass
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A program with its lambda_max, known without the package."""
+
+    program: Any
+    lambda_max: float
+
+    def lams(self, *fractions):
+        """Fractions of lambda_max, as numbers."""
+        return [fraction * self.lambda_max for fraction in fractions]
+
+
+def tiled(patterns, count=PATTERNS):
+    """The first patterns, repeated from the first on where there are too few."""
+    index = np.arange(count) % patterns.masks.shape[1]
+    return jax.tree.map(lambda a: a[:, index], patterns)
+
+
+def padded(X, y, patterns):
+    """(X, y, patterns) of the common shape, with the same optimum."""
+    (n, d), rows, columns = X.shape, SAMPLES - X.shape[0], FEATURES - X.shape[1]
+    X = np.pad(X, ((0, rows), (0, columns)))
+    gates = np.pad(patterns.gates, ((0, columns), (0, 0)))
+    masks = np.pad(patterns.masks, ((0, rows), (0, 0)), constant_values=True)
+    interior = np.pad(patterns.interior, ((0, columns), (0, 0)))
+    return X, np.pad(y, (0, rows)), tiled(jr.Patterns(gates, masks, interior))
+
+
+def data(seed=0, shape=(SAMPLES, FEATURES)):
+    """A matrix and a target of two noisy neurons."""
+    rng = np.random.default_rng(seed)
+    X = rng.standard_normal(shape)
+    neurons = rng.standard_normal((shape[1], 2))
+    y = np.maximum(X @ neurons, 0.0) @ np.asarray([1.0, -1.0]) + 0.3 * rng.standard_normal(shape[0])
+    return X, y
+
+
+def program(X, y, patterns=None, loss=None, sample_weight=None, gated=False):
+    """A program of arrays alone; sample weights are always given, so that one shape serves all."""
+    if patterns is None:
+        patterns = tiled(jr.sample_patterns(jax.random.key(1), X, 24))
+    loss = jr.SquaredLoss() if loss is None else loss
+    weight = np.ones(len(y)) if sample_weight is None else sample_weight
+    kind = jr.GatedProgram if gated else jr.ConvexProgram
+    return kind(np.asarray(X), np.asarray(y), patterns, loss, np.asarray(weight))
+
+
+def generic():
+    return program(*data())
+
+
+def planted():
+    # Exactly one neuron, no noise: all other blocks are zero on the whole path.
+    X, _ = data(1)
+    patterns = tiled(jr.sample_patterns(jax.random.key(1), X, 24))
+    return program(X, np.maximum(X @ patterns.interior[:, 3], 0.0), patterns)
+
+
+def duplicate_patterns():
+    X, y = data(2)
+    patterns = tiled(jr.sample_patterns(jax.random.key(1), X, 24), 5)
+    return program(X, y, tiled(patterns))
+
+
+def duplicate_rows():
+    # Equal, parallel and antiparallel rows.
+    X, y = data(3)
+    return program(np.concatenate([X[:16], X[:8], 2.0 * X[8:12], -X[12:16]]), y)
+
+
+def zero_rows():
+    X, y = data(4)
+    X[::5] = 0.0
+    return program(X, y)
+
+
+def rank_deficient():
+    X, y = data(5)
+    return program(X[:, :2] @ np.random.default_rng(5).standard_normal((2, FEATURES)), y)
+
+
+def zero_column():
+    X, y = data(6)
+    X[:, 2] = 0.0
+    return program(X, y)
+
+
+def constant_target():
+    return program(data(7)[0], np.ones(SAMPLES))
+
+
+def uneven_columns():
+    X, y = data(8)
+    return program(X * np.asarray([10.0, 3.0, 1.0, 0.3, 0.1]), y)
+
+
+def sample_weights():
+    weight = np.random.default_rng(9).uniform(0.2, 2.0, SAMPLES)
+    weight[::4] = 0.0
+    return program(*data(9), sample_weight=weight)
+
+
+def gated():
+    return program(*data(10), gated=True)
+
+
+def logistic():
+    X, y = data(11)
+    return program(X, np.where(y >= 0, 1.0, -1.0), loss=jr.LogisticLoss())
+
+
+def huber():
+    return program(*data(12), loss=Huber(jnp.asarray(0.5)))
+
+
+def gated_logistic():
+    X, y = data(13)
+    weight = np.random.default_rng(13).uniform(0.0, 2.0, SAMPLES)
+    y = np.where(y >= 0, 1.0, -1.0)
+    return program(X, y, loss=jr.LogisticLoss(), sample_weight=weight, gated=True)
+
+
+def more_features_than_samples():
+    return program(*data(14, (8, 12)))
+
+
+def one_sample():
+    X, y = data(15, (1, 3))
+    return program(X, y, jr.sample_patterns(jax.random.key(1), X, 8))
+
+
+def one_feature():
+    X, y = data(16, (SAMPLES, 1))
+    return program(X, y, jr.enumerate_patterns(X))
+
+
+COMMON = [
+    generic, planted, duplicate_patterns, duplicate_rows, zero_rows, rank_deficient, zero_column,
+    constant_target, uneven_columns, sample_weights,
+]  # fmt: skip
+OTHERS = [
+    gated, logistic, huber, gated_logistic, more_features_than_samples, one_sample, one_feature,
+]  # fmt: skip
+ALL = COMMON + OTHERS
+
+
+@cache
+def problem(build):
+    """A problem of the lists above, built once."""
+    made = build()
+    masks = np.asarray(made.patterns.masks)
+    zero = np.zeros(len(made.y))
+    q = reference.correlations(made.X, masks, residual(made, zero), is_gated(made))
+    return Problem(made, float(np.linalg.norm(q, axis=-1).max()))
+
+
+def parametrize(builds, quick=()):
+    """A decorator that runs a test on problems; those not in `quick` are marked slow."""
+    marks = [
+        pytest.param(b, id=b.__name__, marks=[] if b in quick else [pytest.mark.slow])
+        for b in builds
+    ]
+    return pytest.mark.parametrize("build", marks)
+
+
+def every_optimum(function):
+    """A decorator that runs a test on the published data sets with known optima."""
+    if not OPTIMA:
+        return pytest.mark.skip("no ../shared/reference beside the repository")(function)
+    ids = [path.stem for path in OPTIMA]
+    return pytest.mark.slow(pytest.mark.parametrize("path", OPTIMA, ids=ids)(function))
+
+
+def is_gated(program):
+    return isinstance(program, jr.GatedProgram)
+
+
+def loss_name(program):
+    return "logistic" if isinstance(program.loss, jr.LogisticLoss) else "squared"
+
+
+def residual(program, fit):
+    """Minus the gradient of the loss at a fit, in NumPy."""
+    weight = None if program.sample_weight is None else np.asarray(program.sample_weight)
+    if isinstance(program.loss, Huber):
+        delta = float(program.loss.delta)
+        return weight * np.clip(np.asarray(program.y) - fit, -delta, delta)
+    return reference.loss_residual(fit, np.asarray(program.y), loss_name(program), weight)
+
+
+def loss_value(program, fit):
+    """The loss at a fit, in NumPy."""
+    y = np.asarray(program.y)
+    weight = None if program.sample_weight is None else np.asarray(program.sample_weight)
+    if isinstance(program.loss, Huber):
+        error, delta = np.abs(fit - y), float(program.loss.delta)
+        quadratic = error <= delta
+        return float(weight @ np.where(quadratic, error**2 / 2, delta * (error - delta / 2)))
+    return reference.total_loss(fit, y, loss_name(program), weight)
+
+
+def dual_value(program, dual):
+    """The dual value of a dual point, in NumPy."""
+    y = np.asarray(program.y)
+    weight = None if program.sample_weight is None else np.asarray(program.sample_weight)
+    if isinstance(program.loss, Huber):
+        inside = np.all(np.abs(dual) <= weight * float(program.loss.delta) * (1 + 1e-12))
+        return float(dual @ y - dual @ (dual / weight) / 2) if inside else -np.inf
+    return reference.dual_value(dual, y, loss_name(program), weight)
+
+
+def bounds(program, lam, solution):
+    """(lower, upper) in NumPy: the objective at the weights, the value at the rescaled dual point.
+
+    They need no trust in the package: the weights are checked to be feasible and the dual point is
+    divided by what SciPy's nnls finds it to be infeasible by.
+    """
+    X, masks = np.asarray(program.X, float), np.asarray(program.patterns.masks)
+    weights = np.asarray(solution.weights, float)
+    eps = np.finfo(np.asarray(solution.weights).dtype).eps
+    if not is_gated(program):
+        assert reference.cone_violation(X, masks, weights) <= 64 * eps
+    fit = (reference.gated_fit if is_gated(program) else reference.relu_fit)(X, masks, weights)
+    dual = np.asarray(solution.certificate.dual, float)
+    excess = reference.dual_excess(X, masks, dual, lam, is_gated(program))
+    lower = dual_value(program, dual / (1.0 + max(excess, 0.0)))
+    return lower, loss_value(program, fit) + lam * reference.penalty(weights)
+
+
+def recheck(program, lam, solution, rtol=1e-6, digits=1e-10):
+    """Asserts that an answer is OPTIMAL and is what it says it is."""
+    assert jr.Status(int(solution.status)) is jr.Status.OPTIMAL
+    assert float(solution.lam) == np.asarray(lam, np.asarray(solution.lam).dtype)
+    X, masks = np.asarray(program.X, float), np.asarray(program.patterns.masks)
+    weights, certificate = np.asarray(solution.weights, float), solution.certificate
+    lower, upper = bounds(program, lam, solution)
+    size = abs(upper)
+    # One objective(0) of rounding: the default absolute tolerance is 50 eps of it.
+    tiny = digits * loss_value(program, np.zeros(len(X)))
+    np.testing.assert_allclose(certificate.upper, upper, rtol=digits, atol=tiny)
+    np.testing.assert_allclose(certificate.lower, lower, rtol=digits, atol=tiny)
+    np.testing.assert_allclose(certificate.gap, upper - lower, atol=digits * size + tiny)
+    assert upper - lower <= rtol * size + tiny
+    assert upper - lower >= -digits * size - tiny
+    dual = np.asarray(certificate.dual, float)
+    assert reference.dual_excess(X, masks, dual, lam, is_gated(program)) <= digits
+    np.testing.assert_array_equal(certificate.weights, solution.weights)
+
+    fit = (reference.gated_fit if is_gated(program) else reference.relu_fit)(X, masks, weights)
+    scale = 1.0 + np.abs(fit).max()
+    np.testing.assert_allclose(solution.fit, fit, atol=digits * scale)
+    np.testing.assert_allclose(solution.residual, residual(program, fit), atol=digits * scale)
+    network = jr.to_network(program, solution)
+    hidden, output = np.asarray(network.hidden, float), np.asarray(network.output, float)
+    if is_gated(program):
+        opened = X @ np.asarray(network.gates, float) >= 0
+        predicted = (opened * (X @ hidden)) @ output
+    else:
+        predicted = np.maximum(X @ hidden, 0.0) @ output
+    np.testing.assert_allclose(predicted, fit, atol=digits * scale)
