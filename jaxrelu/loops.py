@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import chex
 import jax
 import jax.numpy as jnp
 from jax import Array
@@ -63,6 +64,8 @@ def iterate(
     def body(carry: tuple[Any, Array, Array]) -> tuple[Any, Array, Array]:
         current, count, _ = carry
         new = step(current)
+        # At trace time: a step that changes a shape or a dtype is named by its leaf.
+        chex.assert_trees_all_equal_shapes_and_dtypes(new, current)
         finite = all_finite(new)
         new = jax.tree.map(lambda a, b: jnp.where(finite, a, b), new, current)
         return new, count + 1, finite

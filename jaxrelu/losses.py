@@ -19,6 +19,7 @@ from typing import Any, Protocol
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from jax import Array
 from jax.scipy.special import xlog1py, xlogy
 
@@ -65,7 +66,7 @@ class SquaredLoss:
 
     def value(self, fit: Array, target: Array) -> Array:
         """Value (f - y)^2 / 2, shape (n,)."""
-        return 0.5 * (fit - target) ** 2
+        return optax.losses.l2_loss(fit, target)
 
     def gradient(self, fit: Array, target: Array) -> Array:
         """Derivative f - y, shape (n,)."""

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from jaxrelu import losses
@@ -370,7 +371,8 @@ def check_lam(program: Program, lam: Any) -> Array:
     """Lam as a scalar of the program's dtype; on the host it must be positive and finite."""
     if isinstance(lam, jax.core.Tracer):
         return jnp.asarray(lam).astype(program.X.dtype)
-    value = jnp.asarray(lam, program.X.dtype)
+    # Without a dtype of its own, lam takes the precision of the program.
+    value = as_float(np.asarray(lam).tolist(), "lam").astype(program.X.dtype)
     if value.ndim != 0:
         raise ValueError(
             f"lam has shape {value.shape}; pass one number, or use solve_grid or solve_path."

@@ -182,6 +182,8 @@ def solve_path(
             f"{type(solver).__name__}: use solve_grid for other solvers."
         )
     solver.check(program)
+    if max_active is not None and max_active < 0:
+        raise ValueError(f"max_active is {max_active}; pass a number of blocks >= 0, or None.")
     lams = check_lams(program, lams)
     tolerance = tolerances(program, rtol, atol)
     limit = step_limit(solver, max_steps)

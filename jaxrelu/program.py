@@ -126,10 +126,14 @@ def float_masks(program: Program) -> Array:
 
 
 def sample_weights(program: Program) -> Array:
-    """The sample weights (n,), ones if none were given."""
+    """The sample weights (n,), ones if none were given.
+
+    Traced negative weights cannot raise: they become NaN, so that no answer comes out OPTIMAL.
+    """
     if program.sample_weight is None:
         return jnp.ones_like(jnp.asarray(program.y))
-    return jnp.asarray(program.sample_weight)
+    weight = jnp.asarray(program.sample_weight)
+    return jnp.where(weight < 0, jnp.nan, weight)
 
 
 def block_signs(program: Program) -> Array:

@@ -80,8 +80,7 @@ def solve(
     Reference: Pilanci and Ergen (ICML 2020); Mishkin and Pilanci (ICML 2023).
     """
     check_program(program)
-    solver = ActiveNewton() if solver is None else solver
-    solver.check(program)
+    solver = checked_solver(program, solver)
     lam = check_lam(program, lam)
     warm = warm_point(program, init)
     tolerance = tolerances(program, rtol, atol)
@@ -200,8 +199,7 @@ def solve_grid(
         [0, 0]
     """
     check_program(program)
-    solver = ActiveNewton() if solver is None else solver
-    solver.check(program)
+    solver = checked_solver(program, solver)
     lams = check_lams(program, lams)
     warm = warm_point(program, init)
     tolerance = tolerances(program, rtol, atol)
@@ -249,7 +247,8 @@ def _solve_batch(
 def check_lams(program: Program, lams: Any) -> Array:
     """Lams as a vector of the program's dtype; on the host each must be positive and finite."""
     if not isinstance(lams, jax.core.Tracer):
-        values = np.asarray(lams)
+        # Without a dtype of their own, lams take the precision of the program.
+        values = np.asarray(as_float(np.asarray(lams).tolist(), "lams"))
         if values.ndim != 1 or values.size == 0:
             raise ValueError(f"lams has shape {values.shape}; pass a vector (L,) with L >= 1.")
         bad = [float(v) for v in values if not (np.isfinite(v) and v > 0)]
@@ -267,31 +266,40 @@ def check_lams(program: Program, lams: Any) -> Array:
 def tolerances(program: Program, rtol: Any, atol: Any) -> Tolerance:
     """The tolerances as data of the program's dtype, defaults filled in."""
     dtype = program.X.dtype
+    for name, value in (("rtol", rtol), ("atol", atol)):
+        if value is not None and not isinstance(value, jax.core.Tracer):
+            number = as_float(np.asarray(value).tolist(), name)
+            if number.ndim != 0 or not 0 <= float(number) < np.inf:
+                raise ValueError(f"{name} is {value}; pass one finite number >= 0.")
     if rtol is None:
         rtol = 1e-6 if dtype == jnp.float64 else 1e-4
-    _not_negative("rtol", rtol)
     if atol is None:
         zero = jnp.zeros_like(jnp.asarray(program.y))
         atol = 50 * eps(dtype) * loss_value(program, zero)
-    _not_negative("atol", atol)
     return Tolerance(jnp.asarray(rtol, dtype), jnp.asarray(atol, dtype))
 
 
-def _not_negative(name: str, value: Any) -> None:
-    if isinstance(value, jax.core.Tracer):
-        return
-    if isinstance(value, jax.Array):  # a default computed from data that may hold NaN
-        return
-    if not float(value) >= 0:
-        raise ValueError(f"{name} is {value}; pass a number >= 0.")
+def checked_solver(program: Program, solver: Any) -> Solver:
+    """The solver, the default one if none is given, after its own checks."""
+    if solver is None:
+        solver = ActiveNewton()
+    if isinstance(solver, type) or not hasattr(solver, "run"):
+        raise TypeError(f"solver is {solver!r}; pass an instance, such as jr.ActiveNewton().")
+    solver.check(program)
+    checked: Solver = solver
+    return checked
 
 
 def step_limit(solver: Solver, max_steps: Any) -> Array:
     """The step limit as data."""
     if max_steps is None:
         max_steps = solver.default_max_steps
-    if not isinstance(max_steps, jax.core.Tracer) and int(max_steps) < 0:
-        raise ValueError(f"max_steps is {max_steps}; pass an integer >= 0.")
+    if not isinstance(max_steps, jax.core.Tracer):
+        given = np.asarray(max_steps)
+        if given.ndim != 0 or given.dtype.kind not in "iu":
+            raise TypeError(f"max_steps is {max_steps!r}; pass an integer >= 0.")
+        if given < 0:
+            raise ValueError(f"max_steps is {max_steps}; pass an integer >= 0.")
     return jnp.asarray(max_steps, jnp.int32)
 
 

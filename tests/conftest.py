@@ -68,7 +68,7 @@ def small() -> SimpleNamespace:
 
 @pytest.fixture(scope="session")
 def build(small: SimpleNamespace) -> Callable[..., Any]:
-    """Programs over `small`, by the name of the loss; always with sample weights, to compile once."""
+    """Programs over `small`, by the name of the loss; always with sample weights: few shapes."""
     from zoo import Huber
 
     def program(loss: str = "squared", gated: bool = False, weighted: bool = False) -> Any:

@@ -278,7 +278,7 @@ BAD = {
     "X a vector": (lambda p: changed(p, X=p.X[0]), ValueError, r"matrix \(n, d\)"),
     "no samples": (lambda p: changed(p, X=p.X[:0]), ValueError, "at least one sample"),
     "no features": (lambda p: changed(p, X=p.X[:, :0]), ValueError, "one feature"),
-    "X with a NaN": (lambda p: changed(p, X=p.X * np.nan), ValueError, "X"),
+    "X with a NaN": (lambda p: changed(p, X=p.X * np.nan), ValueError, "X has NaN"),
     "y is a list": (lambda p: changed(p, y=p.y.tolist()), TypeError, "y is a list"),
     "y of integers": (
         lambda p: changed(p, y=np.ones(12, int)), TypeError, r"pass y.astype\('float64'\)"

@@ -1,0 +1,457 @@
+r"""First-order solver: consensus splitting (ADMM) around one eigendecomposition.
+
+The programs of `jaxrelu.program` in split form, with F the map from weights to fit and K_b the
+rows (2 D_b - I) X of block b, each scaled to the length t = sqrt(30 d / n):
+
+    minimise    sum_i c_i loss(f_i, y_i) + lam sum_b ||a_b||
+    subject to  theta_b = a_b,    K_b theta_b = s_b >= 0,    F theta = f.
+
+Norm and cone split carry one penalty rho, the loss split its own, eta (the squared loss stays in
+the quadratic instead: f = F theta, eta = 1). The state is z + u of each split, its copy plus its
+scaled multiplier; a step is the relaxed projection of the reflected copies onto the splitting,
+
+    a = prox of (lam / rho) ||.|| (norm),    s = max(cone, 0),    f = prox of loss / eta (loss),
+    theta = argmin  rho sum_b ||theta_b - 2 a_b + norm_b||^2 + ||K_b theta_b - |cone_b| ||^2
+                    + eta sum_i c_i (F theta - 2 f + loss)_i^2,
+    norm += 1.8 (theta - a),    cone += 1.8 (K theta - s),    loss += 1.8 (F theta - f).
+
+Since (2 D_b - I)^2 = I, K_b^T K_b is the same for all blocks: with B = I + K_b^T K_b (d, d) and
+
+    F B^-1 F^T = 2 (masks masks^T) o (X B^-1 X^T),    o elementwise,
+
+one eigendecomposition (n, n) serves every block, lam, rho and eta; a batch over lam shares it. The
+gated program has no cone split: B = I, and no factor 2.
+
+Every `check_every` steps: the penalties balance *relative* residuals (absolute ones drive rho to
+zero), the last points are extrapolated (Anderson acceleration, undone when it does not help), and
+the certificate is evaluated. Its lower value needs no projection: the multipliers of the cone split
+are elements of the dual cones.
+
+Use it in float32 and on accelerators, with many active blocks, and where 1e-3 to 1e-5 is enough: a
+step is a few matrix products over all blocks, without branches. Do not use it for high accuracy,
+along a path on a CPU, or with n above some ten thousand samples: `ActiveNewton` takes tens of steps
+where this method takes hundreds or thousands.
+
+Reference: Boyd et al. (2011), Section 3.4 and 7; Zhang, O'Donoghue and Boyd (SIAM J. Optim. 2020).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.scipy.linalg import cho_factor, cho_solve
+
+from jaxrelu.cones import best_bound, cone_signs, project_cones
+from jaxrelu.loops import iterate
+from jaxrelu.losses import Loss, SquaredLoss, curvature, total_curvature
+from jaxrelu.numerics import eps, matmul, safe_norm
+from jaxrelu.optimality import dual_point, feasible_weights, rounding_error
+from jaxrelu.program import (
+    Program,
+    fit,
+    float_masks,
+    loss_value,
+    objective,
+    raw_correlations,
+    residual_at,
+    sample_weights,
+)
+from jaxrelu.proximal import block_soft_threshold
+from jaxrelu.pytrees import register
+from jaxrelu.solvers.base import Evidence, Tolerance, Warm
+from jaxrelu.solvers.working_set import setting_of
+
+# Measured on the reference problems: flat around these values.
+_RELAXATION = 1.8
+_CONE_WEIGHT = 30.0
+_MEMORY = 4
+_PROX_STEPS = 8
+
+
+class _Splitting(NamedTuple):
+    """What one call shares over all steps, in scaled units."""
+
+    program: Program
+    lam: Array
+    rows: Array
+    signs: Array
+    inverse: Array
+    vectors: Array
+    values: Array
+    root: Array
+
+    @property
+    def quadratic(self) -> bool:
+        """The loss stays in the quadratic."""
+        return isinstance(self.program.loss, SquaredLoss)
+
+    def cone(self, weights: Array) -> Array:
+        """K theta."""
+        return self.signs * matmul(weights, self.rows.T)
+
+    def cone_adjoint(self, multipliers: Array) -> Array:
+        """K^T mu."""
+        return matmul(self.signs * multipliers, self.rows)
+
+
+class _Point(NamedTuple):
+    """Copy plus scaled multiplier of each split."""
+
+    norm: Array
+    cone: Array
+    loss: Array
+
+
+class _Penalty(NamedTuple):
+    """rho of the norm and cone split, eta of the loss split."""
+
+    rho: Array
+    eta: Array
+
+
+class _Best(NamedTuple):
+    """The best feasible weights and the best dual point so far."""
+
+    weights: Array
+    upper: Array
+    residual: Array
+    bound: Array
+    lower: Array
+
+
+class _Memory(NamedTuple):
+    """Where the last rounds ended and how far they went, the newest first; for extrapolation."""
+
+    ends: _Point
+    moves: _Point
+    size: Array
+    fresh: Array
+
+
+class _Round(NamedTuple):
+    point: _Point
+    penalty: _Penalty
+    memory: _Memory
+    best: _Best
+    count: Array
+    done: Array
+
+
+@register
+@dataclass(frozen=True)
+class ADMM:
+    """Consensus splitting for both programs and any loss; see the module's docstring.
+
+    Steps come in multiples of `check_every`: `max_steps` is rounded down to one.
+
+    Args:
+        check_every: steps between two certificates.
+
+    Example:
+        >>> import jax, jaxrelu as jr, numpy as np
+        >>> from jaxrelu.solvers.admm import ADMM
+        >>> X = np.asarray([[1.0, 0.2], [0.3, -1.0]], "float32")
+        >>> y = np.asarray([1.0, -1.0], "float32")
+        >>> patterns = jr.sample_patterns(jax.random.key(0), X, num_gates=4)
+        >>> solution = jr.solve(jr.ConvexProgram(X, y, patterns), 0.5, solver=ADMM())
+        >>> jr.Status(int(solution.status)).name
+        'OPTIMAL'
+    """
+
+    check_every: int = field(default=25, metadata={"static": True})
+
+    @property
+    def default_max_steps(self) -> int:
+        """Steps allowed when the caller does not say."""
+        return 20_000
+
+    def check(self, program: Any) -> None:
+        """Raises ValueError for a `check_every` that is not positive."""
+        del program
+        if self.check_every < 1:
+            raise ValueError(f"ADMM(check_every={self.check_every}): pass a positive integer.")
+
+    def run(
+        self,
+        program: Program,
+        lam: Array,
+        tolerance: Tolerance,
+        max_steps: Array,
+        init: Warm | None,
+    ) -> Evidence:
+        """See `jaxrelu.solvers.base.Solver.run`."""
+        setting = setting_of(program)
+        split = _split(program, setting.X, setting.rows.unit, lam / setting.scale)
+        point, penalty = _start(split, init, setting.scale)
+        rounds = max_steps // self.check_every
+
+        def step(state: _Round) -> _Round:
+            # The first round only looks at the start: a warm one may be good enough.
+            first = state.count == 0
+            end, ratio = jax.lax.cond(
+                first,
+                lambda: (state.point, jnp.ones_like(lam)),
+                lambda: _advance(split, state.point, state.penalty, self.check_every),
+            )
+            last = state.count >= rounds
+            best, done = _check(split, tolerance, end, state.penalty, state.best, last)
+            point, penalty, memory = _continue(split, state, end, ratio)
+            memory = memory._replace(fresh=memory.fresh | first)
+            return _Round(point, penalty, memory, best, state.count + 1, done)
+
+        ends = jax.tree.map(lambda a: jnp.stack([a] * _MEMORY), point)
+        memory = _Memory(ends, ends, jnp.zeros_like(lam), jnp.asarray(True))
+        count = jnp.asarray(0, jnp.int32)
+        start = _Round(point, penalty, memory, _worst(split), count, jnp.asarray(False))
+        end = iterate(step, start, done=lambda s: s.done, max_steps=rounds + 1)
+        best = end.state.best
+        return Evidence(
+            best.weights / setting.scale,
+            best.residual,
+            best.bound * setting.scale,
+            self.check_every * jnp.maximum(end.state.count - 1, 0),
+            end.finite,
+            ~end.state.done,
+        )
+
+
+def _split(program: Program, X: Array, unit_rows: Array, lam: Array) -> _Splitting:
+    """The splitting of a program with scaled X, and its eigendecomposition."""
+    n, d = X.shape
+    masks = float_masks(program)
+    program = type(program)(X, program.y, program.patterns, program.loss, program.sample_weight)
+    length = (_CONE_WEIGHT * d / n) ** 0.5
+    rows = length * unit_rows
+    signs = cone_signs(masks[: rows.shape[0]], jnp.arange(masks.shape[1]), X.dtype)
+    eye = jnp.eye(d, dtype=X.dtype)
+    inverse = cho_solve(cho_factor(eye + matmul(rows.T, rows)), eye)
+    root = jnp.sqrt(sample_weights(program))
+    shared = matmul(masks, masks.T) * (2.0 if program.has_cones else 1.0)
+    gram = shared * matmul(matmul(X, inverse), X.T) * root[:, None] * root[None]
+    values, vectors = jnp.linalg.eigh(gram)
+    return _Splitting(
+        program,
+        lam,
+        rows,
+        signs[None] if program.has_cones else signs,
+        inverse,
+        vectors,
+        jnp.maximum(values, 0.0),
+        root,
+    )
+
+
+def _start(split: _Splitting, init: Warm | None, scale: Array) -> tuple[_Point, _Penalty]:
+    """Zero, or given weights with the multipliers of a projection at their residual."""
+    program, lam, X = split.program, split.lam, split.program.X
+    theta = jnp.zeros((*program.block_shape, X.shape[1]), X.dtype)
+    if init is not None:
+        theta = init.weights * scale
+    f = fit(program, theta)
+    eta = _loss_penalty(split, f)
+    loss = f + program.loss.gradient(f, jnp.asarray(program.y)) / eta
+    value = loss_value(program, jnp.zeros_like(f))
+    rho = 10.0 * lam**2 / jnp.where(value > 0, value, 1.0)
+    cone = split.cone(theta)
+    if init is None:
+        return _Point(theta, cone, loss), _Penalty(rho, eta)
+    dual, cone_dual = raw_correlations(program, init.residual), jnp.zeros_like(cone)
+    if program.has_cones:
+        projection = project_cones(X, jnp.asarray(program.patterns.masks), dual)
+        lengths = safe_norm(split.rows)
+        lengths = jnp.where(lengths > 0, lengths, 1.0)
+        dual, cone_dual = projection.points, projection.multipliers / lengths[None, None]
+    # Multipliers are proportional to lam to first order.
+    ratio = lam * scale / jnp.where(init.lam > 0, init.lam, lam * scale)
+    dual, cone_dual = ratio * dual, ratio * cone_dual
+    dual = dual - block_soft_threshold(dual, lam)
+    size, dual_size = _norm(theta, cone), _norm(dual, cone_dual)
+    usable = (size > 0) & (dual_size > 0)
+    rho = jnp.where(usable, dual_size / jnp.where(usable, size, 1.0), rho)
+    point = _Point(theta + dual / rho, jnp.maximum(cone, 0.0) - cone_dual / rho, loss)
+    return point, _Penalty(rho, eta)
+
+
+def _norm(*arrays: Array) -> Array:
+    return jnp.sqrt(sum((jnp.sum(a * a) for a in arrays), jnp.zeros((), arrays[0].dtype)))
+
+
+def _loss_penalty(split: _Splitting, f: Array) -> Array:
+    """eta: the mean curvature of the loss, as if it were a quadratic; 1 for the squared loss."""
+    program = split.program
+    if split.quadratic:
+        return jnp.ones((), f.dtype)
+    y, weight = jnp.asarray(program.y), sample_weights(program)
+    total = jnp.sum(weight)
+    mean = jnp.sum(total_curvature(program.loss, f, y, weight)) / jnp.where(total > 0, total, 1.0)
+    return jnp.maximum(mean, jnp.asarray(1e-2 * program.loss.smoothness, f.dtype))
+
+
+def _prox_loss(loss: Loss, point: Array, target: Array, eta: Array) -> Array:
+    """argmin_f loss(f) + eta/2 (f - point)^2 for every sample, by safeguarded Newton steps."""
+    # loss' is increasing, so that the solution lies between these two.
+    other = point - loss.gradient(point, target) / eta
+    bracket = jnp.minimum(point, other), jnp.maximum(point, other)
+
+    def newton(_: int, state: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
+        f, low, high = state
+        slope = loss.gradient(f, target) + eta * (f - point)
+        low, high = jnp.where(slope < 0, f, low), jnp.where(slope > 0, f, high)
+        new = f - slope / (curvature(loss, f, target) + eta)
+        return jnp.where((new >= low) & (new <= high), new, 0.5 * (low + high)), low, high
+
+    return jax.lax.fori_loop(0, _PROX_STEPS, newton, (point, *bracket))[0]
+
+
+def _copies(split: _Splitting, point: _Point, rho: Array) -> tuple[Array, Array]:
+    """The copies a and s of the module's docstring."""
+    return block_soft_threshold(point.norm, split.lam / rho), jnp.maximum(point.cone, 0.0)
+
+
+def _step(split: _Splitting, point: _Point, penalty: _Penalty) -> tuple[_Point, Array, Array]:
+    """One relaxed step; also theta and K theta."""
+    program, (rho, eta) = split.program, penalty
+    a, s = _copies(split, point, rho)
+    y = jnp.asarray(program.y)
+    f = y if split.quadratic else _prox_loss(program.loss, point.loss, y, eta)
+    target = y if split.quadratic else 2.0 * f - point.loss
+    reflected = 2.0 * a - point.norm + split.cone_adjoint(jnp.abs(point.cone))
+    theta = matmul(reflected, split.inverse)
+    partial = fit(program, theta)
+    missing = matmul(split.root * (target - partial), split.vectors)
+    delta = matmul(split.vectors, missing / (rho / eta + split.values))
+    theta = theta + matmul(raw_correlations(program, split.root * delta), split.inverse)
+    cone = split.cone(theta)
+    loss = point.loss
+    if not split.quadratic:
+        # F theta, without another product; a sample of weight zero has no say.
+        seen = split.root > 0
+        final = target - (rho / eta) * delta / jnp.where(seen, split.root, 1.0)
+        loss = loss + _RELAXATION * (jnp.where(seen, final, partial) - f)
+    point = _Point(
+        point.norm + _RELAXATION * (theta - a), point.cone + _RELAXATION * (cone - s), loss
+    )
+    return point, theta, cone
+
+
+def _advance(
+    split: _Splitting, point: _Point, penalty: _Penalty, steps: int
+) -> tuple[_Point, Array]:
+    """Some steps, and the factor by which rho would balance the relative residuals of the last."""
+    point = jax.lax.fori_loop(0, steps - 1, lambda _, p: _step(split, p, penalty)[0], point)
+    old = _copies(split, point, penalty.rho)
+    point, theta, cone = _step(split, point, penalty)
+    a, s = _copies(split, point, penalty.rho)
+    size = jnp.maximum(_norm(theta, cone), _norm(a, s))
+    primal = _norm(theta - a, cone - s) * _norm(point.norm - a, point.cone - s)
+    dual = _norm(a - old[0], s - old[1]) * size
+    usable = (primal > 0) & (dual > 0)
+    ratio = jnp.sqrt(jnp.where(usable, primal, 1.0) / jnp.where(usable, dual, 1.0))
+    return point, jnp.clip(ratio, 0.2, 5.0)
+
+
+def _check(
+    split: _Splitting,
+    tolerance: Tolerance,
+    point: _Point,
+    penalty: _Penalty,
+    best: _Best,
+    last: Array,
+) -> tuple[_Best, Array]:
+    """The certificate at a point, and whether it is good enough.
+
+    The lower value costs two products. The upper one needs projections onto the cones, which cost
+    more than a round, so that it waits until the objective of the unrepaired weights promises to
+    meet the tolerance.
+    """
+    program, lam, d = split.program, split.lam, split.program.X.shape[1]
+    a, _ = _copies(split, point, penalty.rho)
+    residual = residual_at(program, fit(program, a))
+    duals = split.cone_adjoint(-penalty.rho * jnp.minimum(point.cone, 0.0))
+    c = raw_correlations(program, residual)
+    bound = jnp.max(best_bound(c.reshape(-1, d), duals.reshape(-1, d))[0], initial=0.0)
+    _, lower = dual_point(program, lam, residual, bound)
+    higher = lower > best.lower
+    residual = jnp.where(higher, residual, best.residual)
+    bound, lower = jnp.where(higher, bound, best.bound), jnp.maximum(lower, best.lower)
+    rounding = rounding_error(program, lam, a, residual)
+    unit = 4 * eps(a.dtype)
+
+    def enough(upper: Array) -> Array:
+        # The values are evaluated once more elsewhere: a few units in the last place of margin.
+        met = tolerance.met(upper + unit * jnp.abs(upper), lower)
+        return met | (upper - lower <= rounding)
+
+    repair = last | enough(objective(program, lam, a))
+    weights = feasible_weights(program, jnp.where(repair, a, 0.0))
+    upper = objective(program, lam, weights)
+    lowest = repair & (upper <= best.upper)
+    weights = jnp.where(lowest, weights, best.weights)
+    upper = jnp.where(lowest, upper, best.upper)
+    return _Best(weights, upper, residual, bound, lower), enough(upper)
+
+
+def _worst(split: _Splitting) -> _Best:
+    """Zero weights, and no bound yet."""
+    program = split.program
+    zero = jnp.zeros((*program.block_shape, program.X.shape[1]), program.X.dtype)
+    f = jnp.zeros_like(jnp.asarray(program.y))
+    huge = jnp.asarray(jnp.finfo(f.dtype).max, f.dtype)  # type: ignore[no-untyped-call]
+    return _Best(zero, loss_value(program, f), residual_at(program, f), huge, -huge)
+
+
+def _continue(
+    split: _Splitting, state: _Round, end: _Point, ratio: Array
+) -> tuple[_Point, _Penalty, _Memory]:
+    """Where the next round starts: extrapolated, with other penalties, or one step back."""
+    penalty, memory = state.penalty, state.memory
+    weight = sample_weights(split.program) * (penalty.eta / penalty.rho)
+
+    def inner(u: _Point, v: _Point) -> Array:
+        """(k, ...) and (l, ...) -> (k, l), in the metric of the splitting."""
+        u = u._replace(loss=u.loss * weight[None])
+        products = jax.tree.map(
+            lambda a, b: matmul(a.reshape(a.shape[0], -1), b.reshape(b.shape[0], -1).T), u, v
+        )
+        return products.norm + products.cone + products.loss
+
+    def remember(new: Array, old: Array) -> Array:
+        filled = jnp.broadcast_to(new[None], old.shape)
+        return jnp.where(memory.fresh, filled, jnp.concatenate([new[None], old[:-1]]))
+
+    move = jax.tree.map(lambda a, b: a - b, end, state.point)
+    ends = jax.tree.map(remember, end, memory.ends)
+    moves = jax.tree.map(remember, move, memory.moves)
+    newest = jax.tree.map(lambda a: a[:1], moves)
+    size = jnp.sqrt(inner(newest, newest)[0, 0])
+    # An extrapolation after which points move faster is undone; that point is still in memory.
+    failed = ~memory.fresh & (size > 2.0 * memory.size)
+
+    changes, steps = (jax.tree.map(lambda a: a[:-1] - a[1:], t) for t in (moves, ends))
+    gram = inner(changes, changes)
+    lift = 10 * eps(size.dtype) * jnp.trace(gram)
+    lift = jnp.where(lift > 0, lift, 1.0)
+    eye = jnp.eye(_MEMORY - 1, dtype=size.dtype)
+    mixture = jnp.linalg.solve(gram + lift * eye, inner(changes, newest))[:, 0]
+    ahead = jax.tree.map(lambda a, s: a - jnp.tensordot(mixture, s, 1), end, steps)
+
+    # Frequent small changes of the penalties would keep the memory empty.
+    other = ~failed & ((ratio > 1.5) | (ratio < 1.0 / 1.5))
+    new = _Penalty(jnp.where(other, ratio * penalty.rho, penalty.rho), penalty.eta)
+    rescaled = _rescale(split, end, penalty, new)
+    back = jax.tree.map(lambda a: a[0], memory.ends)
+    point = jax.tree.map(
+        lambda b, r, a: jnp.where(failed, b, jnp.where(other, r, a)), back, rescaled, ahead
+    )
+    return point, new, _Memory(ends, moves, size, failed | other)
+
+
+def _rescale(split: _Splitting, point: _Point, old: _Penalty, new: _Penalty) -> _Point:
+    """The point of the same copies and multipliers under other penalties."""
+    a, s = _copies(split, point, old.rho)
+    ratio = old.rho / new.rho
+    return point._replace(norm=a + ratio * (point.norm - a), cone=s + ratio * (point.cone - s))

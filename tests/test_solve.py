@@ -1,0 +1,123 @@
+"""`solve`: certified answers on every kind of problem, checked without the package."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import zoo
+
+import jaxrelu as jr
+
+GENERIC = zoo.problem(zoo.generic)
+FRACTIONS = (0.5, 0.1, 0.02)
+
+
+@zoo.parametrize(zoo.ALL, quick=[*zoo.COMMON, zoo.gated, zoo.logistic])
+def test_answers_are_what_they_claim(build):
+    problem = zoo.problem(build)
+    for lam in problem.lams(*FRACTIONS):
+        zoo.recheck(problem.program, lam, jr.solve(problem.program, lam))
+
+
+@zoo.every_optimum
+def test_published_data_by_all_three_entry_points(path):
+    known = np.load(path)
+    patterns = jr.Patterns(known["gates"], known["masks"])
+    program = jr.ConvexProgram(known["X"], known["y"], patterns)
+    lams, optima = known["lams"], known["objective"]
+    grid, along = jr.solve_grid(program, lams), jr.solve_path(program, lams)
+    for k, (lam, optimum) in enumerate(zip(lams, optima, strict=True)):
+        for answer in (jr.solve(program, lam), jax.tree.map(lambda a, k=k: a[k], grid), along[k]):
+            zoo.recheck(program, lam, answer)
+            assert answer.certificate.lower <= optimum * (1 + 2e-7)
+            assert answer.certificate.upper >= optimum * (1 - 2e-7)
+
+
+def test_zero_above_lambda_max_and_not_below():
+    above, below = GENERIC.lams(1.001, 0.98)
+    zero = jr.solve(GENERIC.program, above)
+    zoo.recheck(GENERIC.program, above, zero)
+    assert int(zero.num_steps) == 0
+    np.testing.assert_array_equal(zero.weights, 0.0)
+    np.testing.assert_array_equal(zero.fit, 0.0)
+    other = jr.solve(GENERIC.program, below)
+    zoo.recheck(GENERIC.program, below, other)
+    assert np.abs(other.weights).max() > 0
+
+
+def test_zero_blocks_are_exactly_zero():
+    # The support of a problem with one planted neuron is small; the rest is not merely tiny.
+    problem = zoo.problem(zoo.planted)
+    solution = jr.solve(problem.program, problem.lams(0.5)[0])
+    size = np.linalg.norm(solution.weights, axis=-1)
+    assert 0 < np.sum(size > 0) <= 12
+    assert size[size > 0].min() > 1e-9 * size.max()
+
+
+def test_default_tolerances_are_those_written_out():
+    lam = GENERIC.lams(0.1)[0]
+    value = zoo.loss_value(GENERIC.program, np.zeros(zoo.SAMPLES))
+    atol = 50 * np.finfo(float).eps * value
+    default = jr.solve(GENERIC.program, lam)
+    same = jr.solve(GENERIC.program, lam, rtol=1e-6, atol=atol, max_steps=2000)
+    jax.tree.map(np.testing.assert_array_equal, default, same)
+
+
+def test_tolerances_are_met_and_cost_what_they_ask_for():
+    lam = GENERIC.lams(0.1)[0]
+    loose = jr.solve(GENERIC.program, lam, rtol=1e-2, atol=0.0)
+    tight = jr.solve(GENERIC.program, lam, rtol=1e-11, atol=0.0)
+    absolute = jr.solve(GENERIC.program, lam, rtol=0.0, atol=1e-2 * loose.certificate.upper)
+    for answer, rtol in ((loose, 1e-2), (tight, 1e-11), (absolute, 1e-2)):
+        zoo.recheck(GENERIC.program, lam, answer, rtol=rtol, digits=1e-12)
+    assert int(loose.num_steps) < int(tight.num_steps)
+    assert int(absolute.num_steps) < int(tight.num_steps)
+
+
+def test_warm_start_takes_fewer_steps_to_the_same_value():
+    lam, near = GENERIC.lams(0.1, 0.095)
+    start = jr.solve(GENERIC.program, lam)
+    cold = jr.solve(GENERIC.program, near)
+    warm = jr.solve(GENERIC.program, near, init=start)
+    zoo.recheck(GENERIC.program, near, warm)
+    assert 2 * int(warm.num_steps) <= int(cold.num_steps)
+    again = jr.solve(GENERIC.program, lam, init=start)
+    assert int(again.num_steps) <= 3
+
+
+def test_warm_start_from_far_away_is_still_certified():
+    # From a solution of other data at ten times the lam, and from zeros.
+    other = zoo.problem(zoo.zero_rows)
+    lam = GENERIC.lams(0.05)[0]
+    for start in (
+        jr.solve(other.program, other.lams(0.5)[0]),
+        jr.solve(GENERIC.program, GENERIC.lams(1.1)[0]),
+    ):
+        zoo.recheck(GENERIC.program, lam, jr.solve(GENERIC.program, lam, init=start))
+
+
+def test_solution_is_arrays_alone_and_objective_is_upper():
+    lam = GENERIC.lams(0.1)[0]
+    solution = jr.solve(GENERIC.program, lam)
+    leaves, structure = jax.tree.flatten(solution)
+    assert all(isinstance(leaf, jax.Array) for leaf in leaves)
+    assert solution.status.dtype == solution.num_steps.dtype == jnp.int32
+    assert solution.weights.shape == (2, zoo.PATTERNS, zoo.FEATURES)
+    rebuilt = jax.tree.unflatten(structure, leaves)
+    assert type(rebuilt) is jr.Solution
+    value = jr.objective(GENERIC.program, lam, solution.weights)
+    np.testing.assert_allclose(value, solution.certificate.upper, rtol=1e-14)
+
+
+@pytest.mark.slow
+def test_witnesses_that_are_missing_are_computed():
+    # A program from gates and masks alone has the same optimum.
+    lam = GENERIC.lams(0.1)[0]
+    given = GENERIC.program.patterns
+    program = zoo.program(
+        GENERIC.program.X, GENERIC.program.y, jr.Patterns(given.gates, given.masks)
+    )
+    answer = jr.solve(program, lam)
+    zoo.recheck(program, lam, answer)
+    known = jr.solve(GENERIC.program, lam).certificate.upper
+    np.testing.assert_allclose(answer.certificate.upper, known, rtol=2e-6)
