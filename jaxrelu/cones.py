@@ -109,8 +109,8 @@ def interior_directions(X: Array, masks: Array, gates: Array | None = None) -> t
         # Only the row space of X matters: d becomes n.
         q, r = jnp.linalg.qr(X.T)
         inner = None if gates is None else matmul(q.T, gates)
-        interior, margin = interior_directions(r.T, masks, inner)
-        return matmul(q, interior), margin
+        reduced, best_margin = interior_directions(r.T, masks, inner)
+        return matmul(q, reduced), best_margin
     rows = shared_rows(X)
     p = masks.shape[1]
     signs = cone_signs(masks, jnp.arange(p), X.dtype)
@@ -133,6 +133,15 @@ def interior_directions(X: Array, masks: Array, gates: Array | None = None) -> t
     return best.T, best_margin
 
 
+def drop_negligible(weights: Array) -> Array:
+    """Sets to zero the blocks (m, d) that are at rounding level of the largest one."""
+    size = safe_norm(weights)
+    largest = jnp.max(size, initial=0.0)
+    # A NaN or an infinity drops nothing: it must not look like a network of zeros.
+    smallest = jnp.where(jnp.isfinite(largest), eps(weights.dtype) * largest, jnp.nan)
+    return jnp.where((size <= smallest)[:, None], 0.0, weights)
+
+
 def make_feasible(rows: Rows, signs: Array, weights: Array, interior: Array) -> Array:
     """The nearest blocks that are feasible, up to a step along the interior witnesses.
 
@@ -150,11 +159,8 @@ def make_feasible(rows: Rows, signs: Array, weights: Array, interior: Array) -> 
         (m, d), feasible in the sense of the module's docstring.
     """
     tolerance = FEASIBILITY * eps(weights.dtype)
-    size = safe_norm(weights)
-    # A NaN among the sizes drops nothing: it must not look like a network of zeros.
-    negligible = size <= eps(weights.dtype) * jnp.max(size, initial=0.0)
-    weights = jnp.where(negligible[:, None], 0.0, weights)
-    inside = cone_violation(rows, signs, weights) <= tolerance * size
+    weights = drop_negligible(weights)
+    inside = cone_violation(rows, signs, weights) <= tolerance * safe_norm(weights)
     start = jnp.zeros_like(signs)
     projected = project(rows, signs, weights, multipliers=start).points
     weights = jnp.where(inside[:, None], weights, projected)

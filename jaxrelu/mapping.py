@@ -106,6 +106,17 @@ def from_network(
     hidden, output = as_float(network.hidden, "hidden"), as_float(network.output, "output")
     if any(isinstance(a, jax.core.Tracer) for a in (X, y, hidden, output)):
         raise TypeError("from_network looks at values: call it on the host, outside jit and vmap.")
+    if hidden.shape != (X.shape[-1], output.size) or output.ndim != 1:
+        raise ValueError(
+            f"hidden has shape {hidden.shape} and output {output.shape}, but X {X.shape}: pass a "
+            "network with hidden (d, m) and output (m,) for X (n, d)."
+        )
+    for name, value in (("hidden", hidden), ("output", output)):
+        if value.dtype != X.dtype:
+            raise TypeError(
+                f"{name} has dtype {value.dtype} and X has {X.dtype}; "
+                f"pass {name}.astype('{X.dtype}')."
+            )
     scaled = (hidden * jnp.abs(output)[None]).T
     if isinstance(network, GatedNetwork):
         return _from_gated(network, X, y, loss, sample_weight, (hidden * output[None]).T)

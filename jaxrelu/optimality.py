@@ -26,6 +26,7 @@ from jaxrelu import losses
 from jaxrelu.cones import (
     block_patterns,
     cone_signs,
+    drop_negligible,
     interior_directions,
     make_feasible,
     polar_bounds,
@@ -252,14 +253,12 @@ def feasible_weights(program: Program, weights: Array) -> Array:
         return make_feasible(rows, signs, theta, witness)
 
     # A chunk drops what is negligible in it, so negligible is decided here, over all blocks.
-    size = safe_norm(flat)
-    negligible = size <= eps(flat.dtype) * jnp.max(size, initial=0.0)
-    flat = jnp.where(negligible[:, None], 0.0, flat)
+    flat = drop_negligible(flat)
     batch = projection_batch(flat.shape[0], masks.shape[0])
     if batch == flat.shape[0]:
         return repair((flat, interior, pattern)).reshape(weights.shape)
     # Zero blocks need no work: with the others first, most chunks are free.
-    order = jnp.argsort(-size)
+    order = jnp.argsort(-safe_norm(flat))
     repaired = in_chunks(repair, (flat[order], interior[order], pattern[order]), batch)
     return jnp.zeros_like(flat).at[order].set(repaired).reshape(weights.shape)
 

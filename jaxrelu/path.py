@@ -55,7 +55,7 @@ class Path:
     Attributes:
         lams: (L,).
         blocks: (L, K) int32, flat indices of the kept blocks (sign, pattern); an index equal to
-            the number of blocks marks an unused place.
+            the number of blocks marks an unused place. K is 16, 32, 64, ... or that number.
         block_weights: (L, K, d), their weights.
         fit, residual, dual: (L, n).
         lower, upper, gap: (L,), the certificates.
@@ -261,10 +261,15 @@ class _Driver:
             return answer._replace(num_steps=np.int32(taken))
 
     def _slots(self, active: int) -> int:
-        slots = _FEWEST_SLOTS
-        while slots < active:
-            slots *= 2
-        return min(slots, self.most)
+        return min(_room(active), self.most)
+
+
+def _room(active: int) -> int:
+    """The smallest of 16, 32, 64, ... that holds so many blocks."""
+    room = _FEWEST_SLOTS
+    while room < active:
+        room *= 2
+    return room
 
 
 @partial(jax.jit, static_argnames=("loss_type",))
@@ -331,7 +336,8 @@ def _assemble(
     )  # fmt: skip
     rows = [skipped if a is None else a for a in answers]
     kept = [np.flatnonzero(np.linalg.norm(a.weights, axis=1) > 0) for a in rows]
-    width = max((k.size for k in kept), default=0)
+    # Rounded up as the slots are: other supports must not mean other shapes.
+    width = min(_room(max(k.size for k in kept)), total)
     blocks = np.full((len(rows), width), total, np.int32)
     weights = np.zeros((len(rows), width, d), dtype)
     for row, (answer, index) in enumerate(zip(rows, kept, strict=True)):

@@ -46,8 +46,8 @@ _REMEDIES = {
         "raise max_steps, start from the solution at a larger lam (init=), or loosen rtol"
     ),
     Status.STALLED: (
-        "scale the columns of X to unit variance, start from the solution at a larger lam "
-        "(init=), or loosen rtol"
+        "allow more non-zero blocks with solver=ActiveNewton(capacity=...), scale the columns of "
+        "X to unit variance, start from the solution at a larger lam (init=), or loosen rtol"
     ),
     Status.PRECISION_FLOOR: (
         "pass X as float64 (with jax_enable_x64 on), or loosen rtol or atol; "

@@ -154,6 +154,17 @@ def test_a_gate_that_is_better_is_kept(small, interior):
     assert (margins(X, masks, direction) > 0).all()
 
 
+def test_witnesses_with_more_features_than_samples():
+    rng = np.random.default_rng(11)
+    X, gates = rng.standard_normal((4, 7)), rng.standard_normal((7, 5))
+    masks = X @ gates >= 0
+    best = [reference.max_margin_direction(X, m) for m in masks.T]
+    for known in (None, gates):
+        direction, margin = interior_directions(X, masks, known)
+        np.testing.assert_allclose(margin, [t for _, t in best], rtol=1e-8)
+        np.testing.assert_allclose(direction, np.stack([u for u, _ in best], axis=1), atol=1e-7)
+
+
 def test_zero_rows_have_no_margin_and_an_empty_cone_has_none_either(small):
     X = np.array(small.X)
     X[2] = 0.0

@@ -11,30 +11,14 @@ GENERIC = zoo.problem(zoo.generic)
 LAMS = GENERIC.lams(0.02, 0.5, 0.1)  # neither ascending nor descending
 
 
-def row(solutions, k):
-    return jax.tree.map(lambda a: a[k], solutions)
-
-
-def assert_same(one, other):
-    """Equal statuses; float leaves equal to 1e-6 of their size, a gap to 1e-6 of the values."""
-    np.testing.assert_array_equal(one.status, other.status)
-    scale = np.abs(one.certificate.upper)
-    np.testing.assert_allclose(one.certificate.gap, other.certificate.gap, atol=1e-6 * scale)
-    for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
-        if np.issubdtype(a.dtype, np.floating) and a is not one.certificate.gap:
-            assert np.abs(np.asarray(a) - np.asarray(b)).max() <= 1e-6 * np.abs(a).max()
-
-
-@pytest.mark.parametrize(
-    "lam_batch_size", [None, 2, pytest.param(3, marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize("lam_batch_size", [None, 2, pytest.param(3, marks=pytest.mark.slow)])
 def test_grid_is_the_loop(lam_batch_size):
     grid = jr.solve_grid(GENERIC.program, LAMS, lam_batch_size=lam_batch_size)
     assert all(leaf.shape[0] == len(LAMS) for leaf in jax.tree.leaves(grid))
     np.testing.assert_array_equal(grid.lam, LAMS)
     for k, lam in enumerate(LAMS):
-        assert_same(jr.solve(GENERIC.program, lam), row(grid, k))
-        zoo.recheck(GENERIC.program, lam, row(grid, k))
+        zoo.assert_same(jr.solve(GENERIC.program, lam), zoo.row(grid, k))
+        zoo.recheck(GENERIC.program, lam, zoo.row(grid, k))
 
 
 @zoo.parametrize(zoo.ALL, quick=[zoo.rank_deficient, zoo.duplicate_patterns, zoo.sample_weights])
@@ -43,7 +27,7 @@ def test_batches_are_certified_on_every_problem(build):
     lams = problem.lams(1.1, 0.3, 0.05)
     grid = jr.solve_grid(problem.program, lams, lam_batch_size=2)
     for k, lam in enumerate(lams):
-        zoo.recheck(problem.program, lam, row(grid, k))
+        zoo.recheck(problem.program, lam, zoo.row(grid, k))
     np.testing.assert_array_equal(grid.weights[0], 0.0)
 
 
@@ -52,7 +36,7 @@ def test_tolerances_and_limits_reach_every_lane():
     assert [jr.Status(int(s)).name for s in few.status] == ["MAX_STEPS"] * 3
     tight = jr.solve_grid(GENERIC.program, LAMS, rtol=1e-10, atol=0.0, lam_batch_size=2)
     for k, lam in enumerate(LAMS):
-        zoo.recheck(GENERIC.program, lam, row(tight, k), rtol=1e-10, digits=1e-12)
+        zoo.recheck(GENERIC.program, lam, zoo.row(tight, k), rtol=1e-10, digits=1e-12)
 
 
 @pytest.mark.slow
@@ -62,7 +46,7 @@ def test_init_serves_every_lane():
     cold = jr.solve_grid(GENERIC.program, lams)
     warm = jr.solve_grid(GENERIC.program, lams, init=start, lam_batch_size=2)
     for k, lam in enumerate(lams):
-        zoo.recheck(GENERIC.program, lam, row(warm, k))
+        zoo.recheck(GENERIC.program, lam, zoo.row(warm, k))
     assert np.all(np.asarray(warm.num_steps) < np.asarray(cold.num_steps))
 
 
@@ -71,4 +55,4 @@ def test_grid_inside_a_trace_is_the_loop():
     inside = jax.jit(lambda program, lams: jr.solve_grid(program, lams))
     grid = inside(GENERIC.program, np.asarray(LAMS))
     for k, lam in enumerate(LAMS):
-        assert_same(jr.solve(GENERIC.program, lam), row(grid, k))
+        zoo.assert_same(jr.solve(GENERIC.program, lam), zoo.row(grid, k))

@@ -84,6 +84,14 @@ def test_a_state_without_floats():
     assert (int(end.state), int(end.num_steps), bool(end.finite)) == (4, 4, True)
 
 
+@pytest.mark.parametrize(
+    "step", [lambda x: x[None], lambda x: x.astype(jnp.float32)], ids=["shape", "dtype"]
+)
+def test_a_step_that_changes_a_shape_or_a_dtype_is_refused(step):
+    with pytest.raises(AssertionError, match="differ: (shapes|types)"):
+        iterate(step, jnp.asarray(8.0), done=lambda x: jnp.all(x < 1.5), max_steps=3)
+
+
 def test_the_limit_is_data():
     traces = []
 

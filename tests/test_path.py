@@ -1,5 +1,7 @@
 """`solve_path`: the same answers as `solve`, in fewer steps, in the order that was asked for."""
 
+from dataclasses import replace
+
 import jax
 import numpy as np
 import pytest
@@ -36,7 +38,7 @@ def test_supports_beyond_the_first_slots(build):
     path = jr.solve_path(problem.program, lams)
     for k, lam in enumerate(lams):
         zoo.recheck(problem.program, lam, path[k])
-    assert path.blocks.shape[1] > 16
+    assert np.sum(np.asarray(path.blocks) < 2 * zoo.PATTERNS, axis=1).max() > 16
 
 
 def test_values_are_those_of_solve(path):
@@ -51,7 +53,9 @@ def test_rows_follow_the_order_of_the_lams(path):
     permuted = jr.solve_path(GENERIC.program, [LAMS[k] for k in order])
     np.testing.assert_array_equal(permuted.lams, np.asarray(LAMS)[order])
     for name in ("fit", "residual", "dual", "lower", "upper", "gap", "status", "num_steps"):
-        np.testing.assert_array_equal(getattr(permuted, name), getattr(path, name)[np.asarray(order)])
+        np.testing.assert_array_equal(
+            getattr(permuted, name), getattr(path, name)[np.asarray(order)]
+        )
     np.testing.assert_array_equal(permuted.weights, path.weights[np.asarray(order)])
 
 
@@ -76,7 +80,7 @@ def test_only_blocks_away_from_zero_are_kept(path):
     sizes = np.linalg.norm(path.block_weights, axis=-1)
     kept = np.asarray(path.blocks) < 2 * zoo.PATTERNS
     np.testing.assert_array_equal(sizes > 0, kept)
-    assert path.blocks.shape[1] == kept.sum(axis=1).max() < 2 * zoo.PATTERNS
+    assert path.blocks.shape[1] == 16 < 2 * zoo.PATTERNS
     assert kept.sum(axis=1)[0] == 0
 
 
@@ -95,7 +99,7 @@ def test_warm_starts_take_fewer_steps_than_cold_ones():
     lams = GENERIC.lams(*0.5 * 0.8 ** np.arange(8))
     path, cold = jr.solve_path(GENERIC.program, lams), jr.solve_grid(GENERIC.program, lams)
     jr.raise_if_failed(path)
-    assert np.sum(path.num_steps[1:]) <= 0.7 * np.sum(cold.num_steps[1:])
+    assert int(np.sum(path.num_steps[1:])) <= 0.7 * int(np.sum(cold.num_steps[1:]))
 
 
 def test_stops_early_only_when_asked(path):
@@ -113,10 +117,9 @@ def test_stops_early_only_when_asked(path):
             continue
         assert jr.Status(int(row.status)) is jr.Status.SKIPPED
         assert float(row.lam) == lam
-        for value in (row.fit, row.residual, row.certificate):
-            for leaf in jax.tree.leaves((value.lower, value.upper, value.gap, value.dual)
-                                        if value is row.certificate else value):
-                assert np.all(np.isnan(leaf))
+        proof = row.certificate
+        for value in (row.fit, row.residual, proof.lower, proof.upper, proof.gap, proof.dual):
+            assert np.all(np.isnan(value))
     assert np.sum(short.status == jr.Status.SKIPPED) == len(LAMS) - first - 1 > 0
 
 
@@ -141,8 +144,9 @@ def test_one_lam_and_equal_lams():
 def test_is_driven_from_the_host():
     with pytest.raises(TypeError, match="solve_grid"):
         jax.jit(lambda lams: jr.solve_path(GENERIC.program, lams))(np.asarray(LAMS))
+    targets = np.ones((2, zoo.SAMPLES))
     with pytest.raises(TypeError, match="outside jit"):
-        jax.vmap(lambda y: jr.solve_path(zoo.program(GENERIC.program.X, y), LAMS))(np.ones((2, 32)))
+        jax.vmap(lambda y: jr.solve_path(replace(GENERIC.program, y=y), LAMS))(targets)
 
 
 def test_takes_working_set_solvers_alone():

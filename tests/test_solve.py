@@ -50,8 +50,8 @@ def test_zero_blocks_are_exactly_zero():
     problem = zoo.problem(zoo.planted)
     solution = jr.solve(problem.program, problem.lams(0.5)[0])
     size = np.linalg.norm(solution.weights, axis=-1)
-    assert 0 < np.sum(size > 0) <= 12
-    assert size[size > 0].min() > 1e-9 * size.max()
+    assert np.sum(size == 0) >= 20
+    assert np.sum(size > 1e-9 * size.max()) == 1
 
 
 def test_default_tolerances_are_those_written_out():
@@ -71,7 +71,7 @@ def test_tolerances_are_met_and_cost_what_they_ask_for():
     for answer, rtol in ((loose, 1e-2), (tight, 1e-11), (absolute, 1e-2)):
         zoo.recheck(GENERIC.program, lam, answer, rtol=rtol, digits=1e-12)
     assert int(loose.num_steps) < int(tight.num_steps)
-    assert int(absolute.num_steps) < int(tight.num_steps)
+    assert loose.certificate.gap > tight.certificate.gap
 
 
 def test_warm_start_takes_fewer_steps_to_the_same_value():
@@ -82,7 +82,7 @@ def test_warm_start_takes_fewer_steps_to_the_same_value():
     zoo.recheck(GENERIC.program, near, warm)
     assert 2 * int(warm.num_steps) <= int(cold.num_steps)
     again = jr.solve(GENERIC.program, lam, init=start)
-    assert int(again.num_steps) <= 3
+    assert 2 * int(again.num_steps) <= int(start.num_steps)
 
 
 def test_warm_start_from_far_away_is_still_certified():

@@ -64,7 +64,7 @@ def tiled(patterns, count=PATTERNS):
 
 def padded(X, y, patterns):
     """(X, y, patterns) of the common shape, with the same optimum."""
-    (n, d), rows, columns = X.shape, SAMPLES - X.shape[0], FEATURES - X.shape[1]
+    rows, columns = SAMPLES - X.shape[0], FEATURES - X.shape[1]
     X = np.pad(X, ((0, rows), (0, columns)))
     gates = np.pad(patterns.gates, ((0, columns), (0, 0)))
     masks = np.pad(patterns.masks, ((0, rows), (0, 0)), constant_values=True)
@@ -304,3 +304,19 @@ def recheck(program, lam, solution, rtol=1e-6, digits=1e-10):
     else:
         predicted = np.maximum(X @ hidden, 0.0) @ output
     np.testing.assert_allclose(predicted, fit, atol=digits * scale)
+
+
+def row(solutions, k):
+    """One answer of a batch."""
+    return jax.tree.map(lambda a: a[k], solutions)
+
+
+def assert_same(one, other):
+    """Equal statuses; float leaves equal to 1e-6 of their size, a gap to 1e-6 of the values."""
+    np.testing.assert_array_equal(one.status, other.status)
+    scale = np.abs(one.certificate.upper).max()
+    np.testing.assert_allclose(one.certificate.gap, other.certificate.gap, atol=1e-6 * scale)
+    for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
+        assert a.dtype == b.dtype
+        if np.issubdtype(a.dtype, np.floating) and a is not one.certificate.gap:
+            assert np.abs(np.asarray(a) - np.asarray(b)).max() <= 1e-6 * np.abs(a).max()

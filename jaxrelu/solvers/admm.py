@@ -70,6 +70,8 @@ _RELAXATION = 1.8
 _CONE_WEIGHT = 30.0
 _MEMORY = 4
 _PROX_STEPS = 8
+_RHO = 10.0
+_BAND = 1.5
 
 
 class _Splitting(NamedTuple):
@@ -255,7 +257,7 @@ def _start(split: _Splitting, init: Warm | None, scale: Array) -> tuple[_Point, 
     eta = _loss_penalty(split, f)
     loss = f + program.loss.gradient(f, jnp.asarray(program.y)) / eta
     value = loss_value(program, jnp.zeros_like(f))
-    rho = 10.0 * lam**2 / jnp.where(value > 0, value, 1.0)
+    rho = _RHO * lam**2 / jnp.where(value > 0, value, 1.0)
     cone = split.cone(theta)
     if init is None:
         return _Point(theta, cone, loss), _Penalty(rho, eta)
@@ -440,7 +442,7 @@ def _continue(
     ahead = jax.tree.map(lambda a, s: a - jnp.tensordot(mixture, s, 1), end, steps)
 
     # Frequent small changes of the penalties would keep the memory empty.
-    other = ~failed & ((ratio > 1.5) | (ratio < 1.0 / 1.5))
+    other = ~failed & ((ratio > _BAND) | (ratio < 1.0 / _BAND))
     new = _Penalty(jnp.where(other, ratio * penalty.rho, penalty.rho), penalty.eta)
     rescaled = _rescale(split, end, penalty, new)
     back = jax.tree.map(lambda a: a[0], memory.ends)

@@ -44,6 +44,7 @@ from jaxrelu.solvers.newton_system import (
 
 _NORM_SHARE = 0.1
 _SMALLEST = 1e-4
+_DAMPING = 0.1
 
 
 class Task(NamedTuple):
@@ -204,12 +205,18 @@ def minimise(task: Task, start: Iterate, tolerance: Array, max_steps: Any, scale
         stiffness = state.stiffness * lam / size_of(state.at.weights)
         return stiffness / state.size, _NORM_SHARE * stiffness / jnp.maximum(state.size, 0.03)
 
-    def direction(point: _Point, live: Array, sigma: Array, kappa: Array) -> Array:
+    def direction(
+        point: _Point, weights: Array, live: Array, sigma: Array, kappa: Array
+    ) -> Array:
         blocks, bend = _local_hessians(task, point, sigma, kappa)
         # A stiff block stays where it is, and takes no part in the system.
         stiffest = jnp.max(jnp.abs(blocks)) + jnp.sum(task.sample_weight)
-        rigid = 1e6 * stiffest * jnp.eye(d, dtype=dtype)[None]
-        blocks = jnp.where(live[:, None, None], blocks, rigid)
+        eye = jnp.eye(d, dtype=dtype)[None]
+        # Blocks with (nearly) collinear features make the system singular; damping in proportion
+        # to the gradient keeps them from huge cancelling steps and fades at the solution.
+        remaining = jnp.minimum(1.0, jnp.max(safe_norm(point.gradient), initial=0.0) / lam)
+        damping = _DAMPING * remaining * lam / size_of(weights)
+        blocks = jnp.where(live[:, None, None], blocks + damping * eye, 1e6 * stiffest * eye)
         if dual:
             lifts = roundoff**0.5 * bend
             h = task.curvature(point.fit)
@@ -228,7 +235,7 @@ def minimise(task: Task, start: Iterate, tolerance: Array, max_steps: Any, scale
         at, live = state.at, state.live
         sigma, kappa = penalties(state)
         point = _evaluate(task, at, live, sigma, kappa)
-        p = jnp.where(live[:, None], direction(point, live, sigma, kappa), 0.0)
+        p = jnp.where(live[:, None], direction(point, at.weights, live, sigma, kappa), 0.0)
         fit_change, slack_change = task.fit(p), task.slack(p)
 
         def slope(size: Array) -> Array:

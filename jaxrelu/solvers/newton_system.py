@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.scipy.linalg import cho_factor, cho_solve, solve_triangular
 
-from jaxrelu.numerics import eps, matmul
+from jaxrelu.numerics import einsum, eps, matmul
 
 
 def uses_dual_form(slots: int, features: int, samples: int) -> bool:
@@ -59,8 +59,22 @@ def dual_direction(A: Array, curvature: Array, blocks: Array, lifts: Array, rhs:
     columns = (A * root[:, None]).T.reshape(k, d, n)
     # S_b^T = L_b^{-1} A_b^T sqrt(h)
     reduced = solve_triangular(factors, columns, lower=True).reshape(k * d, n)
-    start = solve_triangular(factors, rhs[..., None], lower=True).reshape(k * d)
     inner = jnp.eye(n, dtype=A.dtype) + matmul(reduced.T, reduced)
-    correction = cho_solve(cho_factor(inner), matmul(reduced.T, start))
-    final = (start - matmul(reduced, correction)).reshape(k, d, 1)
-    return solve_triangular(factors, final, lower=True, trans=1)[..., 0]
+    inner_factor = cho_factor(inner)
+
+    def solve(vector: Array) -> Array:
+        start = solve_triangular(factors, vector[..., None], lower=True).reshape(k * d)
+        correction = cho_solve(inner_factor, matmul(reduced.T, start))
+        final = (start - matmul(reduced, correction)).reshape(k, d, 1)
+        return solve_triangular(factors, final, lower=True, trans=1)[..., 0]
+
+    def residual(p: Array) -> Array:
+        coupled = matmul(A.T, curvature * matmul(A, p.reshape(-1))).reshape(k, d)
+        return rhs - coupled - einsum("kij,kj->ki", lifted, p)
+
+    # The small lifts make the reduced system ill-conditioned; without refinement, directions that
+    # no sample sees are filled with rounding errors that grow from step to step.
+    p = solve(rhs)
+    for _ in range(2):
+        p = p + solve(residual(p))
+    return p

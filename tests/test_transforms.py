@@ -1,0 +1,154 @@
+"""`solve` under jit, vmap and float32; one compilation a shape; derivatives at zero blocks."""
+
+from contextlib import contextmanager
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import zoo
+
+import jaxrelu as jr
+
+GENERIC = zoo.problem(zoo.generic)
+PROGRAM = GENERIC.program
+LAMS = np.asarray(GENERIC.lams(0.4, 0.1, 0.03))
+
+
+def assert_loop(batch, programs, lams):
+    for k, (program, lam) in enumerate(zip(programs, lams, strict=True)):
+        zoo.assert_same(jr.solve(program, lam), zoo.row(batch, k))
+        zoo.recheck(program, lam, zoo.row(batch, k))
+
+
+def test_jit_of_vmap_over_lam_is_the_loop():
+    batch = jax.jit(jax.vmap(lambda lam: jr.solve(PROGRAM, lam)))(LAMS)
+    assert_loop(batch, [PROGRAM] * 3, LAMS)
+
+
+@pytest.mark.slow
+def test_jit_is_the_call():
+    inside = jax.jit(jr.solve)
+    for lam in LAMS:
+        zoo.assert_same(jr.solve(PROGRAM, lam), inside(PROGRAM, lam))
+
+
+@pytest.mark.slow
+def test_vmap_over_targets_and_sample_weights_is_the_loop():
+    rng = np.random.default_rng(0)
+    targets = np.stack([PROGRAM.y, zoo.data(1)[1], np.zeros(zoo.SAMPLES)])
+    weights = rng.uniform(0.0, 2.0, (3, zoo.SAMPLES))
+    weights[:, ::3] = 0.0
+
+    def over(y, weight):
+        return jr.solve(replace(PROGRAM, y=y, sample_weight=weight), LAMS[1])
+
+    programs = [replace(PROGRAM, y=y) for y in targets]
+    ones = np.ones_like(weights)
+    batch = jax.jit(jax.vmap(over))
+    assert_loop(batch(targets, ones), programs, [LAMS[1]] * 3)
+    programs = [replace(PROGRAM, sample_weight=weight) for weight in weights]
+    assert_loop(batch(np.stack([PROGRAM.y] * 3), weights), programs, [LAMS[1]] * 3)
+
+
+@pytest.mark.slow
+def test_vmap_over_targets_alone_is_the_loop():
+    targets = np.stack([PROGRAM.y, zoo.data(1)[1], zoo.data(2)[1]])
+    batch = jax.vmap(lambda y: jr.solve(replace(PROGRAM, y=y), LAMS[1]))(targets)
+    assert_loop(batch, [replace(PROGRAM, y=y) for y in targets], [LAMS[1]] * 3)
+
+
+@pytest.mark.slow
+def test_vmap_over_whole_programs_is_the_loop():
+    problems = [zoo.problem(b) for b in (zoo.generic, zoo.zero_rows, zoo.sample_weights)]
+    programs = [p.program for p in problems]
+    lams = np.asarray([p.lams(0.1)[0] for p in problems])
+    stacked = jax.tree.map(lambda *a: np.stack(a), *programs)
+    assert_loop(jax.jit(jax.vmap(jr.solve))(stacked, lams), programs, lams)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("build", [zoo.gated, zoo.logistic])
+def test_vmap_over_lam_is_the_loop_for_other_programs(build):
+    problem = zoo.problem(build)
+    lams = np.asarray(problem.lams(0.4, 0.1, 0.03))
+    batch = jax.vmap(lambda lam: jr.solve(problem.program, lam))(lams)
+    assert_loop(batch, [problem.program] * 3, lams)
+
+
+@contextmanager
+def compile_events():
+    """Names of JAX's events of tracing and compiling while the block runs."""
+    events = []
+
+    def listen(event, duration, **_):
+        if "compile" in event:
+            events.append(event)
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    try:
+        yield events
+    finally:
+        jax.monitoring.unregister_event_duration_listener(listen)
+
+
+@pytest.mark.parametrize("entry", [jr.solve, jr.solve_grid, jr.solve_path])
+def test_second_call_of_equal_shape_compiles_nothing(entry):
+    def call(scale, lams, **options):
+        # Positive factors of the rows keep the patterns.
+        factors = np.random.default_rng(scale).uniform(0.9, 1.1, (zoo.SAMPLES, 1))
+        program = replace(PROGRAM, X=PROGRAM.X * factors, y=PROGRAM.y * factors[:, 0])
+        return entry(program, lams[0] if entry is jr.solve else lams, **options)
+
+    with compile_events() as events:
+        jax.jit(lambda x: x + 3)(1)  # the listener hears
+    assert events
+    first = call(0, LAMS[:2], rtol=1e-5, atol=1e-9, max_steps=500)
+    with compile_events() as events:
+        second = call(1, 1.1 * LAMS[:2], rtol=1e-7, atol=1e-8, max_steps=400)
+    assert not events
+    jr.raise_if_failed(first)
+    jr.raise_if_failed(second)
+    assert not np.array_equal(first.fit, second.fit)
+
+
+@zoo.parametrize([*zoo.COMMON, zoo.gated, zoo.logistic], quick=zoo.COMMON)
+def test_float32_reaches_its_tolerance_and_float64_agrees(build, single):
+    problem = zoo.problem(build)
+    program = single(problem.program)
+    exact = jax.tree.map(lambda a: a.astype(np.float64) if a.dtype == np.float32 else a, program)
+    for lam in problem.lams(0.5, 0.1):
+        answer = jr.solve(program, lam)
+        assert jr.Status(int(answer.status)) is jr.Status.OPTIMAL
+        floats = [a for a in jax.tree.leaves(answer) if jnp.issubdtype(a.dtype, jnp.floating)]
+        assert {a.dtype for a in floats} == {jnp.dtype("float32")}
+        # The same weights and dual point in float64: nothing but rounding was gained or lost.
+        lower, upper = zoo.bounds(exact, lam, answer)
+        assert upper - lower <= 1.2e-4 * upper
+        optimum = jr.solve(exact, lam).certificate
+        assert float(answer.certificate.lower) <= float(optimum.upper) * (1 + 1e-5)
+        assert float(answer.certificate.upper) >= float(optimum.lower) * (1 - 1e-5)
+
+
+def test_derivatives_of_the_objective_at_zero_blocks():
+    rng = np.random.default_rng(0)
+    weights = np.zeros((2, zoo.PATTERNS, zoo.FEATURES))
+    weights[0, 0] = rng.standard_normal(zoo.FEATURES)
+    lam, direction = jnp.asarray(0.7), rng.standard_normal(weights.shape)
+    value = jax.jit(lambda lam, w: jr.objective(PROGRAM, lam, w))
+    gradient = jax.jit(jax.grad(value, argnums=1))(lam, weights)
+    assert np.all(np.isfinite(gradient))
+    # At a zero block only the loss has a derivative: - s X^T D_j r.
+    masks = np.asarray(PROGRAM.patterns.masks)
+    fit = masks[:, 0] * (PROGRAM.X @ weights[0, 0])
+    raw = (masks * (PROGRAM.y - fit)[:, None]).T @ PROGRAM.X
+    expected = np.stack([-raw, raw])
+    expected[0, 0] += 0.7 * weights[0, 0] / np.linalg.norm(weights[0, 0])
+    np.testing.assert_allclose(gradient, expected, atol=1e-12 * np.abs(expected).max())
+    _, tangent = jax.jvp(
+        lambda w: value(lam, w), (jnp.asarray(weights),), (jnp.asarray(direction),)
+    )
+    np.testing.assert_allclose(tangent, np.sum(expected * direction), rtol=1e-12)
+    _, slope = jax.jvp(lambda t: value(t, weights), (lam,), (jnp.ones(()),))
+    np.testing.assert_allclose(slope, np.linalg.norm(weights[0, 0]), rtol=1e-12)
