@@ -32,6 +32,7 @@ from jaxrelu.solution import raise_if_failed as raise_if_failed
 from jaxrelu.solve import solve as solve
 from jaxrelu.solve import solve_grid as solve_grid
 from jaxrelu.solvers.active_newton import ActiveNewton as ActiveNewton
+from jaxrelu.solvers.admm import ADMM as ADMM
 from jaxrelu.status import Status as Status
 
 __version__ = "0.1.0"

@@ -377,8 +377,9 @@ def _floating(value: Any, name: str) -> Array:
     if not hasattr(value, "dtype"):
         raise TypeError(f"{name} is a {type(value).__name__}; pass an array, np.asarray({name}).")
     array = as_float(value, name)
-    if not jnp.issubdtype(value.dtype, jnp.floating):
-        raise TypeError(f"{name} has dtype {value.dtype}; pass {name}.astype('{array.dtype}').")
+    if value.dtype not in (jnp.float32, jnp.float64):
+        wide = array.dtype if array.dtype == jnp.float64 else "float32"
+        raise TypeError(f"{name} has dtype {value.dtype}; pass {name}.astype('{wide}').")
     return array
 
 

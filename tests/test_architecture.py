@@ -40,7 +40,7 @@ SIDEWAYS = {
     ("__main__", "cli"),
 }
 # What the solvers share. Each of these imports those before it, every other solver any of them.
-SOLVER_PARTS = ("base", "newton_system", "lagrangian", "working_set")
+SOLVER_PARTS = ("base", "newton_system", "lagrangian", "working_set", "splitting")
 TOP_FLOOR = 7
 MAX_LINES = 400
 OPTIONAL = {"matplotlib", "sklearn", "typer", "rich"}

@@ -65,7 +65,7 @@ PROGRAMS = {
     "text in y": ({"y": np.asarray(["a"] * 32)}, TypeError, "pass real numbers"),
     "a list for X": ({"X": X.tolist()}, TypeError, r"np.asarray\(X\)"),
     "a list for y": ({"y": Y.tolist()}, TypeError, r"np.asarray\(y\)"),
-    "half precision": ({"X": X.astype("float16")}, TypeError, "float32 or float64"),
+    "half precision": ({"X": X.astype("float16")}, TypeError, r"pass X.astype\('float32'\)"),
     "float32 y": ({"y": Y.astype("float32")}, TypeError, r"pass y.astype\('float64'\)"),
     "float32 X": ({"X": X.astype("float32")}, TypeError, "float32"),
     "float32 weights": ({"sample_weight": WEIGHT.astype("float32")}, TypeError, "sample_weight.as"),
@@ -78,7 +78,8 @@ PROGRAMS = {
         {"patterns": patterns(gates=poisoned(PATTERNS.gates, np.nan))}, ValueError, "gates has NaN",
     ),
     "NaN in interior": (
-        {"patterns": patterns(interior=poisoned(PATTERNS.interior, np.nan))}, ValueError, "interior",
+        {"patterns": patterns(interior=poisoned(PATTERNS.interior, np.nan))},
+        ValueError, "interior has NaN",
     ),
     "NaN in masks": (
         {"patterns": patterns(masks=poisoned(np.asarray(PATTERNS.masks, float), np.nan))},
@@ -162,7 +163,7 @@ CALLS = {
     "lams with negative": (jr.solve_path, [LAM, -1.0], {}, ValueError, "lams holds -1.0"),
     "lams with nan": (jr.solve_path, [np.nan, LAM], {}, ValueError, "lams holds nan"),
     "lams text": (jr.solve_grid, ["1"], {}, TypeError, "lams has dtype"),
-    "rtol negative": (jr.solve, LAM, {"rtol": -1e-6}, ValueError, "rtol is -1e-06; pass one finite"),
+    "rtol negative": (jr.solve, LAM, {"rtol": -1e-6}, ValueError, "rtol is -1e-06; pass"),
     "rtol nan": (jr.solve, LAM, {"rtol": np.nan}, ValueError, "pass one finite number >= 0"),
     "rtol inf": (jr.solve_grid, [LAM], {"rtol": np.inf}, ValueError, "pass one finite number"),
     "rtol nan on the device": (jr.solve, LAM, {"rtol": jnp.asarray(np.nan)}, ValueError, "rtol"),
@@ -220,7 +221,7 @@ def test_float64_with_x64_off_names_both_ways_out(x64_off):
         lambda: jr.sample_patterns(jax.random.key(0), X, 4),
     ]
     for call in calls:
-        with pytest.raises(ValueError, match=r"jax_enable_x64.*astype\('float32'\)"):
+        with pytest.raises((ValueError, TypeError), match=r"jax_enable_x64.*astype\('float32'\)"):
             call()
 
 

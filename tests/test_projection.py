@@ -174,6 +174,22 @@ def test_warm_multipliers_reach_the_same_point(case):
         check_moreau(X, signs, points, result, tolerance=1e-11)
 
 
+@pytest.mark.parametrize("seed", [0, 1])
+def test_far_multipliers_are_given_the_time_they_need(seed):
+    # Some twenty Newton steps pass before the residual falls: that is not a stall.
+    rng = np.random.default_rng(seed)
+    X, gates = rng.standard_normal((100, 10)), rng.standard_normal((12, 10))
+    signs = np.where(gates @ X.T >= 0, 1.0, -1.0)
+    points, multipliers = (
+        gates + 0.5 * rng.standard_normal((12, 10)),
+        rng.exponential(size=(12, 100)),
+    )
+    for c in (points, rng.standard_normal((12, 10))):
+        result = warm(X, signs, c, multipliers)
+        assert result.residual.max() < 1e-8
+        np.testing.assert_allclose(result.points, exact(X, signs, c)[0], rtol=0, atol=1e-10)
+
+
 def test_exact_multipliers_take_no_step(case):
     X, signs, points, _ = case
     expected, multipliers = exact(X, signs, points)

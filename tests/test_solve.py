@@ -19,6 +19,22 @@ def test_answers_are_what_they_claim(build):
         zoo.recheck(problem.program, lam, jr.solve(problem.program, lam))
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("features", [2, 3, 8])
+def test_random_problems_by_all_three_entry_points(features):
+    # In two dimensions cones are thin wedges and neurons lie on walls that cells share.
+    for seed in range(10):
+        X, y = zoo.data(seed, (zoo.SAMPLES, features))
+        patterns = zoo.tiled(jr.sample_patterns(jax.random.key(seed), X, 24))
+        problem = zoo.problem_of(zoo.program(X, y, patterns))
+        lams = problem.lams(0.7, 0.5, 0.3, 0.1, 0.03)
+        grid, path = jr.solve_grid(problem.program, lams), jr.solve_path(problem.program, lams)
+        jr.raise_if_failed(grid)
+        jr.raise_if_failed(path)
+        zoo.recheck(problem.program, lams[2], zoo.row(grid, 2))
+        zoo.recheck(problem.program, lams[2], path[2])
+
+
 @zoo.every_optimum
 def test_published_data_by_all_three_entry_points(path):
     known = np.load(path)

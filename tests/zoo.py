@@ -193,7 +193,11 @@ ALL = COMMON + OTHERS
 @cache
 def problem(build):
     """A problem of the lists above, built once."""
-    made = build()
+    return problem_of(build())
+
+
+def problem_of(made):
+    """Any program as a problem."""
     masks = np.asarray(made.patterns.masks)
     zero = np.zeros(len(made.y))
     q = reference.correlations(made.X, masks, residual(made, zero), is_gated(made))

@@ -43,17 +43,14 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax import Array
-from jax.scipy.linalg import cho_factor, cho_solve
 
-from jaxrelu.cones import best_bound, cone_signs, project_cones
+from jaxrelu.cones import best_bound, project_cones
 from jaxrelu.loops import iterate
-from jaxrelu.losses import Loss, SquaredLoss, curvature, total_curvature
 from jaxrelu.numerics import eps, matmul, safe_norm
 from jaxrelu.optimality import dual_point, feasible_weights, rounding_error
 from jaxrelu.program import (
     Program,
     fit,
-    float_masks,
     loss_value,
     objective,
     raw_correlations,
@@ -63,56 +60,23 @@ from jaxrelu.program import (
 from jaxrelu.proximal import block_soft_threshold
 from jaxrelu.pytrees import register
 from jaxrelu.solvers.base import Evidence, Tolerance, Warm
+from jaxrelu.solvers.splitting import (
+    Penalty,
+    Point,
+    Splitting,
+    copies,
+    joint_norm,
+    loss_penalty,
+    relaxed_step,
+    rescale,
+    split_program,
+)
 from jaxrelu.solvers.working_set import setting_of
 
 # Measured on the reference problems: flat around these values.
-_RELAXATION = 1.8
-_CONE_WEIGHT = 30.0
 _MEMORY = 4
-_PROX_STEPS = 8
 _RHO = 10.0
 _BAND = 1.5
-
-
-class _Splitting(NamedTuple):
-    """What one call shares over all steps, in scaled units."""
-
-    program: Program
-    lam: Array
-    rows: Array
-    signs: Array
-    inverse: Array
-    vectors: Array
-    values: Array
-    root: Array
-
-    @property
-    def quadratic(self) -> bool:
-        """The loss stays in the quadratic."""
-        return isinstance(self.program.loss, SquaredLoss)
-
-    def cone(self, weights: Array) -> Array:
-        """K theta."""
-        return self.signs * matmul(weights, self.rows.T)
-
-    def cone_adjoint(self, multipliers: Array) -> Array:
-        """K^T mu."""
-        return matmul(self.signs * multipliers, self.rows)
-
-
-class _Point(NamedTuple):
-    """Copy plus scaled multiplier of each split."""
-
-    norm: Array
-    cone: Array
-    loss: Array
-
-
-class _Penalty(NamedTuple):
-    """rho of the norm and cone split, eta of the loss split."""
-
-    rho: Array
-    eta: Array
 
 
 class _Best(NamedTuple):
@@ -128,18 +92,18 @@ class _Best(NamedTuple):
 class _Memory(NamedTuple):
     """Where the last rounds ended and how far they went, the newest first; for extrapolation."""
 
-    ends: _Point
-    moves: _Point
+    ends: Point
+    moves: Point
     size: Array
     fresh: Array
 
 
 class _Round(NamedTuple):
-    point: _Point
-    penalty: _Penalty
+    point: Point
+    penalty: Penalty
     memory: _Memory
     best: _Best
-    count: Array
+    filled: Array
     done: Array
 
 
@@ -187,23 +151,23 @@ class ADMM:
     ) -> Evidence:
         """See `jaxrelu.solvers.base.Solver.run`."""
         setting = setting_of(program)
-        split = _split(program, setting.X, setting.rows.unit, lam / setting.scale)
+        split = split_program(program, setting.X, setting.rows.unit, lam / setting.scale)
         point, penalty = _start(split, init, setting.scale)
         rounds = max_steps // self.check_every
 
         def step(state: _Round) -> _Round:
             # The first round only looks at the start: a warm one may be good enough.
-            first = state.count == 0
+            first = state.filled == 0
             end, ratio = jax.lax.cond(
                 first,
                 lambda: (state.point, jnp.ones_like(lam)),
                 lambda: _advance(split, state.point, state.penalty, self.check_every),
             )
-            last = state.count >= rounds
+            last = state.filled >= rounds
             best, done = _check(split, tolerance, end, state.penalty, state.best, last)
             point, penalty, memory = _continue(split, state, end, ratio)
             memory = memory._replace(fresh=memory.fresh | first)
-            return _Round(point, penalty, memory, best, state.count + 1, done)
+            return _Round(point, penalty, memory, best, state.filled + 1, done)
 
         ends = jax.tree.map(lambda a: jnp.stack([a] * _MEMORY), point)
         memory = _Memory(ends, ends, jnp.zeros_like(lam), jnp.asarray(True))
@@ -215,52 +179,26 @@ class ADMM:
             best.weights / setting.scale,
             best.residual,
             best.bound * setting.scale,
-            self.check_every * jnp.maximum(end.state.count - 1, 0),
+            self.check_every * jnp.maximum(end.state.filled - 1, 0),
             end.finite,
             ~end.state.done,
         )
 
 
-def _split(program: Program, X: Array, unit_rows: Array, lam: Array) -> _Splitting:
-    """The splitting of a program with scaled X, and its eigendecomposition."""
-    n, d = X.shape
-    masks = float_masks(program)
-    program = type(program)(X, program.y, program.patterns, program.loss, program.sample_weight)
-    length = (_CONE_WEIGHT * d / n) ** 0.5
-    rows = length * unit_rows
-    signs = cone_signs(masks[: rows.shape[0]], jnp.arange(masks.shape[1]), X.dtype)
-    eye = jnp.eye(d, dtype=X.dtype)
-    inverse = cho_solve(cho_factor(eye + matmul(rows.T, rows)), eye)
-    root = jnp.sqrt(sample_weights(program))
-    shared = matmul(masks, masks.T) * (2.0 if program.has_cones else 1.0)
-    gram = shared * matmul(matmul(X, inverse), X.T) * root[:, None] * root[None]
-    values, vectors = jnp.linalg.eigh(gram)
-    return _Splitting(
-        program,
-        lam,
-        rows,
-        signs[None] if program.has_cones else signs,
-        inverse,
-        vectors,
-        jnp.maximum(values, 0.0),
-        root,
-    )
-
-
-def _start(split: _Splitting, init: Warm | None, scale: Array) -> tuple[_Point, _Penalty]:
+def _start(split: Splitting, init: Warm | None, scale: Array) -> tuple[Point, Penalty]:
     """Zero, or given weights with the multipliers of a projection at their residual."""
     program, lam, X = split.program, split.lam, split.program.X
     theta = jnp.zeros((*program.block_shape, X.shape[1]), X.dtype)
     if init is not None:
         theta = init.weights * scale
     f = fit(program, theta)
-    eta = _loss_penalty(split, f)
+    eta = loss_penalty(split, f)
     loss = f + program.loss.gradient(f, jnp.asarray(program.y)) / eta
     value = loss_value(program, jnp.zeros_like(f))
     rho = _RHO * lam**2 / jnp.where(value > 0, value, 1.0)
     cone = split.cone(theta)
     if init is None:
-        return _Point(theta, cone, loss), _Penalty(rho, eta)
+        return Point(theta, cone, loss), Penalty(rho, eta)
     dual, cone_dual = raw_correlations(program, init.residual), jnp.zeros_like(cone)
     if program.has_cones:
         projection = project_cones(X, jnp.asarray(program.patterns.masks), dual)
@@ -271,96 +209,32 @@ def _start(split: _Splitting, init: Warm | None, scale: Array) -> tuple[_Point, 
     ratio = lam * scale / jnp.where(init.lam > 0, init.lam, lam * scale)
     dual, cone_dual = ratio * dual, ratio * cone_dual
     dual = dual - block_soft_threshold(dual, lam)
-    size, dual_size = _norm(theta, cone), _norm(dual, cone_dual)
+    size, dual_size = joint_norm(theta, cone), joint_norm(dual, cone_dual)
     usable = (size > 0) & (dual_size > 0)
     rho = jnp.where(usable, dual_size / jnp.where(usable, size, 1.0), rho)
-    point = _Point(theta + dual / rho, jnp.maximum(cone, 0.0) - cone_dual / rho, loss)
-    return point, _Penalty(rho, eta)
+    point = Point(theta + dual / rho, jnp.maximum(cone, 0.0) - cone_dual / rho, loss)
+    return point, Penalty(rho, eta)
 
 
-def _norm(*arrays: Array) -> Array:
-    return jnp.sqrt(sum((jnp.sum(a * a) for a in arrays), jnp.zeros((), arrays[0].dtype)))
-
-
-def _loss_penalty(split: _Splitting, f: Array) -> Array:
-    """eta: the mean curvature of the loss, as if it were a quadratic; 1 for the squared loss."""
-    program = split.program
-    if split.quadratic:
-        return jnp.ones((), f.dtype)
-    y, weight = jnp.asarray(program.y), sample_weights(program)
-    total = jnp.sum(weight)
-    mean = jnp.sum(total_curvature(program.loss, f, y, weight)) / jnp.where(total > 0, total, 1.0)
-    return jnp.maximum(mean, jnp.asarray(1e-2 * program.loss.smoothness, f.dtype))
-
-
-def _prox_loss(loss: Loss, point: Array, target: Array, eta: Array) -> Array:
-    """argmin_f loss(f) + eta/2 (f - point)^2 for every sample, by safeguarded Newton steps."""
-    # loss' is increasing, so that the solution lies between these two.
-    other = point - loss.gradient(point, target) / eta
-    bracket = jnp.minimum(point, other), jnp.maximum(point, other)
-
-    def newton(_: int, state: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
-        f, low, high = state
-        slope = loss.gradient(f, target) + eta * (f - point)
-        low, high = jnp.where(slope < 0, f, low), jnp.where(slope > 0, f, high)
-        new = f - slope / (curvature(loss, f, target) + eta)
-        return jnp.where((new >= low) & (new <= high), new, 0.5 * (low + high)), low, high
-
-    return jax.lax.fori_loop(0, _PROX_STEPS, newton, (point, *bracket))[0]
-
-
-def _copies(split: _Splitting, point: _Point, rho: Array) -> tuple[Array, Array]:
-    """The copies a and s of the module's docstring."""
-    return block_soft_threshold(point.norm, split.lam / rho), jnp.maximum(point.cone, 0.0)
-
-
-def _step(split: _Splitting, point: _Point, penalty: _Penalty) -> tuple[_Point, Array, Array]:
-    """One relaxed step; also theta and K theta."""
-    program, (rho, eta) = split.program, penalty
-    a, s = _copies(split, point, rho)
-    y = jnp.asarray(program.y)
-    f = y if split.quadratic else _prox_loss(program.loss, point.loss, y, eta)
-    target = y if split.quadratic else 2.0 * f - point.loss
-    reflected = 2.0 * a - point.norm + split.cone_adjoint(jnp.abs(point.cone))
-    theta = matmul(reflected, split.inverse)
-    partial = fit(program, theta)
-    missing = matmul(split.root * (target - partial), split.vectors)
-    delta = matmul(split.vectors, missing / (rho / eta + split.values))
-    theta = theta + matmul(raw_correlations(program, split.root * delta), split.inverse)
-    cone = split.cone(theta)
-    loss = point.loss
-    if not split.quadratic:
-        # F theta, without another product; a sample of weight zero has no say.
-        seen = split.root > 0
-        final = target - (rho / eta) * delta / jnp.where(seen, split.root, 1.0)
-        loss = loss + _RELAXATION * (jnp.where(seen, final, partial) - f)
-    point = _Point(
-        point.norm + _RELAXATION * (theta - a), point.cone + _RELAXATION * (cone - s), loss
-    )
-    return point, theta, cone
-
-
-def _advance(
-    split: _Splitting, point: _Point, penalty: _Penalty, steps: int
-) -> tuple[_Point, Array]:
+def _advance(split: Splitting, point: Point, penalty: Penalty, steps: int) -> tuple[Point, Array]:
     """Some steps, and the factor by which rho would balance the relative residuals of the last."""
-    point = jax.lax.fori_loop(0, steps - 1, lambda _, p: _step(split, p, penalty)[0], point)
-    old = _copies(split, point, penalty.rho)
-    point, theta, cone = _step(split, point, penalty)
-    a, s = _copies(split, point, penalty.rho)
-    size = jnp.maximum(_norm(theta, cone), _norm(a, s))
-    primal = _norm(theta - a, cone - s) * _norm(point.norm - a, point.cone - s)
-    dual = _norm(a - old[0], s - old[1]) * size
+    point = jax.lax.fori_loop(0, steps - 1, lambda _, p: relaxed_step(split, p, penalty)[0], point)
+    old = copies(split, point, penalty.rho)
+    point, theta, cone = relaxed_step(split, point, penalty)
+    a, s = copies(split, point, penalty.rho)
+    size = jnp.maximum(joint_norm(theta, cone), joint_norm(a, s))
+    primal = joint_norm(theta - a, cone - s) * joint_norm(point.norm - a, point.cone - s)
+    dual = joint_norm(a - old[0], s - old[1]) * size
     usable = (primal > 0) & (dual > 0)
     ratio = jnp.sqrt(jnp.where(usable, primal, 1.0) / jnp.where(usable, dual, 1.0))
     return point, jnp.clip(ratio, 0.2, 5.0)
 
 
 def _check(
-    split: _Splitting,
+    split: Splitting,
     tolerance: Tolerance,
-    point: _Point,
-    penalty: _Penalty,
+    point: Point,
+    penalty: Penalty,
     best: _Best,
     last: Array,
 ) -> tuple[_Best, Array]:
@@ -371,7 +245,7 @@ def _check(
     meet the tolerance.
     """
     program, lam, d = split.program, split.lam, split.program.X.shape[1]
-    a, _ = _copies(split, point, penalty.rho)
+    a, _ = copies(split, point, penalty.rho)
     residual = residual_at(program, fit(program, a))
     duals = split.cone_adjoint(-penalty.rho * jnp.minimum(point.cone, 0.0))
     c = raw_correlations(program, residual)
@@ -397,7 +271,7 @@ def _check(
     return _Best(weights, upper, residual, bound, lower), enough(upper)
 
 
-def _worst(split: _Splitting) -> _Best:
+def _worst(split: Splitting) -> _Best:
     """Zero weights, and no bound yet."""
     program = split.program
     zero = jnp.zeros((*program.block_shape, program.X.shape[1]), program.X.dtype)
@@ -407,13 +281,13 @@ def _worst(split: _Splitting) -> _Best:
 
 
 def _continue(
-    split: _Splitting, state: _Round, end: _Point, ratio: Array
-) -> tuple[_Point, _Penalty, _Memory]:
+    split: Splitting, state: _Round, end: Point, ratio: Array
+) -> tuple[Point, Penalty, _Memory]:
     """Where the next round starts: extrapolated, with other penalties, or one step back."""
     penalty, memory = state.penalty, state.memory
     weight = sample_weights(split.program) * (penalty.eta / penalty.rho)
 
-    def inner(u: _Point, v: _Point) -> Array:
+    def inner(u: Point, v: Point) -> Array:
         """(k, ...) and (l, ...) -> (k, l), in the metric of the splitting."""
         u = u._replace(loss=u.loss * weight[None])
         products = jax.tree.map(
@@ -443,17 +317,10 @@ def _continue(
 
     # Frequent small changes of the penalties would keep the memory empty.
     other = ~failed & ((ratio > _BAND) | (ratio < 1.0 / _BAND))
-    new = _Penalty(jnp.where(other, ratio * penalty.rho, penalty.rho), penalty.eta)
-    rescaled = _rescale(split, end, penalty, new)
+    new = Penalty(jnp.where(other, ratio * penalty.rho, penalty.rho), penalty.eta)
+    rescaled = rescale(split, end, penalty, new)
     back = jax.tree.map(lambda a: a[0], memory.ends)
     point = jax.tree.map(
         lambda b, r, a: jnp.where(failed, b, jnp.where(other, r, a)), back, rescaled, ahead
     )
     return point, new, _Memory(ends, moves, size, failed | other)
-
-
-def _rescale(split: _Splitting, point: _Point, old: _Penalty, new: _Penalty) -> _Point:
-    """The point of the same copies and multipliers under other penalties."""
-    a, s = _copies(split, point, old.rho)
-    ratio = old.rho / new.rho
-    return point._replace(norm=a + ratio * (point.norm - a), cone=s + ratio * (point.cone - s))

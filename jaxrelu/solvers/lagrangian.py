@@ -41,7 +41,6 @@ from jaxrelu.solvers.newton_system import (
     working_matrix,
 )
 
-
 _NORM_SHARE = 0.1
 _SMALLEST = 1e-4
 _DAMPING = 0.1
@@ -197,7 +196,7 @@ def minimise(task: Task, start: Iterate, tolerance: Array, max_steps: Any, scale
         return jnp.maximum(safe_norm(weights) / size_of(weights), _SMALLEST)
 
     def penalties(state: _State) -> tuple[Array, Array]:
-        """sigma and kappa of every block, in units of the curvature lam / ||theta_b|| of its norm.
+        """Sigma and kappa of every block, in units of the curvature lam / ||theta_b|| of its norm.
 
         A block crosses zero where its norm is below lam / kappa: too stiff a kappa for a small
         block and Newton's method jumps to and fro across zero.
@@ -205,9 +204,7 @@ def minimise(task: Task, start: Iterate, tolerance: Array, max_steps: Any, scale
         stiffness = state.stiffness * lam / size_of(state.at.weights)
         return stiffness / state.size, _NORM_SHARE * stiffness / jnp.maximum(state.size, 0.03)
 
-    def direction(
-        point: _Point, weights: Array, live: Array, sigma: Array, kappa: Array
-    ) -> Array:
+    def direction(point: _Point, weights: Array, live: Array, sigma: Array, kappa: Array) -> Array:
         blocks, bend = _local_hessians(task, point, sigma, kappa)
         # A stiff block stays where it is, and takes no part in the system.
         stiffest = jnp.max(jnp.abs(blocks)) + jnp.sum(task.sample_weight)

@@ -116,6 +116,7 @@ def _cone_signs(setting: Setting, blocks: Array) -> Array:
 
 
 def task_of(setting: Setting, lam: Array, blocks: Array) -> Task:
+    """Gathers the blocks in slots for the inner method."""
     occupied = blocks < setting.num_blocks
     safe = jnp.where(occupied, blocks, 0)
     signs = jnp.where(occupied[:, None], _cone_signs(setting, safe), 0.0)
@@ -132,7 +133,7 @@ def task_of(setting: Setting, lam: Array, blocks: Array) -> Task:
 
 
 def slot_features(setting: Setting, blocks: Array, weights: Array) -> tuple[Array, Array]:
-    """s_b D_b (k, n) and X theta_b (k, n) of slots with scaled weights: their fit is the product."""
+    """s_b D_b and X theta_b, both (k, n), of slots with scaled weights."""
     return _signed_masks(setting, blocks), matmul(weights, setting.X.T)
 
 
