@@ -121,9 +121,9 @@ class LogisticLoss:
 
     def check_target(self, target: Any) -> None:
         """Labels must be -1 and +1; NaN is let through and ends as `Status.NONFINITE`."""
-        target = as_float(target, "y")
         if isinstance(target, jax.core.Tracer):
             return
+        as_float(target, "y")
         labels = np.unique(np.asarray(target))
         labels = labels[~np.isnan(labels)]
         if np.isin(labels, (-1.0, 1.0)).all():

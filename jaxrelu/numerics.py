@@ -92,6 +92,22 @@ def safe_norm(x: Array, axis: int = -1, keepdims: bool = False) -> Array:
     return norm if keepdims else jnp.squeeze(norm, axis=axis)
 
 
+def plain_norm(x: Array, axis: int = -1) -> Array:
+    """Euclidean norm of numbers of ordinary size, for the inner loops of the solvers.
+
+    sqrt(sum x^2) along one axis, a third of the work of `safe_norm` to compile: squares may
+    underflow, and it has no derivative at zero.
+
+    Args:
+        x: array (..., d), floating.
+        axis: the axis that is reduced.
+
+    Returns:
+        The norms; NaN stays NaN.
+    """
+    return jnp.sqrt(jnp.sum(x * x, axis=axis))
+
+
 def unit(x: Array, axis: int = -1) -> Array:
     """The direction x / ||x||_2 along one axis; value and derivative zero where x = 0.
 
@@ -129,6 +145,26 @@ def as_float(value: Any, name: str) -> Array:
         ValueError: float64 values while JAX's x64 mode is off.
         TypeError: values that are not real numbers.
     """
+    return jnp.asarray(_real(value, name))
+
+
+def host_float(value: Any, name: str) -> np.ndarray[Any, Any]:
+    """The argument as a NumPy array of JAX's default float, also while something else is traced.
+
+    Args:
+        value: numbers on the host; a dtype of their own is not looked at.
+        name: the argument's name, for the message.
+
+    Returns:
+        The array, in float64 where JAX's x64 mode is on and float32 elsewhere.
+
+    Raises:
+        TypeError: values that are not real numbers.
+    """
+    return np.asarray(_real(np.asarray(value).tolist(), name))
+
+
+def _real(value: Any, name: str) -> Any:
     if not isinstance(value, Array):
         declared = hasattr(value, "dtype")
         value = np.asarray(value)
@@ -145,4 +181,4 @@ def as_float(value: Any, name: str) -> Array:
             "call jax.config.update('jax_enable_x64', True) first to work in float64, or pass "
             f"{name}.astype('float32') to work in float32."
         )
-    return jnp.asarray(value)
+    return value

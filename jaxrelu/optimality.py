@@ -33,7 +33,7 @@ from jaxrelu.cones import (
     project_cones,
     projection_batch,
 )
-from jaxrelu.numerics import as_float, eps, matmul, safe_norm
+from jaxrelu.numerics import as_float, eps, host_float, matmul, safe_norm
 from jaxrelu.patterns import Patterns
 from jaxrelu.program import (
     Program,
@@ -230,8 +230,12 @@ def with_interior(program: Program) -> Program:
     patterns = program.patterns
     if patterns.interior is not None or not program.has_cones:
         return program
+    # Witnesses serve the repair; no derivative passes through them.
     interior, _ = interior_directions(
-        jnp.asarray(program.X), jnp.asarray(patterns.masks), jnp.asarray(patterns.gates)
+        *(
+            jax.lax.stop_gradient(jnp.asarray(a))
+            for a in (program.X, patterns.masks, patterns.gates)
+        )
     )
     patterns = Patterns(patterns.gates, patterns.masks, interior)
     return type(program)(program.X, program.y, patterns, program.loss, program.sample_weight)
@@ -371,16 +375,16 @@ def check_lam(program: Program, lam: Any) -> Array:
     if isinstance(lam, jax.core.Tracer):
         return jnp.asarray(lam).astype(program.X.dtype)
     # Without a dtype of its own, lam takes the precision of the program.
-    value = as_float(np.asarray(lam).tolist(), "lam").astype(program.X.dtype)
+    value = host_float(lam, "lam").astype(program.X.dtype)
     if value.ndim != 0:
         raise ValueError(
             f"lam has shape {value.shape}; pass one number, or use solve_grid or solve_path."
         )
-    if not bool(jnp.isfinite(value)) or float(value) < 0:
+    if not np.isfinite(value) or float(value) < 0:
         raise ValueError(f"lam is {float(value)}; pass a positive finite number.")
     if float(value) == 0:
         raise ValueError(
             "lam is 0, where the program has no certificate: pass a small lam, for example "
             "1e-6 * lambda_max(program), or solve the minimum-norm program."
         )
-    return value
+    return jnp.asarray(value)

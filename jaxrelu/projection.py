@@ -30,7 +30,7 @@ from jax import Array
 from jax.scipy.linalg import cho_solve
 
 from jaxrelu.loops import iterate
-from jaxrelu.numerics import eps, matmul, safe_norm
+from jaxrelu.numerics import eps, matmul, plain_norm, safe_norm
 
 
 class Projection(NamedTuple):
@@ -148,7 +148,7 @@ class _Problem(NamedTuple):
         return matmul(self.signs * mu, self.rows.unit)
 
     def settled(self, mu: Array) -> Array:
-        return safe_norm(self.c + self.transpose(mu)) <= self.limit
+        return plain_norm(self.c + self.transpose(mu)) <= self.limit
 
 
 def _lanes(flag: Array, new: Any, old: Any) -> Any:
@@ -204,7 +204,7 @@ def _interior_point(problem: _Problem, max_steps: int) -> tuple[Array, Array]:
             jnp.maximum(problem.offsets - problem.forward(new[0]), 0.0), axis=1, initial=0.0
         )
         complementary = jnp.sum(new[1] * new[2], axis=1)
-        gap = safe_norm(new[0] - c - problem.transpose(new[2]))
+        gap = plain_norm(new[0] - c - problem.transpose(new[2]))
         converged = (violation <= tolerance) & (complementary <= tolerance) & (gap <= tolerance)
         return (*new, done | ~sound | converged | problem.settled(new[2]))
 
@@ -212,7 +212,11 @@ def _interior_point(problem: _Problem, max_steps: int) -> tuple[Array, Array]:
     state = (c, jnp.maximum(jnp.abs(start), 0.1), jnp.full((m, n), 0.01, c.dtype))
     free = problem.settled(jnp.zeros_like(start)) | jnp.all(start >= 0, axis=1)
     end = iterate(
-        step, (*state, free), done=lambda s: jnp.all(s[3]), max_steps=min(max_steps, 30)
+        step,
+        (*state, free),
+        done=lambda s: jnp.all(s[3]),
+        max_steps=min(max_steps, 30),
+        watch=lambda _: (),  # lanes look after themselves
     ).state
     # Blocks that needed no step keep the exact start.
     return _lanes(free, (c, jnp.zeros_like(start)), (end[0], end[2]))
@@ -237,11 +241,11 @@ def _multiplier_newton(
         return jnp.maximum(mu - sigma * (problem.forward(u) - problem.offsets), 0.0)
 
     def residuals(u: Array, candidate: Array) -> tuple[Array, Array]:
-        gradient = safe_norm(u - c - problem.transpose(candidate))
+        gradient = plain_norm(u - c - problem.transpose(candidate))
         # Violated constraints, and slack ones that carry a multiplier: feasible points are not
         # projections.
         wrong = jnp.abs(jnp.minimum(problem.forward(u) - problem.offsets, candidate))
-        size = jnp.maximum(1.0, safe_norm(u))
+        size = jnp.maximum(1.0, plain_norm(u))
         return gradient / size, jnp.max(wrong, axis=1, initial=0.0) / size
 
     def step(state: tuple[Array, ...]) -> tuple[Array, ...]:
@@ -294,7 +298,9 @@ def _multiplier_newton(
         jnp.zeros((m,), jnp.int32),
         finished,
     )
-    end = iterate(step, state, done=lambda s: jnp.all(s[5]), max_steps=max_steps).state
+    end = iterate(
+        step, state, done=lambda s: jnp.all(s[5]), max_steps=max_steps, watch=lambda _: ()
+    ).state
     u, mu = end[0], end[1]
     gradient_size, violation = residuals(u, mu)
     return u, mu, jnp.maximum(gradient_size, violation)

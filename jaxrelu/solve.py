@@ -10,7 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jaxrelu.numerics import as_float, eps, matmul
+from jaxrelu.implicit import parameters, tangent
+from jaxrelu.numerics import as_float, eps, host_float, matmul
 from jaxrelu.optimality import (
     Certificate,
     check_lam,
@@ -103,6 +104,7 @@ def _solve(
     return solve_traced(program, lam, tolerance, max_steps, init, solver)
 
 
+@jax.custom_jvp
 def solve_traced(
     program: Program,
     lam: Array,
@@ -111,7 +113,7 @@ def solve_traced(
     init: Warm | None,
     solver: Solver,
 ) -> Solution:
-    """`solve` after its checks: pure and traceable."""
+    """`solve` after its checks: pure and traceable, with the derivative of `jaxrelu.implicit`."""
     reduced, basis = row_space(with_interior(program))
     if init is not None and basis is not None:
         init = init._replace(weights=matmul(init.weights, basis))
@@ -121,6 +123,15 @@ def solve_traced(
     if basis is not None:
         evidence = evidence._replace(weights=matmul(evidence.weights, basis.T))
     return conclude(program, lam, tolerance, evidence)
+
+
+@solve_traced.defjvp
+def _solve_jvp(primals: tuple[Any, ...], tangents: tuple[Any, ...]) -> tuple[Solution, Solution]:
+    solution = solve_traced(*primals)
+    program, lam, *_, solver = primals
+    slots = (solver if isinstance(solver, ActiveNewton) else ActiveNewton()).slots(program)
+    point, change = parameters(program, lam), parameters(*tangents[:2])
+    return solution, tangent(program, solution, point, change, slots)
 
 
 def conclude(program: Program, lam: Array, tolerance: Tolerance, evidence: Evidence) -> Solution:
@@ -248,7 +259,7 @@ def check_lams(program: Program, lams: Any) -> Array:
     """Lams as a vector of the program's dtype; on the host each must be positive and finite."""
     if not isinstance(lams, jax.core.Tracer):
         # Without a dtype of their own, lams take the precision of the program.
-        values = np.asarray(as_float(np.asarray(lams).tolist(), "lams"))
+        values = host_float(lams, "lams")
         if values.ndim != 1 or values.size == 0:
             raise ValueError(f"lams has shape {values.shape}; pass a vector (L,) with L >= 1.")
         bad = [float(v) for v in values if not (np.isfinite(v) and v > 0)]
@@ -268,7 +279,7 @@ def tolerances(program: Program, rtol: Any, atol: Any) -> Tolerance:
     dtype = program.X.dtype
     for name, value in (("rtol", rtol), ("atol", atol)):
         if value is not None and not isinstance(value, jax.core.Tracer):
-            number = as_float(np.asarray(value).tolist(), name)
+            number = host_float(value, name)
             if number.ndim != 0 or not 0 <= float(number) < np.inf:
                 raise ValueError(f"{name} is {value}; pass one finite number >= 0.")
     if rtol is None:

@@ -19,7 +19,7 @@ FLOORS = {
     "networks": 1,
     "program": 2,
     "optimality": 3, "solution": 3,
-    "solvers": 4,
+    "solvers": 4, "implicit": 4,
     "solve": 5, "path": 5,
     "mapping": 6, "optimal_set": 6, "pruning": 6, "sampling": 6, "sensitivity": 6,
     "global_search": 6, "closed_form": 6, "max_margin": 6, "vector_output": 6,

@@ -31,7 +31,7 @@ from jax import Array
 from jaxrelu import losses
 from jaxrelu.loops import iterate
 from jaxrelu.losses import Loss, SquaredLoss
-from jaxrelu.numerics import eps, matmul, safe_norm
+from jaxrelu.numerics import eps, matmul, plain_norm
 from jaxrelu.projection import Rows, line_minimum
 from jaxrelu.solvers.newton_system import (
     dual_direction,
@@ -137,11 +137,16 @@ class _State(NamedTuple):
     done: Array
 
 
+def _watched(state: _State) -> tuple[Array, Array]:
+    """A NaN or an infinity anywhere reaches the weights by the next step."""
+    return state.at.weights, state.size
+
+
 def _evaluate(task: Task, at: Iterate, live: Array, sigma: Array, kappa: Array) -> _Point:
     fit = task.fit(at.weights)
     cone = at.cone_dual - sigma[:, None] * task.slack(at.weights)
     norm = at.norm_dual + kappa[:, None] * at.weights
-    size = safe_norm(norm)
+    size = plain_norm(norm)
     active = size > task.lam
     shrink = jnp.where(active, task.lam / jnp.where(active, size, 1.0), 1.0)
     ball = norm * shrink[:, None]
@@ -188,12 +193,12 @@ def minimise(task: Task, start: Iterate, tolerance: Array, max_steps: Any, scale
     fixed = gram(matrix_a, task.sample_weight) if constant and not dual else None
 
     def size_of(weights: Array) -> Array:
-        largest = jnp.max(safe_norm(weights), initial=0.0)
+        largest = jnp.max(plain_norm(weights), initial=0.0)
         return jnp.where(largest > 0, largest, scale)
 
     def sizes(weights: Array) -> Array:
         """||theta_b|| relative to the largest block, not below `SMALLEST`."""
-        return jnp.maximum(safe_norm(weights) / size_of(weights), _SMALLEST)
+        return jnp.maximum(plain_norm(weights) / size_of(weights), _SMALLEST)
 
     def penalties(state: _State) -> tuple[Array, Array]:
         """Sigma and kappa of every block, in units of the curvature lam / ||theta_b|| of its norm.
@@ -211,7 +216,7 @@ def minimise(task: Task, start: Iterate, tolerance: Array, max_steps: Any, scale
         eye = jnp.eye(d, dtype=dtype)[None]
         # Blocks with (nearly) collinear features make the system singular; damping in proportion
         # to the gradient keeps them from huge cancelling steps and fades at the solution.
-        remaining = jnp.minimum(1.0, jnp.max(safe_norm(point.gradient), initial=0.0) / lam)
+        remaining = jnp.minimum(1.0, jnp.max(plain_norm(point.gradient), initial=0.0) / lam)
         damping = _DAMPING * remaining * lam / size_of(weights)
         blocks = jnp.where(live[:, None, None], blocks + damping * eye, 1e6 * stiffest * eye)
         if dual:
@@ -222,9 +227,9 @@ def minimise(task: Task, start: Iterate, tolerance: Array, max_steps: Any, scale
         return -primal_direction(matrix, blocks, point.gradient)
 
     def residuals(at: Iterate, point: _Point, live: Array, kappa: Array) -> tuple[Array, Array]:
-        stationarity = jnp.max(safe_norm(point.gradient), initial=0.0) / lam
+        stationarity = jnp.max(plain_norm(point.gradient), initial=0.0) / lam
         outside = jnp.max(jnp.maximum(-task.slack(at.weights), 0.0), initial=0.0)
-        moved = safe_norm(point.ball - at.norm_dual) / kappa
+        moved = plain_norm(point.ball - at.norm_dual) / kappa
         moved = jnp.max(jnp.where(live, moved, 0.0), initial=0.0)
         return stationarity, jnp.maximum(outside, moved) / size_of(at.weights)
 
@@ -238,7 +243,7 @@ def minimise(task: Task, start: Iterate, tolerance: Array, max_steps: Any, scale
         def slope(size: Array) -> Array:
             t = size[0]
             norm = point.norm + (t * kappa)[:, None] * p
-            length = safe_norm(norm)
+            length = plain_norm(norm)
             ball = norm * jnp.minimum(1.0, lam / jnp.where(length > 0, length, lam))[:, None]
             cone = jnp.maximum(point.cone - (t * sigma)[:, None] * slack_change, 0.0)
             value = jnp.sum(task.gradient(point.fit + t * fit_change) * fit_change)
@@ -282,7 +287,7 @@ def minimise(task: Task, start: Iterate, tolerance: Array, max_steps: Any, scale
         jnp.asarray(jnp.finfo(dtype).max, dtype),
         ~jnp.any(occupied),
     )
-    end = iterate(step, first, done=lambda s: s.done, max_steps=max_steps)
+    end = iterate(step, first, done=lambda s: s.done, max_steps=max_steps, watch=_watched)
     at = end.state.at
     point = _evaluate(task, at, end.state.live, *penalties(end.state))
     return Outcome(at, point.active, end.num_steps, end.finite)

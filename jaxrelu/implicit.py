@@ -1,0 +1,216 @@
+r"""Implicit derivatives of an answer, by its optimality conditions on the support and the walls.
+
+With u_b = theta_b / ||theta_b|| on the non-zero blocks and multipliers mu_b > 0 on their walls W_b,
+an answer solves
+
+    -s_b X^T D_b r - K_b^T mu_b + lam u_b = 0,        K_b theta_b = 0 on W_b,
+
+with r minus the gradient of the loss at the fit. Differentiated with support and walls fixed, this
+is the symmetric linear system
+
+    [ H   -K_W^T ] [ d theta ]   [ minus the change of the first  ]
+    [ K_W    0   ] [ d mu    ] = [ minus the change of the second ],
+
+    H = F^T diag(h) F + blkdiag( lam / ||theta_b|| (I - u_b u_b^T) ),
+
+which is solved by a proximal method of multipliers around one Cholesky factor: where the optimal
+weights are not unique, H is singular and the derivative is that of one choice of them. The
+derivative of the optimal value needs no system: it is the partial derivative of the Lagrangian
+(envelope theorem).
+
+It is right where support and walls are: ask for a small ``rtol`` (1e-10) before trusting digits of
+the derivative of weights or fit, and expect one-sided derivatives where a block or a wall is about
+to enter or to leave.
+
+Reference: Bonnans and Shapiro (2000), Section 4; Mishkin and Pilanci (ICML 2023), on the
+sensitivity of the solution map.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jax.scipy.linalg import cho_factor, cho_solve
+
+from jaxrelu import losses
+from jaxrelu.cones import block_patterns, cone_signs
+from jaxrelu.numerics import eps, matmul, safe_norm, unit
+from jaxrelu.optimality import Certificate
+from jaxrelu.program import Program, block_signs, float_masks, sample_weights
+from jaxrelu.projection import project, shared_rows
+from jaxrelu.solution import Solution
+
+_ITERATIONS = 20
+
+
+class Parameters(NamedTuple):
+    """What an answer can be differentiated by."""
+
+    X: Any
+    y: Any
+    sample_weight: Any
+    loss: Any
+    lam: Any
+
+
+class _Support(NamedTuple):
+    """The non-zero blocks of an answer, in slots: weights (k, d), masks and cone signs (k, n)."""
+
+    blocks: Array
+    used: Array
+    weights: Array
+    signed_masks: Array
+    signs: Array
+    multipliers: Array
+
+
+def parameters(program: Program, lam: Array) -> Parameters:
+    """The differentiable leaves of a program and lam."""
+    return Parameters(program.X, program.y, program.sample_weight, program.loss, lam)
+
+
+def tangent(
+    program: Program, solution: Solution, point: Parameters, change: Parameters, slots: int
+) -> Solution:
+    """The derivative of an answer along a change of the parameters.
+
+    Args:
+        program: the program.
+        solution: its answer at ``point.lam``.
+        point: `parameters` of the program.
+        change: their tangents.
+        slots: room for non-zero blocks; an answer with more of them has NaN derivatives.
+
+    Returns:
+        A `Solution` of tangents; those of `lower` and `upper` are the derivative of the optimum.
+    """
+    support = _support(program, solution, slots)
+    theta, mu = support.weights, support.multipliers
+    norms = safe_norm(theta)
+    fits = jnp.sum(norms > 0)
+    # More non-zero blocks than slots, or an answer that is not finite: no derivative.
+    whole = fits == jnp.sum(safe_norm(solution.weights) > 0)
+
+    def stationarity(p: Parameters) -> tuple[Array, Array, Array]:
+        """The two equations at fixed weights and multipliers, and the Lagrangian."""
+        X = jnp.asarray(p.X)
+        features = matmul(theta, X.T)
+        f = jnp.sum(support.signed_masks * features, axis=0)
+        cone = support.signs * features
+        back = support.signed_masks * _gradient(p, program, f)[None] - support.signs * mu
+        value = losses.total(p.loss, f, jnp.asarray(p.y), _weight(p, program))
+        lagrangian = value + p.lam * jnp.sum(norms) - jnp.sum(mu * cone)
+        return matmul(back, X) + p.lam * unit(theta), cone, lagrangian
+
+    _, (moved, slid, value) = jax.jvp(stationarity, (point,), (change,))
+    d_theta = _solve(program, support, point.lam, moved, slid)
+
+    def outcome(p: Parameters, weights: Array) -> tuple[Array, Array]:
+        f = jnp.sum(support.signed_masks * matmul(weights, jnp.asarray(p.X).T), axis=0)
+        return f, -_gradient(p, program, f)
+
+    _, (d_fit, d_residual) = jax.jvp(outcome, (point, theta), (change, d_theta))
+    flat = jnp.zeros((int(np.prod(program.block_shape)), theta.shape[1]), theta.dtype)
+    d_weights = flat.at[support.blocks].set(d_theta, mode="drop").reshape(solution.weights.shape)
+
+    def known(x: Array) -> Array:
+        return jnp.where(whole, x, jnp.nan)
+
+    d_weights, d_fit, d_residual = known(d_weights), known(d_fit), known(d_residual)
+    value = known(value)
+    certificate = Certificate(value, value, jnp.zeros_like(value), d_weights, d_residual)
+    nothing = np.zeros((), jax.dtypes.float0)
+    return Solution(
+        d_weights, jnp.asarray(change.lam), d_fit, d_residual, certificate, nothing, nothing
+    )  # type: ignore[arg-type]
+
+
+def _weight(p: Parameters, program: Program) -> Array:
+    return sample_weights(program) if p.sample_weight is None else jnp.asarray(p.sample_weight)
+
+
+def _gradient(p: Parameters, program: Program, f: Array) -> Array:
+    return losses.total_gradient(p.loss, f, jnp.asarray(p.y), _weight(p, program))
+
+
+def _support(program: Program, solution: Solution, slots: int) -> _Support:
+    X, n = jnp.asarray(program.X), program.X.shape[0]
+    pattern, total = block_patterns(program.block_shape), int(np.prod(program.block_shape))
+    flat = solution.weights.reshape(total, -1)
+    size, blocks = jax.lax.top_k(safe_norm(flat), min(slots, total))
+    used = size > 0
+    theta = jnp.where(used[:, None], flat[blocks], 0.0)
+    sign = jnp.where(used, block_signs(program)[blocks], 0.0)
+    signed = sign[:, None] * float_masks(program).T[pattern[blocks]]
+    if program.has_cones:
+        signs = cone_signs(jnp.asarray(program.patterns.masks), pattern[blocks], X.dtype)
+        correlation = matmul(signed * solution.residual[None], X)
+        unit_rows = project(shared_rows(X), signs, correlation).multipliers
+        lengths = safe_norm(X)
+        mu = unit_rows / jnp.where(lengths > 0, lengths, 1.0)[None]
+    else:
+        signs = mu = jnp.zeros((blocks.shape[0], n), X.dtype)
+    return _Support(jnp.where(used, blocks, total), used, theta, signed, signs, mu)
+
+
+def _solve(program: Program, support: _Support, lam: Array, moved: Array, slid: Array) -> Array:
+    """The change of the weights (k, d) that restores both equations."""
+    X, theta = jnp.asarray(program.X), support.weights
+    n, d = X.shape
+    dtype = X.dtype
+    norms = safe_norm(theta)
+    bend = jnp.where(support.used, lam / jnp.where(support.used, norms, 1.0), 0.0)
+    aside = jnp.zeros_like(theta)
+    basis = None
+    if d > n:
+        # Outside the row space of X only the norms bend.
+        basis, r = jnp.linalg.qr(X.T)
+        inside = matmul(moved, basis)
+        outer = moved - matmul(inside, basis.T)
+        aside = jnp.where(support.used, 1.0 / jnp.where(bend > 0, bend, 1.0), 0.0)[:, None] * -outer
+        X, theta, moved, d = r.T, matmul(theta, basis), inside, n
+    k = theta.shape[0]
+    walls = (support.multipliers > 0).astype(dtype)
+    rows = shared_rows(X)
+    lengths = safe_norm(X)
+    inverse = jnp.where(lengths > 0, 1.0 / jnp.where(lengths > 0, lengths, 1.0), 0.0)
+    slid = walls * slid * inverse[None]
+    f = jnp.sum(support.signed_masks * matmul(theta, X.T), axis=0)
+    curvature = losses.total_curvature(
+        program.loss, f, jnp.asarray(program.y), sample_weights(program)
+    )
+    features = (support.signed_masks[:, :, None] * X[None]).transpose(1, 0, 2).reshape(n, k * d)
+    matrix = matmul(features.T, features * curvature[:, None]).reshape(k, d, k, d)
+    u = unit(theta)
+    eye = jnp.eye(d, dtype=dtype)
+    norm_part = bend[:, None, None] * (eye[None] - u[:, :, None] * u[:, None, :])
+    index = jnp.arange(k)
+    count = jnp.maximum(jnp.sum(support.used), 1).astype(dtype) * d
+    scale = (jnp.trace(matrix.reshape(k * d, -1)) + jnp.sum(bend) * (d - 1)) / count
+    scale = jnp.where(scale > 0, scale, 1.0)
+    sigma, delta = scale / eps(dtype) ** 0.25, scale * eps(dtype) ** 0.5
+    idle = jnp.where(support.used, 0.0, scale)
+    blocks = norm_part + sigma * rows.gram(walls) + (delta + idle)[:, None, None] * eye[None]
+    full = matrix.at[index, :, index, :].add(blocks).reshape(k * d, k * d)
+    factor = cho_factor(full)
+
+    def forward(x: Array) -> Array:
+        return walls * support.signs * matmul(x, rows.unit.T)
+
+    def transpose(m: Array) -> Array:
+        return matmul(walls * support.signs * m, rows.unit)
+
+    def iteration(state: tuple[Array, Array], _: None) -> tuple[tuple[Array, Array], None]:
+        x, m = state
+        rhs = -moved + delta * x + transpose(m - sigma * slid)
+        x = cho_solve(factor, rhs.reshape(-1)).reshape(k, d)
+        return (x, m - sigma * (slid + forward(x))), None
+
+    start = (jnp.zeros_like(theta), jnp.zeros_like(walls))
+    (x, _), _ = jax.lax.scan(iteration, start, None, length=_ITERATIONS)
+    x = jnp.where(support.used[:, None], x, 0.0)
+    return x if basis is None else matmul(x, basis.T) + aside

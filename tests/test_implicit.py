@@ -1,0 +1,119 @@
+"""Derivatives through `solve`: against differences of tight solves, in both modes."""
+
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import zoo
+
+import jaxrelu as jr
+from jaxrelu import implicit
+
+STEP = 1e-5
+TIGHT = {"rtol": 1e-12, "atol": 0.0}
+QUICK = [zoo.generic]
+SLOW = [zoo.zero_rows, zoo.gated, zoo.logistic, zoo.huber, zoo.more_features_than_samples]
+
+
+def answer(program, parameters):
+    X, y, weight, loss, lam = parameters
+    program = replace(program, X=X, y=y, sample_weight=weight, loss=loss)
+    return jr.solve(program, lam, **TIGHT)
+
+
+def point_and_direction(build):
+    """The parameters of a problem, and a random change of all of them at once."""
+    problem = zoo.problem(build)
+    program, lam = problem.program, problem.lams(0.1)[0]
+    rng = np.random.default_rng(0)
+    point = (program.X, program.y, program.sample_weight, program.loss, np.asarray(lam))
+    change = jax.tree.map(lambda a: rng.standard_normal(np.shape(a)), point)
+    if isinstance(program.loss, jr.LogisticLoss):
+        change = (change[0], np.zeros_like(program.y), *change[2:])
+    return program, point, (*change[:4], 0.1 * change[4])
+
+
+@zoo.parametrize([*QUICK, *SLOW], quick=QUICK)
+def test_tangents_are_differences(build):
+    program, point, change = point_and_direction(build)
+    solution, tangent = jax.jvp(lambda *p: answer(program, p), point, change)
+    assert int(solution.status) == jr.Status.OPTIMAL
+    ahead, behind = (
+        answer(program, jax.tree.map(lambda a, b, s=s: a + s * STEP * b, point, change))
+        for s in (1, -1)
+    )
+    assert int(np.count_nonzero(solution.weights)) > 0
+    difference = jax.tree.map(lambda a, b: np.subtract(a, b) / (2 * STEP), ahead, behind)
+    for name in ("weights", "fit", "residual", "lam"):
+        expected, found = getattr(difference, name), getattr(tangent, name)
+        np.testing.assert_allclose(found, expected, atol=1e-6 * np.abs(expected).max())
+    for name in ("lower", "upper"):
+        found = getattr(tangent.certificate, name)
+        np.testing.assert_allclose(found, difference.certificate.upper, rtol=1e-6)
+    assert float(tangent.certificate.gap) == 0
+
+
+@pytest.mark.slow
+def test_both_modes_agree_and_batch():
+    program, point, change = point_and_direction(zoo.generic)
+
+    def value(*p):
+        solution = answer(program, p)
+        return jnp.sum(jnp.sin(solution.fit)) + jnp.sum(solution.weights**3)
+
+    _, forward = jax.jvp(value, point, change)
+    gradients = jax.grad(value, argnums=(0, 1, 2, 4))(*point)
+    moves = (*change[:3], change[4])
+    backward = sum(np.sum(g * c) for g, c in zip(gradients, moves, strict=True))
+    np.testing.assert_allclose(backward, forward, rtol=1e-9)
+
+    def by_lam(lam):
+        return value(*point[:4], lam)
+
+    lams = jnp.asarray([point[4], 3 * point[4]])
+    batch = jax.jit(jax.vmap(jax.grad(by_lam)))(lams)
+    np.testing.assert_allclose(batch[0], gradients[3], rtol=1e-6)
+    assert abs(float(batch[1] - batch[0])) > 1e-3
+
+
+@pytest.mark.slow
+def test_derivative_above_lambda_max_is_that_of_zero_weights():
+    problem = zoo.problem(zoo.generic)
+    program, lam = problem.program, problem.lams(1.5)[0]
+    value, gradient = jax.value_and_grad(
+        lambda y: jr.solve(replace(program, y=y), lam).certificate.upper
+    )(jnp.asarray(program.y))
+    np.testing.assert_allclose(value, 0.5 * program.y @ program.y)
+    np.testing.assert_allclose(gradient, program.y)
+
+
+@pytest.mark.slow
+def test_derivative_of_the_optimum_by_other_solvers_and_entry_points():
+    problem = zoo.problem(zoo.generic)
+    program, lams = problem.program, np.asarray(problem.lams(0.3, 0.1))
+
+    def optimum(lam):
+        return jr.solve(program, lam, rtol=1e-6, solver=jr.ADMM()).certificate.upper
+
+    def along(lams):
+        return jnp.sum(jr.solve_grid(program, lams, **TIGHT).certificate.lower)
+
+    # d optimum / d lam is the sum of the norms.
+    expected = [
+        np.linalg.norm(jr.solve(program, lam, **TIGHT).weights, axis=-1).sum() for lam in lams
+    ]
+    np.testing.assert_allclose(jax.grad(along)(lams), expected, rtol=1e-8)
+    np.testing.assert_allclose(jax.grad(optimum)(lams[1]), expected[1], rtol=1e-2)
+
+
+@pytest.mark.slow
+def test_more_blocks_than_slots_have_no_derivative():
+    program, point, change = point_and_direction(zoo.generic)
+    solution = answer(program, point)
+    point, change = implicit.Parameters(*point), implicit.Parameters(*change)
+    tangent = implicit.tangent(program, solution, point, change, 1)
+    for leaf in (tangent.weights, tangent.fit, tangent.certificate.upper):
+        assert np.all(np.isnan(leaf))
+    assert np.all(np.isfinite(implicit.tangent(program, solution, point, change, 32).fit))
