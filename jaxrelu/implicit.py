@@ -123,10 +123,10 @@ def tangent(
     d_weights, d_fit, d_residual = known(d_weights), known(d_fit), known(d_residual)
     value = known(value)
     certificate = Certificate(value, value, jnp.zeros_like(value), d_weights, d_residual)
-    nothing = np.zeros((), jax.dtypes.float0)
+    nothing: Any = np.zeros((), jax.dtypes.float0)  # integers have no derivative
     return Solution(
         d_weights, jnp.asarray(change.lam), d_fit, d_residual, certificate, nothing, nothing
-    )  # type: ignore[arg-type]
+    )
 
 
 def _weight(p: Parameters, program: Program) -> Array:

@@ -2,47 +2,31 @@
 
 The lams are solved in descending order, each from the working set of the last: weights, both
 multipliers (proportional to lam to first order) and the dual-cone elements of all blocks. The
-number of slots is the smallest of 16, 32, 64, ... that holds the support, so that a path compiles a
-logarithmic number of shapes; a working set that overflows is moved to more slots and goes on.
+number of slots follows the support (`jaxrelu.driver`), so that a path compiles a logarithmic number
+of shapes.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from jaxrelu.driver import Answer, Driver, room
 from jaxrelu.numerics import matmul, safe_norm
-from jaxrelu.optimality import Certificate, dual_point, rounding_of_values, with_interior
-from jaxrelu.program import (
-    Program,
-    check_program,
-    loss_value,
-    residual_at,
-    row_space,
-)
+from jaxrelu.optimality import Certificate, with_interior
+from jaxrelu.program import Program, check_program, row_space
 from jaxrelu.pytrees import register
 from jaxrelu.solution import Solution
-from jaxrelu.solve import check_lams, step_limit, tolerances, verdict, warm_point
+from jaxrelu.solve import check_lams, step_limit, tolerances, warm_point
 from jaxrelu.solvers.active_newton import ActiveNewton
-from jaxrelu.solvers.base import Tolerance
-from jaxrelu.solvers.lagrangian import Iterate
-from jaxrelu.solvers.working_set import (
-    Setting,
-    WorkingSet,
-    cold_start,
-    setting_of,
-    slot_features,
-    warm_start,
-)
+from jaxrelu.solvers.working_set import Setting, setting_of
 from jaxrelu.status import Status
-
-_FEWEST_SLOTS = 16
 
 
 @register
@@ -55,7 +39,7 @@ class Path:
     Attributes:
         lams: (L,).
         blocks: (L, K) int32, flat indices of the kept blocks (sign, pattern); an index equal to
-            the number of blocks marks an unused place. K is 16, 32, 64, ... or that number.
+            the number of blocks marks an unused place. K is 16, 24, 32, 48, ... or that number.
         block_weights: (L, K, d), their weights.
         fit, residual, dual: (L, n).
         lower, upper, gap: (L,), the certificates.
@@ -110,18 +94,6 @@ class Path:
         d = block_weights.shape[-1]
         flat = jnp.zeros((int(np.prod(self.block_shape)), d), block_weights.dtype)
         return flat.at[blocks].set(block_weights, mode="drop").reshape(*self.block_shape, d)
-
-
-class _Answer(NamedTuple):
-    blocks: Any
-    weights: Any
-    fit: Any
-    residual: Any
-    dual: Any
-    lower: Any
-    upper: Any
-    status: Any
-    num_steps: Any
 
 
 def solve_path(
@@ -186,16 +158,16 @@ def solve_path(
         raise ValueError(f"max_active is {max_active}; pass a number of blocks >= 0, or None.")
     lams = check_lams(program, lams)
     tolerance = tolerances(program, rtol, atol)
-    limit = step_limit(solver, max_steps)
+    limit = int(step_limit(solver, max_steps))
     setting, basis = _prepare(program, type(program.loss))
-    driver = _Driver(solver, setting, tolerance, limit)
+    driver = Driver(solver, setting, tolerance, limit)
     warm = warm_point(program, init)
     if warm is not None:
         if basis is not None:
             warm = warm._replace(weights=matmul(warm.weights, basis))
         driver.start_from(warm, jnp.max(lams))
     order = np.argsort(-np.asarray(lams), kind="stable")
-    answers: list[_Answer | None] = [None] * len(order)
+    answers: list[Answer | None] = [None] * len(order)
     for k in order:
         answer = driver.solve(lams[k])
         answers[k] = answer
@@ -212,132 +184,22 @@ def _prepare(program: Program, loss_type: type) -> tuple[Setting, Array | None]:
     return setting_of(reduced), basis
 
 
-class _Driver:
-    """The working set of a path and its number of slots; the only mutable thing here."""
-
-    def __init__(
-        self, solver: ActiveNewton, setting: Setting, tolerance: Tolerance, limit: Array
-    ) -> None:
-        self.solver, self.setting = solver, setting
-        self.tolerance, self.limit = tolerance, limit
-        blocks = setting.num_blocks
-        self.most = blocks if solver.capacity is None else min(solver.capacity, blocks)
-        self.held = cold_start(setting, min(_FEWEST_SLOTS, self.most))
-        self.lam: Array | None = None
-
-    def start_from(self, warm: Any, lam: Array) -> None:
-        """Takes the working set of a previous solution."""
-        active = int(np.sum(np.linalg.norm(np.asarray(warm.weights), axis=-1) > 0))
-        slots = self._slots(active)
-        self.held = jax.jit(warm_start, static_argnums=3)(self.setting, lam, warm, slots)
-        self.lam = lam
-
-    def solve(self, lam: Array) -> _Answer:
-        """One lam, with as many slots as it takes."""
-        if self.lam is not None:
-            self.held = _rescaled(self.held, lam / self.lam)
-        taken = 0
-        while True:
-            held, answer, full = _advance(
-                self.solver,
-                self.setting,
-                lam,
-                self.tolerance,
-                self.limit - taken,
-                self.held,
-                type(self.setting.loss),
-            )
-            answer = jax.device_get(answer)
-            taken += int(answer.num_steps)
-            slots = self.held.blocks.shape[0]
-            more = min(2 * slots, self.most)
-            if bool(full) and more > slots:
-                self.held = _resized(held, self.setting.num_blocks, more)
-                continue
-            occupied = int(np.sum(np.asarray(held.blocks) < self.setting.num_blocks))
-            # Room for newcomers, or the next lam begins with an overflow.
-            self.held = _resized(held, self.setting.num_blocks, self._slots(occupied + 4))
-            self.lam = lam
-            return answer._replace(num_steps=np.int32(taken))
-
-    def _slots(self, active: int) -> int:
-        return min(_room(active), self.most)
-
-
-def _room(active: int) -> int:
-    """The smallest of 16, 32, 64, ... that holds so many blocks."""
-    room = _FEWEST_SLOTS
-    while room < active:
-        room *= 2
-    return room
-
-
-@partial(jax.jit, static_argnames=("loss_type",))
-def _advance(
-    solver: ActiveNewton,
-    setting: Setting,
-    lam: Array,
-    tolerance: Tolerance,
-    limit: Array,
-    held: WorkingSet,
-    loss_type: type,
-) -> tuple[WorkingSet, _Answer, Array]:
-    del loss_type
-    end = solver.advance(setting, lam, tolerance, limit, held)
-    best, program = end.best, setting.program
-    weights = best.weights / setting.scale
-    signed, features = slot_features(setting, best.blocks, best.weights)
-    fit = jnp.sum(signed * features, axis=0)
-    penalty = lam * jnp.sum(safe_norm(weights))
-    upper = loss_value(program, fit) + penalty
-    dual, lower = dual_point(program, lam, best.residual, best.bound * setting.scale)
-    spread = jnp.sum(jnp.abs(signed * features), axis=0)
-    rounding = rounding_of_values(program, fit, best.residual, spread, penalty)
-    finite = end.finite & jnp.all(jnp.isfinite(weights))
-    status = verdict(lam, tolerance, upper, lower, rounding, finite, end.exhausted)
-    answer = _Answer(
-        best.blocks, weights, fit, residual_at(program, fit), dual, lower, upper, status,
-        end.num_steps,
-    )  # fmt: skip
-    return end.held, answer, end.full & (status != Status.OPTIMAL)
-
-
-def _rescaled(held: WorkingSet, ratio: Array) -> WorkingSet:
-    """Multipliers for another lam, to first order."""
-    at = held.at
-    return held._replace(at=Iterate(at.weights, at.norm_dual * ratio, at.cone_dual * ratio))
-
-
-def _resized(held: WorkingSet, num_blocks: int, slots: int) -> WorkingSet:
-    """The occupied slots moved to the front of a working set of another size (on the host)."""
-    chosen = np.flatnonzero(np.asarray(held.blocks) < num_blocks)[:slots]
-
-    def move(array: Array, empty: float) -> Any:
-        values = np.asarray(array)
-        out = np.full((slots, *values.shape[1:]), empty, values.dtype)
-        out[: chosen.size] = values[chosen]
-        return out
-
-    at = Iterate(*(move(a, 0.0) for a in held.at))
-    return WorkingSet(move(held.blocks, num_blocks), at, held.duals)
-
-
 def _assemble(
-    program: Program, lams: Array, answers: list[_Answer | None], basis: Array | None
+    program: Program, lams: Array, answers: list[Answer | None], basis: Array | None
 ) -> Path:
     """Stacks the answers, each with its non-zero blocks alone; a missing one is SKIPPED."""
     n, dtype = program.X.shape[0], np.dtype(program.X.dtype)
     d = program.X.shape[1] if basis is None else basis.shape[1]
     total = int(np.prod(program.block_shape))
     nan = np.full((n,), np.nan, dtype)
-    skipped = _Answer(
+    skipped = Answer(
         np.zeros((0,), np.int32), np.zeros((0, d), dtype), nan, nan, nan,
         nan[0], nan[0], np.int32(Status.SKIPPED), np.int32(0),
     )  # fmt: skip
     rows = [skipped if a is None else a for a in answers]
     kept = [np.flatnonzero(np.linalg.norm(a.weights, axis=1) > 0) for a in rows]
     # Rounded up as the slots are: other supports must not mean other shapes.
-    width = min(_room(max(k.size for k in kept)), total)
+    width = min(room(max(k.size for k in kept)), total)
     blocks = np.full((len(rows), width), total, np.int32)
     weights = np.zeros((len(rows), width, d), dtype)
     for row, (answer, index) in enumerate(zip(rows, kept, strict=True)):

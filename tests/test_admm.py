@@ -24,7 +24,7 @@ def test_answers_are_what_they_claim(build):
         zoo.recheck(problem.program, lam, answer, rtol=1e-5)
 
 
-@zoo.parametrize([*zoo.COMMON, zoo.gated, zoo.logistic], quick=[zoo.generic])
+@zoo.parametrize([*zoo.COMMON, zoo.gated, zoo.logistic])
 def test_float32_is_good_to_four_digits_in_float64(build, single):
     problem = zoo.problem(build)
     program = single(problem.program)
@@ -92,6 +92,7 @@ def test_warm_starts_are_used():
     zoo.recheck(GENERIC.program, 0.95 * LAM, near, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_steps_that_run_out_leave_valid_bounds():
     answer = jr.solve(GENERIC.program, LAM, max_steps=50, rtol=1e-9, solver=ADMM)
     assert jr.Status(int(answer.status)) is jr.Status.MAX_STEPS

@@ -20,7 +20,7 @@ FLOORS = {
     "program": 2,
     "optimality": 3, "solution": 3,
     "solvers": 4, "implicit": 4,
-    "solve": 5, "path": 5,
+    "solve": 5, "driver": 5, "path": 5,
     "mapping": 6, "optimal_set": 6, "pruning": 6, "sampling": 6, "sensitivity": 6,
     "global_search": 6, "closed_form": 6, "max_margin": 6, "vector_output": 6,
     "estimators": 7, "plotting": 7, "datasets": 7, "cli": 7, "__main__": 7,
@@ -34,13 +34,15 @@ SIDEWAYS = {
     ("patterns", "enumeration"),
     ("loops", "status"),
     ("solution", "optimality"),
+    ("driver", "solve"),
     ("path", "solve"),
+    ("path", "driver"),
     ("cli", "datasets"),
     ("cli", "plotting"),
     ("__main__", "cli"),
 }
 # What the solvers share. Each of these imports those before it, every other solver any of them.
-SOLVER_PARTS = ("base", "newton_system", "lagrangian", "working_set", "splitting")
+SOLVER_PARTS = ("base", "newton_system", "lagrangian", "working_set", "rounds", "splitting")
 TOP_FLOOR = 7
 MAX_LINES = 400
 OPTIONAL = {"matplotlib", "sklearn", "typer", "rich"}

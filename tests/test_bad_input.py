@@ -225,6 +225,7 @@ def test_float64_with_x64_off_names_both_ways_out(x64_off):
             call()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 def test_targets_and_weights_that_are_not_finite(value):
     programs = [replace(PROGRAM, y=poisoned(Y, value))]
@@ -244,6 +245,7 @@ def test_a_missing_target_of_weight_zero_counts_for_nothing():
     zoo.recheck(replace(PROGRAM, sample_weight=weight), LAM, answer)
 
 
+@pytest.mark.slow
 def test_a_broken_start_does_not_come_out_optimal_and_wrong():
     good = jr.solve(PROGRAM, LAM)
     for start in (

@@ -56,6 +56,7 @@ def fitted(table, tmp_path_factory):
     return out
 
 
+@pytest.mark.slow
 def test_table_and_files_of_a_run(table, tmp_path, capsys):
     code = run("path", table, "--target", "real", *SMALL, "--out", tmp_path)
     printed = capsys.readouterr()

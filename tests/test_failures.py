@@ -132,6 +132,7 @@ def test_tolerances_that_are_no_numbers_are_never_met(name):
     assert int(alone(lane(rtol=0.0, atol=0.0) | lane(**{name: -1.0}, max_steps=50)).status) != 0
 
 
+@pytest.mark.slow
 def test_too_small_a_capacity_stalls():
     solver = jr.ActiveNewton(capacity=1)
     answer = jr.solve(PROGRAM, LAM, solver=solver)

@@ -11,7 +11,9 @@ GENERIC = zoo.problem(zoo.generic)
 LAMS = GENERIC.lams(0.02, 0.5, 0.1)  # neither ascending nor descending
 
 
-@pytest.mark.parametrize("lam_batch_size", [None, 2, pytest.param(3, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "lam_batch_size", [None, *(pytest.param(k, marks=pytest.mark.slow) for k in (2, 3))]
+)
 def test_grid_is_the_loop(lam_batch_size):
     grid = jr.solve_grid(GENERIC.program, LAMS, lam_batch_size=lam_batch_size)
     assert all(leaf.shape[0] == len(LAMS) for leaf in jax.tree.leaves(grid))

@@ -250,6 +250,7 @@ def test_identity_matrix_measures_both_signs():
     np.testing.assert_allclose(penalty, expected, rtol=1e-8)
 
 
+@pytest.mark.slow
 def test_whitened_rows_with_the_logistic_loss():
     y = np.asarray([1.0, 1.0, 1.0, -1.0, -1.0])
     data, _, patterns = zoo.padded(np.eye(5), y, jr.enumerate_patterns(np.eye(5)))

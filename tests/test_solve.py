@@ -12,7 +12,7 @@ GENERIC = zoo.problem(zoo.generic)
 FRACTIONS = (0.5, 0.1, 0.02)
 
 
-@zoo.parametrize(zoo.ALL, quick=[*zoo.COMMON, zoo.gated, zoo.logistic])
+@zoo.parametrize(zoo.ALL, quick=[*zoo.COMMON, zoo.gated])
 def test_answers_are_what_they_claim(build):
     problem = zoo.problem(build)
     for lam in problem.lams(*FRACTIONS):
@@ -101,6 +101,7 @@ def test_warm_start_takes_fewer_steps_to_the_same_value():
     assert 2 * int(again.num_steps) <= int(start.num_steps)
 
 
+@pytest.mark.slow
 def test_warm_start_from_far_away_is_still_certified():
     # From a solution of other data at ten times the lam, and from zeros.
     other = zoo.problem(zoo.zero_rows)

@@ -93,7 +93,9 @@ def compile_events():
         jax.monitoring.unregister_event_duration_listener(listen)
 
 
-@pytest.mark.parametrize("entry", [jr.solve, jr.solve_grid, jr.solve_path])
+@pytest.mark.parametrize(
+    "entry", [jr.solve, jr.solve_grid, pytest.param(jr.solve_path, marks=pytest.mark.slow)]
+)
 def test_second_call_of_equal_shape_compiles_nothing(entry):
     def call(scale, lams, **options):
         # Positive factors of the rows keep the patterns.

@@ -18,41 +18,32 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxrelu.cones import PolarBounds, make_feasible, projection_batch
 from jaxrelu.loops import iterate
-from jaxrelu.numerics import eps, safe_norm
-from jaxrelu.optimality import dual_point
-from jaxrelu.program import Program, loss_value, residual_at
+from jaxrelu.program import Program
 from jaxrelu.pytrees import register
 from jaxrelu.solvers.base import Evidence, Tolerance, Warm
-from jaxrelu.solvers.lagrangian import Task, minimise
+from jaxrelu.solvers.rounds import (
+    MAX_ROUNDS,
+    MOST_FUTILE,
+    Best,
+    better,
+    certify_slots,
+    finest_precision,
+    first_precision,
+    promising,
+    screening_limit,
+    solve_slots,
+    worst,
+)
 from jaxrelu.solvers.working_set import (
     Setting,
     WorkingSet,
     cold_start,
     enter,
-    first_scale,
-    remember,
     screen,
     setting_of,
-    task_of,
-    violators,
     warm_start,
 )
-
-_INNER_STEPS = 60
-_MAX_ROUNDS = 300
-
-
-class Best(NamedTuple):
-    """The best certificate so far: feasible weights of the slots, and a residual with its bound."""
-
-    blocks: Array
-    weights: Array
-    residual: Array
-    bound: Array
-    gap: Array
-    upper: Array
 
 
 class _Round(NamedTuple):
@@ -152,101 +143,61 @@ class ActiveNewton:
     ) -> SlotEvidence:
         """Solves at lam from a working set; the weights stay in their slots, in scaled units."""
         scaled_lam = lam / setting.scale
-        batch = projection_batch(setting.num_blocks, setting.rows.unit.shape[0])
-        batch = min(batch, self.screen_batch or 32)
-        slack = jnp.maximum(0.1 * tolerance.relative, 10 * eps(setting.X.dtype))
-        limit = scaled_lam * (1.0 + slack)
-        finest = 100 * eps(setting.X.dtype)
+        limit = screening_limit(setting, scaled_lam, tolerance)
+        finest = finest_precision(setting)
 
         def step(state: _Round) -> _Round:
-            task = task_of(setting, scaled_lam, state.held.blocks)
-            inner = minimise(
-                task,
-                state.held.at,
-                state.precision,
-                jnp.minimum(_INNER_STEPS, max_steps - state.steps),
-                first_scale(setting, scaled_lam),
+            solved = solve_slots(
+                setting, scaled_lam, state.held, state.precision, max_steps - state.steps
             )
-            at = inner.iterate
-            weights = jnp.where(inner.active[:, None], at.weights, 0.0)
-            residual = -task.gradient(task.fit(weights))
-            held = remember(setting, state.held._replace(at=at), task, inner.active)
-            screened = screen(setting, held, residual, limit, batch)
-            found, size = violators(setting, held, screened, limit)
-            candidate = _certificate(setting, scaled_lam, held, task, weights, residual, screened)
-            best = _better(candidate, state.best)
+            held = solved.held
+            screened = screen(
+                setting, held.duals, solved.inside, solved.residual, limit, self.screen_batch
+            )
+            held = held._replace(duals=screened.bounds.duals)
+            held, full = enter(setting, scaled_lam, held, screened)
+            steps = state.steps + solved.num_steps
+            none = ~jnp.any(screened.found)
+            # The repair is worth its projections only where it may be the last one.
+            ready = promising(
+                setting, scaled_lam, tolerance, solved.residual, solved.value, screened.bound
+            )
+            ready = none & (ready | (state.precision <= finest))
+            best = jax.lax.cond(
+                ready | full | (steps >= max_steps),
+                lambda: better(
+                    certify_slots(setting, scaled_lam, solved, screened.bound), state.best
+                ),
+                lambda: state.best,
+            )
             met = tolerance.met(best.upper, best.upper - best.gap)
-            none = ~jnp.any(found)
             # A round without violators that leaves the gap where it was cannot be repeated.
-            futile = jnp.where(none & (best.gap > 0.5 * state.best.gap), state.futile + 1, 0)
-            precision = jnp.where(none, jnp.maximum(0.1 * state.precision, finest), state.precision)
-            held = held._replace(duals=screened.duals)
-            held, full = enter(setting, scaled_lam, held, task, screened, found, size)
-            steps = state.steps + inner.num_steps
+            futile = jnp.where(ready & (best.gap > 0.5 * state.best.gap), state.futile + 1, 0)
+            finer = jnp.maximum(0.1 * state.precision, finest)
             return _Round(
                 held,
                 best,
-                precision,
+                jnp.where(none, finer, state.precision),
                 steps,
                 futile,
                 full,
-                met | full | (futile >= 4) | (steps >= max_steps),
-                inner.finite,
+                met | full | (futile >= MOST_FUTILE) | (steps >= max_steps),
+                solved.finite,
             )
 
         first = _Round(
             held,
-            _worst(setting, held),
-            jnp.clip(0.1 * tolerance.relative, finest, 1e-4).astype(setting.X.dtype),
+            worst(setting, held.blocks),
+            first_precision(setting, tolerance),
             jnp.asarray(0, jnp.int32),
             jnp.asarray(0, jnp.int32),
             jnp.asarray(False),
             jnp.asarray(False),
             jnp.asarray(True),
         )
-        end = iterate(step, first, done=lambda s: s.done | ~s.finite, max_steps=_MAX_ROUNDS)
+        end = iterate(step, first, done=lambda s: s.done | ~s.finite, max_steps=MAX_ROUNDS)
         state = end.state
         return SlotEvidence(
             state.best, state.held, state.steps, end.finite & state.finite,
             state.steps >= max_steps, state.full,
         )  # fmt: skip
-
-
-def _certificate(
-    setting: Setting,
-    lam: Array,
-    held: WorkingSet,
-    task: Task,
-    weights: Array,
-    residual: Array,
-    screened: PolarBounds,
-) -> Best:
-    program = setting.program
-    if program.has_cones:
-        safe = jnp.where(held.blocks < setting.num_blocks, held.blocks, 0)
-        interior = jnp.asarray(program.patterns.interior).T[setting.pattern[safe]]
-        weights = make_feasible(setting.rows, task.cone_signs, weights, interior)
-    upper = loss_value(program, task.fit(weights)) + lam * jnp.sum(safe_norm(weights))
-    bound = jnp.max(screened.bound, initial=0.0)
-    _, lower = dual_point(program, lam, residual, bound)
-    return Best(held.blocks, weights, residual, bound, upper - lower, upper)
-
-
-def _worst(setting: Setting, held: WorkingSet) -> Best:
-    """Zero weights with no bound yet: replaced by the first round."""
-    zero = jnp.zeros_like(jnp.asarray(setting.program.y))
-    upper = loss_value(setting.program, zero)
-    largest = jnp.asarray(jnp.finfo(setting.X.dtype).max, setting.X.dtype)
-    return Best(
-        held.blocks,
-        jnp.zeros_like(held.at.weights),
-        residual_at(setting.program, zero),
-        largest,
-        largest,
-        upper,
-    )
-
-
-def _better(new: Best, old: Best) -> Best:
-    take = new.gap < old.gap
-    return jax.tree.map(lambda a, b: jnp.where(take, a, b), new, old)

@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxrelu.cones import PolarBounds, block_patterns, cone_signs, polar_bounds
+from jaxrelu.cones import PolarBounds, block_patterns, cone_signs, polar_bounds, projection_batch
 from jaxrelu.losses import Loss
 from jaxrelu.numerics import matmul, safe_norm, unit
 from jaxrelu.program import Program, block_signs, float_masks, loss_value, sample_weights
@@ -159,55 +159,77 @@ def remember(setting: Setting, held: WorkingSet, task: Task, active: Array) -> W
     return held._replace(blocks=blocks, duals=duals)
 
 
+def in_slots(setting: Setting, blocks: Array) -> Array:
+    """(b,) bool: blocks that hold a slot."""
+    return jnp.zeros((setting.num_blocks,), bool).at[blocks].set(True, mode="drop")
+
+
+class Screened(NamedTuple):
+    """All blocks screened.
+
+    Attributes:
+        bounds: valid bounds of all blocks, with the projections of the last batch.
+        bound: scalar, the largest.
+        found: (batch,) bool, lanes of the last batch whose projection exceeds the limit.
+        size: (batch,), the norms of those projections.
+    """
+
+    bounds: PolarBounds
+    bound: Array
+    found: Array
+    size: Array
+
+
 def screen(
-    setting: Setting, held: WorkingSet, residual: Array, limit: Array, batch: int
-) -> PolarBounds:
+    setting: Setting,
+    duals: Array,
+    inside: Array,
+    residual: Array,
+    limit: Array,
+    batch: int | None = None,
+) -> Screened:
     """Bounds of all blocks at a residual; those in slots are not projected."""
+    batch = min(projection_batch(setting.num_blocks, setting.rows.unit.shape[0]), batch or 32)
     g = matmul((setting.masks * residual[:, None]).T, setting.X)
     c = setting.sign[:, None] * g[setting.pattern]
-    inside = jnp.zeros((setting.num_blocks,), bool).at[held.blocks].set(True, mode="drop")
     n = setting.rows.unit.shape[0]
-    return polar_bounds(
+    bounds = polar_bounds(
         setting.rows,
         setting.masks[:n],
         setting.pattern,
         c,
-        held.duals,
+        duals,
         limit,
         skip=inside,
         batch=batch,
         stop_at_violation=True,
     )
+    size = safe_norm(bounds.points)
+    found = (size > limit) & (bounds.bound[bounds.chunk] > limit)
+    return Screened(bounds, jnp.max(bounds.bound, initial=0.0), found, size)
 
 
-def violators(
-    setting: Setting, held: WorkingSet, screened: PolarBounds, limit: Array
-) -> tuple[Array, Array]:
-    """Lanes of the last batch whose projection exceeds the limit, and the norms there."""
-    size = safe_norm(screened.points)
-    return (size > limit) & (screened.bound[screened.chunk] > limit), size
+def entering(lanes: int, slots: int) -> int:
+    """How many violators may enter at once: too many and most of them leave again."""
+    return min(lanes, slots, max(4, slots // 4))
 
 
 def enter(
-    setting: Setting,
-    lam: Array,
-    held: WorkingSet,
-    task: Task,
-    screened: PolarBounds,
-    found: Array,
-    size: Array,
+    setting: Setting, lam: Array, held: WorkingSet, screened: Screened
 ) -> tuple[WorkingSet, Array]:
     """Puts the worst violators into empty slots; says if there was no room for the worst."""
+    bounds, found, size = screened.bounds, screened.found, screened.size
+    task = task_of(setting, lam, held.blocks)
     slots = held.blocks.shape[0]
-    entering = min(found.shape[0], slots, max(4, slots // 4))
-    _, lane = jax.lax.top_k(jnp.where(found, size, -1.0), entering)
+    count = entering(found.shape[0], slots)
+    _, lane = jax.lax.top_k(jnp.where(found, size, -1.0), count)
     wanted = found[lane]
     empty = held.blocks >= setting.num_blocks
-    slot = jnp.argsort(~empty, stable=True)[:entering]
+    slot = jnp.argsort(~empty, stable=True)[:count]
     enter = wanted & empty[slot]
     full = jnp.any(wanted) & ~jnp.any(enter)
 
-    block, q = screened.chunk[lane], screened.points[lane]
+    block, q = bounds.chunk[lane], bounds.points[lane]
     direction = unit(q)
     features = setting.masks.T[setting.pattern[block]] * matmul(direction, setting.X.T)
     bend = task.curvature(task.fit(held.at.weights))
@@ -224,6 +246,6 @@ def enter(
     at = Iterate(
         put(held.at.weights, magnitude[:, None] * direction),
         put(held.at.norm_dual, lam * direction),
-        put(held.at.cone_dual, screened.multipliers[lane]),
+        put(held.at.cone_dual, bounds.multipliers[lane]),
     )
     return held._replace(blocks=put(held.blocks, block), at=at), full

@@ -1,0 +1,266 @@
+"""Rounds of a working-set method driven from the host, with as many slots as each round needs.
+
+Compiled for every number of slots are the solve and the evaluation, for all of them at once
+screening and repair. Slots come as 16, 24, 32, 48, 64, ...: a Newton system has slots * d unknowns
+and costs their cube, so that empty slots are dear, while few numbers of slots mean few compiled
+shapes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from jaxrelu.cones import drop_negligible
+from jaxrelu.numerics import safe_norm
+from jaxrelu.optimality import dual_point, rounding_of_values
+from jaxrelu.program import loss_value, residual_at
+from jaxrelu.solve import verdict
+from jaxrelu.solvers.active_newton import ActiveNewton
+from jaxrelu.solvers.base import Tolerance, Warm
+from jaxrelu.solvers.lagrangian import Iterate
+from jaxrelu.solvers.rounds import (
+    MAX_ROUNDS,
+    MOST_FUTILE,
+    Solved,
+    finest_precision,
+    first_precision,
+    promising,
+    repair,
+    screening_limit,
+    solve_slots,
+)
+from jaxrelu.solvers.working_set import (
+    Screened,
+    Setting,
+    WorkingSet,
+    cold_start,
+    enter,
+    entering,
+    screen,
+    slot_features,
+    warm_start,
+)
+from jaxrelu.status import Status
+
+_FEWEST_SLOTS = 16
+
+
+class Answer(NamedTuple):
+    """A certified answer at one lam; weights (k, d) of the slots `blocks` (k,) alone."""
+
+    blocks: Any
+    weights: Any
+    fit: Any
+    residual: Any
+    dual: Any
+    lower: Any
+    upper: Any
+    status: Any
+    num_steps: Any
+
+
+class _Screenable(NamedTuple):
+    """What screening needs of a `Solved`: nothing whose shape depends on the slots."""
+
+    duals: Array
+    inside: Array
+    residual: Array
+    value: Array
+
+    @staticmethod
+    def of(solved: Solved) -> _Screenable:
+        return _Screenable(solved.held.duals, solved.inside, solved.residual, solved.value)
+
+
+def room(active: int, features: int = 1000) -> int:
+    """The smallest of 16, 24, 32, 48, 64, ... that holds so many blocks.
+
+    With few features it begins higher: below some 300 unknowns a step costs next to nothing.
+    """
+    slots = _FEWEST_SLOTS
+    while slots < max(active, min(300 // features, 64)):
+        slots = slots * 3 // 2 if slots & (slots - 1) == 0 else slots * 4 // 3
+    return slots
+
+
+class Driver:
+    """The working set of a path and its number of slots; the only mutable thing here."""
+
+    def __init__(
+        self, solver: ActiveNewton, setting: Setting, tolerance: Tolerance, limit: int
+    ) -> None:
+        self.solver, self.setting = solver, setting
+        self.tolerance, self.limit = tolerance, limit
+        blocks = setting.num_blocks
+        self.most = blocks if solver.capacity is None else min(solver.capacity, blocks)
+        self.held = cold_start(setting, self._slots(0))
+        self.lam: Array | None = None
+
+    def start_from(self, warm: Warm, lam: Array) -> None:
+        """Takes the working set of a previous solution."""
+        active = int(np.sum(np.linalg.norm(np.asarray(warm.weights), axis=-1) > 0))
+        self.held = _warm(self.setting, lam, warm, cold_start(self.setting, self._slots(active)))
+        self.lam = lam
+
+    def solve(self, lam: Array) -> Answer:
+        """One lam, from the working set of the last."""
+        setting, tolerance = self.setting, self.tolerance
+        held = self.held if self.lam is None else _rescaled(self.held, lam / self.lam)
+        precision, finest = float(first_precision(setting, tolerance)), finest_precision(setting)
+        best: Answer | None = None
+        taken = futile = 0
+        for _ in range(MAX_ROUNDS):
+            solved = _solve(setting, lam, held, precision, self.limit - taken)
+            screened, violating, ready = _screen(
+                setting, self.solver, lam, tolerance, _Screenable.of(solved)
+            )
+            steps, active, finite, violators, ready = jax.device_get(
+                (solved.num_steps, solved.active, solved.finite, violating, ready)
+            )
+            taken += int(steps)
+            held = solved.held._replace(duals=screened.bounds.duals)
+            exhausted = taken >= self.limit
+            last = exhausted or not finite or (violators > 0 and active >= self.most)
+            if last or (violators == 0 and (ready or precision <= finest)):
+                # The repair is worth its projections only where it may be the last one.
+                answer = self._certified(lam, solved, screened, exhausted)
+                progress = best is None or not _gap(answer) > 0.5 * _gap(best)
+                futile = 0 if progress else futile + 1
+                best = answer if best is None or _gap(answer) < _gap(best) else best
+                if last or futile >= MOST_FUTILE or int(best.status) == Status.OPTIMAL:
+                    break
+            if violators == 0:
+                precision = max(0.1 * precision, finest)
+                continue
+            slots = self._slots(int(active))
+            newcomers = min(int(violators), entering(screened.found.shape[0], slots))
+            held = _resized(held, setting.num_blocks, self._slots(int(active) + newcomers))
+            held = _enter(setting, lam, held, screened)
+        if best is None:
+            best = self._certified(lam, solved, screened, exhausted=False)
+        occupied = int(np.sum(np.asarray(held.blocks) < setting.num_blocks))
+        self.held = _resized(held, setting.num_blocks, self._slots(occupied))
+        self.lam = lam
+        return best._replace(num_steps=np.int32(taken))
+
+    def _certified(self, lam: Array, solved: Solved, screened: Screened, exhausted: bool) -> Answer:
+        """Repairs the non-zero blocks, a few at a time in one shape, and evaluates both values."""
+        blocks = np.asarray(solved.blocks)
+        weights = np.array(drop_negligible(solved.weights))
+        active = np.flatnonzero(np.any(weights != 0, axis=1))
+        for start in range(0, active.size, _FEWEST_SLOTS):
+            index = active[start : start + _FEWEST_SLOTS]
+            padding = _FEWEST_SLOTS - index.size
+            block = np.pad(blocks[index], (0, padding), constant_values=self.setting.num_blocks)
+            weight = np.pad(weights[index], ((0, padding), (0, 0)))
+            weights[index] = np.asarray(_repair(self.setting, block, weight))[: index.size]
+        return jax.device_get(  # type: ignore[no-any-return]
+            _conclude(self.setting, lam, self.tolerance, solved, weights, screened.bound, exhausted)
+        )
+
+    def _slots(self, active: int) -> int:
+        return min(room(active, self.setting.X.shape[1]), self.most)
+
+
+def _gap(answer: Answer) -> float:
+    return float(answer.upper - answer.lower)
+
+
+def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Jit, with the type of the loss in its key: see `jaxrelu.pytrees.register`."""
+
+    @partial(jax.jit, static_argnums=0)
+    def call(loss_type: type, setting: Setting, *args: Any) -> Any:
+        del loss_type
+        return function(setting, *args)
+
+    return lambda setting, *args: call(type(setting.loss), setting, *args)
+
+
+@_compiled
+def _warm(setting: Setting, lam: Array, warm: Warm, empty: WorkingSet) -> WorkingSet:
+    return warm_start(setting, lam, warm, empty.blocks.shape[0])
+
+
+@_compiled
+def _solve(
+    setting: Setting, lam: Array, held: WorkingSet, precision: Array, steps: Array
+) -> Solved:
+    return solve_slots(setting, lam / setting.scale, held, precision, steps)
+
+
+@_compiled
+def _screen(
+    setting: Setting, solver: ActiveNewton, lam: Array, tolerance: Tolerance, point: _Screenable
+) -> tuple[Screened, Array, Array]:
+    lam = lam / setting.scale
+    limit = screening_limit(setting, lam, tolerance)
+    screened = screen(
+        setting, point.duals, point.inside, point.residual, limit, solver.screen_batch
+    )
+    ready = promising(setting, lam, tolerance, point.residual, point.value, screened.bound)
+    return screened, jnp.sum(screened.found), ready
+
+
+@_compiled
+def _enter(setting: Setting, lam: Array, held: WorkingSet, screened: Screened) -> WorkingSet:
+    return enter(setting, lam / setting.scale, held, screened)[0]
+
+
+_repair = _compiled(repair)
+
+
+@_compiled
+def _conclude(
+    setting: Setting,
+    lam: Array,
+    tolerance: Tolerance,
+    solved: Solved,
+    weights: Array,
+    bound: Array,
+    exhausted: Array,
+) -> Answer:
+    program = setting.program
+    signed, features = slot_features(setting, solved.blocks, weights)
+    weights = weights / setting.scale
+    fit = jnp.sum(signed * features, axis=0)
+    penalty = lam * jnp.sum(safe_norm(weights))
+    upper = loss_value(program, fit) + penalty
+    dual, lower = dual_point(program, lam, solved.residual, bound * setting.scale)
+    spread = jnp.sum(jnp.abs(signed * features), axis=0)
+    rounding = rounding_of_values(program, fit, solved.residual, spread, penalty)
+    finite = solved.finite & jnp.all(jnp.isfinite(weights))
+    status = verdict(lam, tolerance, upper, lower, rounding, finite, exhausted)
+    return Answer(
+        solved.blocks, weights, fit, residual_at(program, fit), dual, lower, upper, status,
+        solved.num_steps,
+    )  # fmt: skip
+
+
+def _rescaled(held: WorkingSet, ratio: Array) -> WorkingSet:
+    """Multipliers for another lam, to first order."""
+    at = held.at
+    return held._replace(at=Iterate(at.weights, at.norm_dual * ratio, at.cone_dual * ratio))
+
+
+def _resized(held: WorkingSet, num_blocks: int, slots: int) -> WorkingSet:
+    """The occupied slots moved to the front of a working set of another size (on the host)."""
+    if held.blocks.shape[0] == slots:
+        return held
+    chosen = np.flatnonzero(np.asarray(held.blocks) < num_blocks)[:slots]
+
+    def move(array: Array, empty: float) -> Any:
+        values = np.asarray(array)
+        out = np.full((slots, *values.shape[1:]), empty, values.dtype)
+        out[: chosen.size] = values[chosen]
+        return jnp.asarray(out)
+
+    at = Iterate(*(move(a, 0.0) for a in held.at))
+    return WorkingSet(move(held.blocks, num_blocks), at, held.duals)

@@ -1,0 +1,159 @@
+"""One round of a working-set method: solve on the slots, screen all blocks, certify.
+
+The traced solver (`jaxrelu.solvers.active_newton`) repeats rounds inside one loop; the driver of a
+path (`jaxrelu.driver`) repeats them from the host, with as many slots as each round needs.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from jaxrelu.cones import cone_signs, make_feasible
+from jaxrelu.numerics import eps, safe_norm
+from jaxrelu.optimality import dual_point
+from jaxrelu.program import loss_value, residual_at
+from jaxrelu.solvers.base import Tolerance
+from jaxrelu.solvers.lagrangian import minimise
+from jaxrelu.solvers.working_set import (
+    Setting,
+    WorkingSet,
+    first_scale,
+    in_slots,
+    remember,
+    task_of,
+)
+
+INNER_STEPS = 60
+MAX_ROUNDS = 300
+# Rounds without violators and without progress before a solver gives up.
+MOST_FUTILE = 4
+
+
+class Solved(NamedTuple):
+    """The program restricted to the slots, solved.
+
+    Attributes:
+        held: the working set, slots of zero blocks emptied.
+        weights: (k, d), zero where a block is; scaled units, not repaired.
+        residual: (n,), minus the gradient of the loss there.
+        value: scalar, the objective there.
+        inside: (b,) bool, blocks that held a slot.
+        active: int32, non-zero blocks.
+        num_steps: Newton steps taken.
+        finite: no NaN or infinity appeared.
+    """
+
+    held: WorkingSet
+    blocks: Array
+    weights: Array
+    residual: Array
+    value: Array
+    inside: Array
+    active: Array
+    num_steps: Array
+    finite: Array
+
+
+class Best(NamedTuple):
+    """The best certificate so far: feasible weights of the slots, and a residual with its bound."""
+
+    blocks: Array
+    weights: Array
+    residual: Array
+    bound: Array
+    gap: Array
+    upper: Array
+
+
+def first_precision(setting: Setting, tolerance: Tolerance) -> Array:
+    """Where the rounds start: most of them only have to find the next violators."""
+    dtype = setting.X.dtype
+    return jnp.clip(100.0 * tolerance.relative, finest_precision(setting), 1e-3).astype(dtype)
+
+
+def finest_precision(setting: Setting) -> float:
+    """Below this the inner method works at rounding level."""
+    return 100 * eps(setting.X.dtype)
+
+
+def screening_limit(setting: Setting, lam: Array, tolerance: Tolerance) -> Array:
+    """Blocks above it are violators; the excess over lam costs a tenth of the tolerance."""
+    return lam * (1.0 + jnp.maximum(0.1 * tolerance.relative, 10 * eps(setting.X.dtype)))
+
+
+def solve_slots(
+    setting: Setting, lam: Array, held: WorkingSet, precision: Array, max_steps: Any
+) -> Solved:
+    """Solves on the slots at lam (scaled) to a precision of stationarity and constraints."""
+    task = task_of(setting, lam, held.blocks)
+    inner = minimise(
+        task, held.at, precision, jnp.minimum(INNER_STEPS, max_steps), first_scale(setting, lam)
+    )
+    weights = jnp.where(inner.active[:, None], inner.iterate.weights, 0.0)
+    fit = task.fit(weights)
+    residual = -task.gradient(fit)
+    after = remember(setting, held._replace(at=inner.iterate), task, inner.active)
+    return Solved(
+        after,
+        held.blocks,
+        weights,
+        residual,
+        loss_value(setting.program, fit) + lam * jnp.sum(safe_norm(weights)),
+        in_slots(setting, after.blocks),
+        jnp.sum(inner.active, dtype=jnp.int32),
+        inner.num_steps,
+        inner.finite,
+    )
+
+
+def promising(
+    setting: Setting, lam: Array, tolerance: Tolerance, residual: Array, value: Array, bound: Array
+) -> Array:
+    """Whether the tolerance would be met if the repair of the weights cost nothing."""
+    _, lower = dual_point(setting.program, lam, residual, bound)
+    return tolerance.met(value, lower)
+
+
+def repair(setting: Setting, blocks: Array, weights: Array) -> Array:
+    """Feasible weights (m, d) of some blocks (m,), scaled units."""
+    if not setting.program.has_cones:
+        return weights
+    interior = jnp.asarray(setting.program.patterns.interior).T
+    safe = jnp.where(blocks < setting.num_blocks, blocks, 0)
+    signs = cone_signs(setting.masks, setting.pattern[safe], weights.dtype)
+    return make_feasible(setting.rows, signs, weights, interior[setting.pattern[safe]])
+
+
+def certify_slots(setting: Setting, lam: Array, solved: Solved, bound: Array) -> Best:
+    """Repairs the weights of the slots and evaluates both values (lam scaled)."""
+    program = setting.program
+    weights = repair(setting, solved.blocks, solved.weights)
+    task = task_of(setting, lam, solved.blocks)
+    upper = loss_value(program, task.fit(weights)) + lam * jnp.sum(safe_norm(weights))
+    _, lower = dual_point(program, lam, solved.residual, bound)
+    return Best(solved.blocks, weights, solved.residual, bound, upper - lower, upper)
+
+
+def worst(setting: Setting, blocks: Array) -> Best:
+    """Zero weights with no bound yet: replaced by the first certificate."""
+    zero = jnp.zeros_like(jnp.asarray(setting.program.y))
+    dtype = setting.X.dtype
+    largest = jnp.asarray(jnp.finfo(dtype).max, dtype)  # type: ignore[no-untyped-call]
+    return Best(
+        blocks,
+        jnp.zeros((blocks.shape[0], setting.X.shape[1]), dtype),
+        residual_at(setting.program, zero),
+        largest,
+        largest,
+        loss_value(setting.program, zero),
+    )
+
+
+def better(new: Best, old: Best) -> Best:
+    """The one with the smaller gap."""
+    take = new.gap < old.gap
+    return jax.tree.map(lambda a, b: jnp.where(take, a, b), new, old)
