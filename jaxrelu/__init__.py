@@ -1,5 +1,6 @@
 """Two-layer ReLU networks, trained to certified global optimality."""
 
+from jaxrelu.grid import solve_grid as solve_grid
 from jaxrelu.losses import LogisticLoss as LogisticLoss
 from jaxrelu.losses import Loss as Loss
 from jaxrelu.losses import SquaredLoss as SquaredLoss
@@ -30,7 +31,6 @@ from jaxrelu.pytrees import register as register
 from jaxrelu.solution import Solution as Solution
 from jaxrelu.solution import raise_if_failed as raise_if_failed
 from jaxrelu.solve import solve as solve
-from jaxrelu.solve import solve_grid as solve_grid
 from jaxrelu.solvers.active_newton import ActiveNewton as ActiveNewton
 from jaxrelu.solvers.admm import ADMM as ADMM
 from jaxrelu.status import Status as Status

@@ -1,4 +1,4 @@
-"""`solve` and `solve_grid`: one lam, and many lams as one batch."""
+"""`solve`: one lam, one algorithm of fixed shapes, one verdict."""
 
 from __future__ import annotations
 
@@ -86,11 +86,11 @@ def solve(
     warm = warm_point(program, init)
     tolerance = tolerances(program, rtol, atol)
     steps = step_limit(solver, max_steps)
-    return _solve(program, lam, tolerance, steps, warm, solver, type(program.loss))
+    return solve_compiled(program, lam, tolerance, steps, warm, solver, type(program.loss))
 
 
 @partial(jax.jit, static_argnames=("loss_type",))
-def _solve(
+def solve_compiled(
     program: Program,
     lam: Array,
     tolerance: Tolerance,
@@ -99,7 +99,7 @@ def _solve(
     solver: Any,
     loss_type: type,
 ) -> Solution:
-    # `loss_type` is part of the key of jit's cache: see `jaxrelu.pytrees.register`.
+    """`solve` after its checks, compiled; `loss_type` is part of the key (`jaxrelu.pytrees`)."""
     del loss_type
     return solve_traced(program, lam, tolerance, max_steps, init, solver)
 
@@ -166,93 +166,6 @@ def verdict(
     status = jnp.where(sound, status, Status.NONFINITE)
     status = jnp.where((lam > 0) & jnp.isfinite(lam), status, Status.INVALID)
     return status.astype(jnp.int32)
-
-
-def solve_grid(
-    program: Program,
-    lams: Any,
-    *,
-    rtol: Any = None,
-    atol: Any = None,
-    max_steps: Any = None,
-    init: Solution | None = None,
-    solver: Solver | None = None,
-    lam_batch_size: int | None = None,
-) -> Solution:
-    r"""Solves a convex program at many lams as one batch.
-
-    Inside a trace this is ``vmap`` of `solve` over lam. On the host the lams are taken
-    `lam_batch_size` at a time; lanes of a batch wait for the slowest of them, so that on a CPU,
-    where batching gains nothing, the default is one at a time, and all at once elsewhere.
-
-    Args:
-        program: a `ConvexProgram` or `GatedProgram`.
-        lams: (L,), each > 0, in any order.
-        rtol: relative tolerance of the gap, as in `solve`.
-        atol: absolute tolerance of the gap, as in `solve`.
-        max_steps: limit on steps of the solver for each lam.
-        init: a `Solution` that every lam starts from.
-        solver: as in `solve`.
-        lam_batch_size: lams solved at once; bounds the memory.
-
-    Returns:
-        `Solution` with a leading axis L on every leaf; row k belongs to ``lams[k]``.
-
-    Raises:
-        ValueError, TypeError: as `solve`.
-
-    Example:
-        >>> import jax, jaxrelu as jr, numpy as np
-        >>> X = np.asarray([[1.0, 0.2], [0.3, -1.0]], "float32")
-        >>> y = np.asarray([1.0, -1.0], "float32")
-        >>> program = jr.ConvexProgram(X, y, jr.sample_patterns(jax.random.key(0), X, 4))
-        >>> jr.solve_grid(program, [0.5, 0.2]).status.tolist()
-        [0, 0]
-    """
-    check_program(program)
-    solver = checked_solver(program, solver)
-    lams = check_lams(program, lams)
-    warm = warm_point(program, init)
-    tolerance = tolerances(program, rtol, atol)
-    steps = step_limit(solver, max_steps)
-    count = lams.shape[0]
-    traced = any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves((program, lams, warm)))
-    if lam_batch_size is not None and lam_batch_size < 1:
-        raise ValueError(f"lam_batch_size is {lam_batch_size}; pass a positive integer.")
-    if lam_batch_size is None:
-        lam_batch_size = 1 if jax.default_backend() == "cpu" and not traced else count
-    loss_type = type(program.loss)
-    if traced or lam_batch_size >= count:
-        return _solve_batch(program, lams, tolerance, steps, warm, solver, loss_type)
-    parts = []
-    for start in range(0, count, lam_batch_size):
-        if lam_batch_size == 1:
-            one = _solve(program, lams[start], tolerance, steps, warm, solver, loss_type)
-            parts.append(jax.tree.map(lambda a: a[None], one))
-            continue
-        # The last chunk is filled up with its last lam, so that one shape serves all.
-        index = np.minimum(np.arange(start, start + lam_batch_size), count - 1)
-        part = _solve_batch(program, lams[index], tolerance, steps, warm, solver, loss_type)
-        parts.append(jax.tree.map(lambda a, s=start: a[: count - s], part))
-    return jax.tree.map(lambda *a: jnp.concatenate(a), *parts)
-
-
-@partial(jax.jit, static_argnames=("loss_type",))
-def _solve_batch(
-    program: Program,
-    lams: Array,
-    tolerance: Tolerance,
-    max_steps: Array,
-    init: Warm | None,
-    solver: Any,
-    loss_type: type,
-) -> Solution:
-    del loss_type
-    # What does not depend on lam is computed once, outside the batch.
-    program = with_interior(program)
-    return jax.vmap(lambda lam: solve_traced(program, lam, tolerance, max_steps, init, solver))(
-        lams
-    )
 
 
 def check_lams(program: Program, lams: Any) -> Array:

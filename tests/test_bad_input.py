@@ -238,6 +238,7 @@ def test_targets_and_weights_that_are_not_finite(value):
             jr.lambda_grid(program)
 
 
+@pytest.mark.slow
 def test_a_missing_target_of_weight_zero_counts_for_nothing():
     weight = poisoned(WEIGHT, 0.0)
     answer = jr.solve(replace(PROGRAM, y=poisoned(Y, np.nan), sample_weight=weight), LAM)

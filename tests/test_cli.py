@@ -74,6 +74,7 @@ def test_table_and_files_of_a_run(table, tmp_path, capsys):
     assert sorted(f.name for f in tmp_path.iterdir()) == ["path.npz", "path.png", "summary.json"]
 
 
+@pytest.mark.slow
 def test_summary_has_the_promised_keys(fitted):
     summary = json.loads((fitted / "summary.json").read_text())
     assert list(summary) == KEYS
@@ -93,6 +94,7 @@ def test_summary_has_the_promised_keys(fitted):
     assert 0 < summary["seconds"] < 600
 
 
+@pytest.mark.slow
 def test_saved_networks_have_the_certified_objective_and_the_scores(table, fitted):
     summary, saved = json.loads((fitted / "summary.json").read_text()), np.load(fitted / "path.npz")
     assert set(saved) == {"lams", "hidden", "output", "offsets", "lower", "upper", "status"}
@@ -121,6 +123,7 @@ def test_saved_networks_have_the_certified_objective_and_the_scores(table, fitte
             assert summary[key][k] == pytest.approx(agree)
 
 
+@pytest.mark.slow
 def test_figure_is_a_png(fitted):
     assert (fitted / "path.png").read_bytes().startswith(b"\x89PNG")
 
@@ -149,6 +152,7 @@ def posed(monkeypatch, tmp_path):
     return pose
 
 
+@pytest.mark.slow
 def test_every_option_changes_what_is_solved(posed, table):
     def pose(*words, target="label"):
         return posed(str(table), "--target", target, *SMALL, *words)
@@ -201,6 +205,7 @@ def tampered(monkeypatch):
     return tamper
 
 
+@pytest.mark.slow
 def test_one_lam_that_failed_is_exit_code_1_with_the_remedy(table, tmp_path, capsys, tampered):
     def stall_the_last(k, solution):
         status = jax.numpy.int32(Status.STALLED) if k == 2 else solution.status
@@ -218,6 +223,7 @@ def test_one_lam_that_failed_is_exit_code_1_with_the_remedy(table, tmp_path, cap
     np.testing.assert_array_equal(np.load(tmp_path / "path.npz")["status"], [0, 0, 2])
 
 
+@pytest.mark.slow
 def test_numbers_that_are_not_finite_are_null_in_json(table, tmp_path, tampered):
     def poison(k, solution):
         nan = jax.numpy.full((), math.nan)

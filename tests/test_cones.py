@@ -171,6 +171,7 @@ def test_thin_cones_in_float32(small):
     assert (margins(X, masks, direction) > 0).all()
 
 
+@pytest.mark.slow
 def test_witnesses_with_more_features_than_samples():
     rng = np.random.default_rng(11)
     X, gates = rng.standard_normal((4, 7)), rng.standard_normal((7, 5))

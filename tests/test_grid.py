@@ -23,7 +23,7 @@ def test_grid_is_the_loop(lam_batch_size):
         zoo.recheck(GENERIC.program, lam, zoo.row(grid, k))
 
 
-@zoo.parametrize(zoo.ALL, quick=[zoo.rank_deficient, zoo.duplicate_patterns, zoo.sample_weights])
+@zoo.parametrize(zoo.ALL)
 def test_batches_are_certified_on_every_problem(build):
     problem = zoo.problem(build)
     lams = problem.lams(1.1, 0.3, 0.05)
@@ -33,6 +33,7 @@ def test_batches_are_certified_on_every_problem(build):
     np.testing.assert_array_equal(grid.weights[0], 0.0)
 
 
+@pytest.mark.slow
 def test_tolerances_and_limits_reach_every_lane():
     few = jr.solve_grid(GENERIC.program, LAMS, max_steps=1, lam_batch_size=2)
     assert [jr.Status(int(s)).name for s in few.status] == ["MAX_STEPS"] * 3

@@ -157,6 +157,7 @@ def check_same_fit(network, X, y, **options):
     return program, weights
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loss", [jr.SquaredLoss(), jr.LogisticLoss()])
 def test_a_balanced_network_keeps_its_value(small, loss):
     y = small.labels
@@ -172,6 +173,7 @@ def test_a_balanced_network_keeps_its_value(small, loss):
     assert program.patterns.num_patterns == len(cells)
 
 
+@pytest.mark.slow
 def test_an_unbalanced_network_loses_its_surplus(small):
     network = random_network()
     program, weights = check_same_fit(network, small.X, small.y)
@@ -181,6 +183,7 @@ def test_an_unbalanced_network_loses_its_surplus(small):
     np.testing.assert_allclose(jr.objective(program, LAM, weights), value - surplus, rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_a_round_trip_from_weights(build, small, feasible):
     network = jr.to_network(build(), feasible).compact()
     program, weights = check_same_fit(network, small.X, small.y)
@@ -270,6 +273,7 @@ def test_a_gated_network(small):
     )  # fmt: skip
 
 
+@pytest.mark.slow
 def test_from_network_in_float32(small, single):
     network = single(random_network())
     X, y = small.X.astype(np.float32), small.y.astype(np.float32)

@@ -204,6 +204,7 @@ def known(data, y, lam, loss=None, rtol=1e-9):
     return value(answer(zoo.program(*zoo.padded(data, y, patterns), loss), lam, rtol=rtol))
 
 
+@pytest.mark.slow
 def test_two_rows_at_120_degrees():
     rows = [[1.0, 0.0], [-0.5, np.sqrt(0.75)]]
     np.testing.assert_allclose(known(rows, [2.0, 2.0], 0.5), 1.75, rtol=1e-8)

@@ -304,6 +304,7 @@ def test_certify_with_more_features_than_samples():
     np.testing.assert_allclose(certificate.weights @ outside.T, np.zeros((2, 5, 2)), atol=1e-13)
 
 
+@pytest.mark.slow
 def test_certify_in_float32(optimum, single):
     program, lam, value, weights = optimum(CASES[0])
     certificate = jr.certify(single(program), lam, weights.astype(np.float32))
@@ -374,6 +375,7 @@ def test_chunks_change_nothing(batch):
     np.testing.assert_array_equal(sums, 1.0 + values.sum(axis=1))
 
 
+@pytest.mark.slow
 def test_repair_in_chunks_is_repair_at_once(build, small, monkeypatch):
     program = build()
     rng = np.random.default_rng(6)

@@ -353,6 +353,7 @@ def test_all_negative_gates_have_nothing_to_offer():
             patterns_from_gates(np.ones((3, 1)), -np.ones((1, 2)), gated=gated)
 
 
+@pytest.mark.slow
 def test_single_precision_is_kept():
     X = GENERIC.astype(np.float32)
     for patterns in (

@@ -1,0 +1,166 @@
+"""`solve_grid`: many lams as one batch, in chunks on one device or spread over several.
+
+Lanes of a batch run in lockstep and wait for the slowest of them. On a CPU a batch gains nothing,
+so that lams are taken one at a time there; on an accelerator the batch is what fills the device.
+Over a mesh every device has lams of its own and stops on its own: no loop holds a collective.
+"""
+
+from __future__ import annotations
+
+from functools import cache, partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from jaxrelu.optimality import with_interior
+from jaxrelu.program import Program, check_program
+from jaxrelu.solution import Solution
+from jaxrelu.solve import (
+    check_lams,
+    checked_solver,
+    solve_compiled,
+    solve_traced,
+    step_limit,
+    tolerances,
+    warm_point,
+)
+from jaxrelu.solvers.base import Solver, Tolerance, Warm
+
+
+def solve_grid(
+    program: Program,
+    lams: Any,
+    *,
+    rtol: Any = None,
+    atol: Any = None,
+    max_steps: Any = None,
+    init: Solution | None = None,
+    solver: Solver | None = None,
+    lam_batch_size: int | None = None,
+    mesh: Mesh | None = None,
+) -> Solution:
+    r"""Solves a convex program at many lams as one batch.
+
+    Inside a trace this is ``vmap`` of `solve` over lam. On the host the lams are taken
+    `lam_batch_size` at a time; lanes of a batch wait for the slowest of them, so that on a CPU,
+    where batching gains nothing, the default is one at a time, and all at once elsewhere.
+
+    Args:
+        program: a `ConvexProgram` or `GatedProgram`.
+        lams: (L,), each > 0, in any order.
+        rtol: relative tolerance of the gap, as in `solve`.
+        atol: absolute tolerance of the gap, as in `solve`.
+        max_steps: limit on steps of the solver for each lam.
+        init: a `Solution` that every lam starts from.
+        solver: as in `solve`.
+        lam_batch_size: lams solved at once (on each device); bounds the memory.
+        mesh: devices to spread the lams over, along the first axis of the mesh, also those of
+            several processes (`jax.distributed`). The answers come back on all of them.
+
+    Returns:
+        `Solution` with a leading axis L on every leaf; row k belongs to ``lams[k]``.
+
+    Raises:
+        ValueError, TypeError: as `solve`.
+
+    Example:
+        >>> import jax, jaxrelu as jr, numpy as np
+        >>> X = np.asarray([[1.0, 0.2], [0.3, -1.0]], "float32")
+        >>> y = np.asarray([1.0, -1.0], "float32")
+        >>> program = jr.ConvexProgram(X, y, jr.sample_patterns(jax.random.key(0), X, 4))
+        >>> jr.solve_grid(program, [0.5, 0.2]).status.tolist()
+        [0, 0]
+    """
+    check_program(program)
+    solver = checked_solver(program, solver)
+    lams = check_lams(program, lams)
+    warm = warm_point(program, init)
+    tolerance = tolerances(program, rtol, atol)
+    steps = step_limit(solver, max_steps)
+    count = lams.shape[0]
+    traced = any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves((program, lams, warm)))
+    if lam_batch_size is not None and lam_batch_size < 1:
+        raise ValueError(f"lam_batch_size is {lam_batch_size}; pass a positive integer.")
+    if lam_batch_size is None:
+        lam_batch_size = 1 if jax.default_backend() == "cpu" and not traced else count
+    loss_type = type(program.loss)
+    if mesh is not None:
+        if traced:
+            raise TypeError("a mesh is for calls from the host: leave mesh out inside a trace.")
+        spread = _over_mesh(mesh, lam_batch_size if lam_batch_size < count else None)
+        devices = mesh.devices.shape[0]
+        # Every device gets equally many: the last lam fills up.
+        index = np.minimum(np.arange(-(-count // devices) * devices), count - 1)
+        warm = None if warm is None else jax.tree.map(np.asarray, warm)
+        filled = spread(program, np.asarray(lams)[index], tolerance, steps, warm, solver, loss_type)
+        return jax.tree.map(lambda a: a[:count], filled)
+    if traced or lam_batch_size >= count:
+        return _solve_batch(program, lams, tolerance, steps, warm, solver, loss_type)
+    parts = []
+    for start in range(0, count, lam_batch_size):
+        if lam_batch_size == 1:
+            one = solve_compiled(program, lams[start], tolerance, steps, warm, solver, loss_type)
+            parts.append(jax.tree.map(lambda a: a[None], one))
+            continue
+        # The last chunk is filled up with its last lam, so that one shape serves all.
+        index = np.minimum(np.arange(start, start + lam_batch_size), count - 1)
+        part = _solve_batch(program, lams[index], tolerance, steps, warm, solver, loss_type)
+        parts.append(jax.tree.map(lambda a, s=start: a[: count - s], part))
+    return jax.tree.map(lambda *a: jnp.concatenate(a), *parts)
+
+
+@partial(jax.jit, static_argnames=("loss_type",))
+def _solve_batch(
+    program: Program,
+    lams: Array,
+    tolerance: Tolerance,
+    max_steps: Array,
+    init: Warm | None,
+    solver: Any,
+    loss_type: type,
+) -> Solution:
+    del loss_type
+    # What does not depend on lam is computed once, outside the batch.
+    program = with_interior(program)
+    return jax.vmap(lambda lam: solve_traced(program, lam, tolerance, max_steps, init, solver))(
+        lams
+    )
+
+
+@cache
+def _over_mesh(mesh: Mesh, batch: int | None) -> Any:
+    """The compiled grid over a mesh, one function for a mesh and a batch size."""
+    axis = mesh.axis_names[0]
+
+    def run(
+        program: Program,
+        lams: Array,
+        tolerance: Tolerance,
+        max_steps: Array,
+        init: Warm | None,
+        solver: Any,
+        loss_type: type,
+    ) -> Solution:
+        del loss_type
+        program = with_interior(program)
+
+        def local(*args: Any) -> Solution:
+            program, lams, tolerance, max_steps, init = args
+
+            def one(lam: Array) -> Solution:
+                return solve_traced(program, lam, tolerance, max_steps, init, solver)
+
+            size = lams.shape[0] if batch is None else batch
+            return jax.lax.map(one, lams, batch_size=size if size > 1 else None)
+
+        everywhere, spread = PartitionSpec(), PartitionSpec(axis)
+        specs = (everywhere, spread, everywhere, everywhere, everywhere)
+        sharded = jax.shard_map(local, mesh=mesh, in_specs=specs, out_specs=spread, check_vma=False)
+        return sharded(program, lams, tolerance, max_steps, init)
+
+    gathered = NamedSharding(mesh, PartitionSpec())
+    return jax.jit(run, static_argnames=("loss_type",), out_shardings=gathered)
