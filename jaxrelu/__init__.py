@@ -6,6 +6,7 @@ from jaxrelu.losses import Loss as Loss
 from jaxrelu.losses import SquaredLoss as SquaredLoss
 from jaxrelu.mapping import from_network as from_network
 from jaxrelu.mapping import to_network as to_network
+from jaxrelu.memory import estimate_memory as estimate_memory
 from jaxrelu.networks import GatedNetwork as GatedNetwork
 from jaxrelu.networks import Network as Network
 from jaxrelu.networks import nonconvex_objective as nonconvex_objective
@@ -28,6 +29,7 @@ from jaxrelu.program import lambda_grid as lambda_grid
 from jaxrelu.program import lambda_max as lambda_max
 from jaxrelu.program import objective as objective
 from jaxrelu.pytrees import register as register
+from jaxrelu.sharding import shard_samples as shard_samples
 from jaxrelu.solution import Solution as Solution
 from jaxrelu.solution import raise_if_failed as raise_if_failed
 from jaxrelu.solve import solve as solve

@@ -203,7 +203,7 @@ def _screen(
     lam = lam / setting.scale
     limit = screening_limit(setting, lam, tolerance)
     screened = screen(
-        setting, point.duals, point.inside, point.residual, limit, solver.screen_batch
+        setting, point.duals, point.inside, point.residual, limit, solver.pattern_batch_size
     )
     ready = promising(setting, lam, tolerance, point.residual, point.value, screened.bound)
     return screened, jnp.sum(screened.found), ready

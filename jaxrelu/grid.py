@@ -7,6 +7,7 @@ Over a mesh every device has lams of its own and stops on its own: no loop holds
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache, partial
 from typing import Any
 
@@ -28,6 +29,7 @@ from jaxrelu.solve import (
     tolerances,
     warm_point,
 )
+from jaxrelu.solvers.active_newton import ActiveNewton
 from jaxrelu.solvers.base import Solver, Tolerance, Warm
 
 
@@ -41,6 +43,7 @@ def solve_grid(
     init: Solution | None = None,
     solver: Solver | None = None,
     lam_batch_size: int | None = None,
+    pattern_batch_size: int | None = None,
     mesh: Mesh | None = None,
 ) -> Solution:
     r"""Solves a convex program at many lams as one batch.
@@ -58,6 +61,7 @@ def solve_grid(
         init: a `Solution` that every lam starts from.
         solver: as in `solve`.
         lam_batch_size: lams solved at once (on each device); bounds the memory.
+        pattern_batch_size: patterns handled at once, as in `ActiveNewton`; bounds the memory.
         mesh: devices to spread the lams over, along the first axis of the mesh, also those of
             several processes (`jax.distributed`). The answers come back on all of them.
 
@@ -76,6 +80,14 @@ def solve_grid(
         [0, 0]
     """
     check_program(program)
+    if pattern_batch_size is not None:
+        solver = ActiveNewton() if solver is None else solver
+        if not isinstance(solver, ActiveNewton):
+            raise TypeError(
+                "pattern_batch_size is for ActiveNewton, which screens all patterns; leave it out "
+                f"for {type(solver).__name__}."
+            )
+        solver = replace(solver, pattern_batch_size=pattern_batch_size)
     solver = checked_solver(program, solver)
     lams = check_lams(program, lams)
     warm = warm_point(program, init)
@@ -83,10 +95,7 @@ def solve_grid(
     steps = step_limit(solver, max_steps)
     count = lams.shape[0]
     traced = any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves((program, lams, warm)))
-    if lam_batch_size is not None and lam_batch_size < 1:
-        raise ValueError(f"lam_batch_size is {lam_batch_size}; pass a positive integer.")
-    if lam_batch_size is None:
-        lam_batch_size = 1 if jax.default_backend() == "cpu" and not traced else count
+    lam_batch_size = count if traced else batch_size(count, lam_batch_size)
     loss_type = type(program.loss)
     if mesh is not None:
         if traced:
@@ -99,7 +108,7 @@ def solve_grid(
         filled = spread(program, np.asarray(lams)[index], tolerance, steps, warm, solver, loss_type)
         return jax.tree.map(lambda a: a[:count], filled)
     if traced or lam_batch_size >= count:
-        return _solve_batch(program, lams, tolerance, steps, warm, solver, loss_type)
+        return solve_batch(program, lams, tolerance, steps, warm, solver, loss_type)
     parts = []
     for start in range(0, count, lam_batch_size):
         if lam_batch_size == 1:
@@ -108,13 +117,22 @@ def solve_grid(
             continue
         # The last chunk is filled up with its last lam, so that one shape serves all.
         index = np.minimum(np.arange(start, start + lam_batch_size), count - 1)
-        part = _solve_batch(program, lams[index], tolerance, steps, warm, solver, loss_type)
+        part = solve_batch(program, lams[index], tolerance, steps, warm, solver, loss_type)
         parts.append(jax.tree.map(lambda a, s=start: a[: count - s], part))
     return jax.tree.map(lambda *a: jnp.concatenate(a), *parts)
 
 
+def batch_size(count: int, lam_batch_size: int | None) -> int:
+    """Lams solved at once: what was asked for, or one on a CPU and all of them elsewhere."""
+    if lam_batch_size is None:
+        return 1 if jax.default_backend() == "cpu" else count
+    if lam_batch_size < 1:
+        raise ValueError(f"lam_batch_size is {lam_batch_size}; pass a positive integer.")
+    return min(lam_batch_size, count)
+
+
 @partial(jax.jit, static_argnames=("loss_type",))
-def _solve_batch(
+def solve_batch(
     program: Program,
     lams: Array,
     tolerance: Tolerance,
@@ -123,6 +141,7 @@ def _solve_batch(
     solver: Any,
     loss_type: type,
 ) -> Solution:
+    """The whole batch, compiled; `loss_type` is part of the key (`jaxrelu.pytrees`)."""
     del loss_type
     # What does not depend on lam is computed once, outside the batch.
     program = with_interior(program)

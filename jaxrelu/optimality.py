@@ -23,6 +23,7 @@ import numpy as np
 from jax import Array
 
 from jaxrelu import losses
+from jaxrelu.batches import in_chunks
 from jaxrelu.cones import (
     block_patterns,
     cone_signs,
@@ -231,12 +232,15 @@ def with_interior(program: Program) -> Program:
     if patterns.interior is not None or not program.has_cones:
         return program
     # Witnesses serve the repair; no derivative passes through them.
-    interior, _ = interior_directions(
-        *(
-            jax.lax.stop_gradient(jnp.asarray(a))
-            for a in (program.X, patterns.masks, patterns.gates)
-        )
+    X, masks, gates = (
+        jax.lax.stop_gradient(jnp.asarray(a)) for a in (program.X, patterns.masks, patterns.gates)
     )
+
+    def directions(some: tuple[Array, Array]) -> Array:
+        return interior_directions(X, some[0].T, some[1].T)[0].T
+
+    batch = projection_batch(masks.shape[1], masks.shape[0])
+    interior = in_chunks(directions, (masks.T, gates.T), batch).T
     patterns = Patterns(patterns.gates, patterns.masks, interior)
     return type(program)(program.X, program.y, patterns, program.loss, program.sample_weight)
 
@@ -265,15 +269,6 @@ def feasible_weights(program: Program, weights: Array) -> Array:
     order = jnp.argsort(-safe_norm(flat))
     repaired = in_chunks(repair, (flat[order], interior[order], pattern[order]), batch)
     return jnp.zeros_like(flat).at[order].set(repaired).reshape(weights.shape)
-
-
-def in_chunks(function: Any, arrays: Any, batch: int) -> Any:
-    """Applies a function of batches to whole arrays, `batch` rows at a time, one after another."""
-    total = jax.tree.leaves(arrays)[0].shape[0]
-    count = -(-total // batch)
-    index = jnp.minimum(jnp.arange(count * batch), total - 1).reshape(count, batch)
-    out = jax.lax.map(lambda i: function(jax.tree.map(lambda a: a[i], arrays)), index)
-    return jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:])[:total], out)
 
 
 def correlation_bound(program: Program, residual: Array, lam: Array) -> Array:

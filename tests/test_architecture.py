@@ -14,13 +14,13 @@ import pytest
 PACKAGE = Path(__file__).resolve().parent.parent / "jaxrelu"
 
 FLOORS = {
-    "pytrees": 0, "numerics": 0, "status": 0, "loops": 0,
+    "pytrees": 0, "numerics": 0, "batches": 0, "status": 0, "loops": 0,
     "losses": 1, "proximal": 1, "projection": 1, "cones": 1, "enumeration": 1, "patterns": 1,
     "networks": 1,
     "program": 2,
-    "optimality": 3, "solution": 3,
+    "optimality": 3, "solution": 3, "sharding": 3,
     "solvers": 4, "implicit": 4,
-    "solve": 5, "grid": 5, "driver": 5, "path": 5,
+    "solve": 5, "grid": 5, "memory": 5, "driver": 5, "path": 5,
     "mapping": 6, "optimal_set": 6, "pruning": 6, "sampling": 6, "sensitivity": 6,
     "global_search": 6, "closed_form": 6, "max_margin": 6, "vector_output": 6,
     "estimators": 7, "plotting": 7, "datasets": 7, "cli": 7, "__main__": 7,
@@ -35,6 +35,8 @@ SIDEWAYS = {
     ("loops", "status"),
     ("solution", "optimality"),
     ("grid", "solve"),
+    ("memory", "solve"),
+    ("memory", "grid"),
     ("driver", "solve"),
     ("path", "solve"),
     ("path", "driver"),

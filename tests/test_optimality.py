@@ -362,19 +362,6 @@ def test_the_dual_point_is_the_best_multiple(build, case, share):
     assert value >= twin(min(1.0, share) * (1 - 1e-14)) - 1e-12
 
 
-@pytest.mark.parametrize("batch", [1, 3, 7])
-def test_chunks_change_nothing(batch):
-    values = jnp.arange(35.0).reshape(7, 5)
-
-    def double_and_sum(arrays):
-        assert arrays[0].shape == (batch, 5)
-        return 2.0 * arrays[0], arrays[1] + jnp.sum(arrays[0], axis=1)
-
-    doubled, sums = optimality.in_chunks(double_and_sum, (values, jnp.ones(7)), batch)
-    np.testing.assert_array_equal(doubled, 2.0 * values)
-    np.testing.assert_array_equal(sums, 1.0 + values.sum(axis=1))
-
-
 @pytest.mark.slow
 def test_repair_in_chunks_is_repair_at_once(build, small, monkeypatch):
     program = build()

@@ -81,7 +81,8 @@ class ActiveNewton:
     Args:
         capacity: slots for non-zero blocks, or None for `default_capacity`. An optimum with more
             non-zero blocks than this ends as STALLED: raise it.
-        screen_batch: blocks projected at once when screening, or None for a default.
+        pattern_batch_size: patterns whose masks are unpacked and whose cones are projected at once;
+            bounds the memory of screening. None for a default.
 
     Example:
         >>> import jaxrelu as jr
@@ -90,7 +91,7 @@ class ActiveNewton:
     """
 
     capacity: int | None = field(default=None, metadata={"static": True})
-    screen_batch: int | None = field(default=None, metadata={"static": True})
+    pattern_batch_size: int | None = field(default=None, metadata={"static": True})
 
     @property
     def default_max_steps(self) -> int:
@@ -99,7 +100,7 @@ class ActiveNewton:
 
     def check(self, program: Any) -> None:
         """Raises ValueError for sizes that are not positive."""
-        for name in ("capacity", "screen_batch"):
+        for name in ("capacity", "pattern_batch_size"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"ActiveNewton({name}={value}): pass a positive integer or None.")
@@ -152,7 +153,7 @@ class ActiveNewton:
             )
             held = solved.held
             screened = screen(
-                setting, held.duals, solved.inside, solved.residual, limit, self.screen_batch
+                setting, held.duals, solved.inside, solved.residual, limit, self.pattern_batch_size
             )
             held = held._replace(duals=screened.bounds.duals)
             held, full = enter(setting, scaled_lam, held, screened)

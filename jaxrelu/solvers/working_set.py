@@ -18,10 +18,11 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from jaxrelu.batches import in_chunks
 from jaxrelu.cones import PolarBounds, block_patterns, cone_signs, polar_bounds, projection_batch
 from jaxrelu.losses import Loss
 from jaxrelu.numerics import matmul, safe_norm, unit
-from jaxrelu.program import Program, block_signs, float_masks, loss_value, sample_weights
+from jaxrelu.program import Program, block_signs, loss_value, sample_weights
 from jaxrelu.projection import Rows, project, shared_rows
 from jaxrelu.solvers.base import Warm
 from jaxrelu.solvers.lagrangian import Iterate, Task
@@ -49,6 +50,20 @@ class Setting(NamedTuple):
         """The loss of the program."""
         return self.program.loss
 
+    def gathered(self, blocks: Array) -> Array:
+        """D_b of some blocks, (m, n), in the dtype of X."""
+        return self.masks.T[self.pattern[blocks]].astype(self.X.dtype)
+
+    def correlations(self, residual: Array, batch: int | None) -> Array:
+        """s_b X^T D_b r of all blocks, (b, d); masks are unpacked `batch` patterns at a time."""
+
+        def some(masks: Array) -> Array:
+            return matmul(masks.astype(self.X.dtype) * residual[None], self.X)
+
+        rows = self.masks.T
+        g = in_chunks(some, rows, rows.shape[0] if batch is None else batch)
+        return self.sign[:, None] * g[self.pattern]
+
 
 class WorkingSet(NamedTuple):
     """The slots of a solve, and what is remembered of all blocks.
@@ -75,7 +90,7 @@ def setting_of(program: Program) -> Setting:
     rows = shared_rows(X if program.has_cones else X[:0])
     pattern = block_patterns(program.block_shape)
     return Setting(
-        program, X, float_masks(program), rows, pattern, block_signs(program),
+        program, X, jnp.asarray(program.patterns.masks), rows, pattern, block_signs(program),
         sample_weights(program), scale,
     )  # fmt: skip
 
@@ -97,7 +112,7 @@ def warm_start(setting: Setting, lam: Array, init: Warm, slots: int) -> WorkingS
     size, blocks = jax.lax.top_k(safe_norm(flat), slots)
     used = size > 0
     safe = jnp.where(used, blocks, 0)
-    signed = setting.sign[safe][:, None] * setting.masks.T[setting.pattern[safe]]
+    signed = setting.sign[safe][:, None] * setting.gathered(safe)
     c = matmul(signed * init.residual[None], setting.X)
     signs = _cone_signs(setting, safe)
     mu = project(setting.rows, signs, jnp.where(used[:, None], c, 0.0)).multipliers
@@ -141,7 +156,7 @@ def _signed_masks(setting: Setting, blocks: Array) -> Array:
     occupied = blocks < setting.num_blocks
     safe = jnp.where(occupied, blocks, 0)
     sign = jnp.where(occupied, setting.sign[safe], 0.0)
-    return sign[:, None] * setting.masks.T[setting.pattern[safe]]
+    return sign[:, None] * setting.gathered(safe)
 
 
 def first_scale(setting: Setting, lam: Array) -> Array:
@@ -186,12 +201,12 @@ def screen(
     inside: Array,
     residual: Array,
     limit: Array,
-    batch: int | None = None,
+    pattern_batch: int | None = None,
 ) -> Screened:
     """Bounds of all blocks at a residual; those in slots are not projected."""
-    batch = min(projection_batch(setting.num_blocks, setting.rows.unit.shape[0]), batch or 32)
-    g = matmul((setting.masks * residual[:, None]).T, setting.X)
-    c = setting.sign[:, None] * g[setting.pattern]
+    most = projection_batch(setting.num_blocks, setting.rows.unit.shape[0])
+    batch = min(most, 32, pattern_batch or 32)
+    c = setting.correlations(residual, pattern_batch)
     n = setting.rows.unit.shape[0]
     bounds = polar_bounds(
         setting.rows,
@@ -231,7 +246,7 @@ def enter(
 
     block, q = bounds.chunk[lane], bounds.points[lane]
     direction = unit(q)
-    features = setting.masks.T[setting.pattern[block]] * matmul(direction, setting.X.T)
+    features = setting.gathered(block) * matmul(direction, setting.X.T)
     bend = task.curvature(task.fit(held.at.weights))
     steepness = matmul(features * features, bend[:, None])[:, 0]
     share = jnp.maximum(jnp.sum(enter), 1).astype(q.dtype)

@@ -1,0 +1,68 @@
+"""How much memory a grid needs, from the compiler's own plan of it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+
+from jaxrelu.grid import batch_size, solve_batch
+from jaxrelu.program import Program, check_program
+from jaxrelu.solve import check_lams, checked_solver, solve_compiled, step_limit, tolerances
+from jaxrelu.solvers.base import Solver
+
+
+def estimate_memory(
+    program: Program,
+    lams: Any,
+    *,
+    solver: Solver | None = None,
+    lam_batch_size: int | None = None,
+) -> int:
+    """The peak memory of `solve_grid` in bytes, on the device.
+
+    The program, the results of all lams, and what the compiled batch holds at once, as XLA planned
+    it for this device. The Python process, and what JAX itself takes (some 0.3 GB), come on top.
+
+    Args:
+        program: a `ConvexProgram` or `GatedProgram`, or one of `jax.ShapeDtypeStruct` leaves.
+        lams: (L,), as for `solve_grid`.
+        solver: as for `solve_grid`.
+        lam_batch_size: as for `solve_grid`.
+
+    Returns:
+        Bytes. It compiles the batch, as the first call of `solve_grid` does, and runs nothing.
+
+    Raises:
+        ValueError, TypeError: as `solve_grid`; RuntimeError on a device without such a plan.
+
+    Example:
+        >>> import jax, jaxrelu as jr, numpy as np
+        >>> X = np.asarray([[1.0, 0.2], [0.3, -1.0]], "float32")
+        >>> y = np.asarray([1.0, -1.0], "float32")
+        >>> program = jr.ConvexProgram(X, y, jr.sample_patterns(jax.random.key(0), X, 4))
+        >>> jr.estimate_memory(program, [0.5, 0.2]) < 10_000_000
+        True
+    """
+    check_program(program)
+    solver = checked_solver(program, solver)
+    lams = check_lams(program, lams)
+    count = lams.shape[0]
+    size = batch_size(count, lam_batch_size)
+    tolerance, steps = tolerances(program, None, None), step_limit(solver, None)
+    function = solve_compiled if size == 1 else solve_batch
+    some = lams[0] if size == 1 else lams[:size]
+    compiled = function.lower(
+        program, some, tolerance, steps, None, solver, type(program.loss)
+    ).compile()
+    plan = compiled.memory_analysis()
+    if plan is None:
+        raise RuntimeError(
+            f"XLA plans no memory on {jax.default_backend()}: bound it by lam_batch_size instead."
+        )
+    batches = -(-count // size)
+    results = plan.output_size_in_bytes * batches
+    # Either the last batch is at work, or the results are joined: once in parts, once whole.
+    working = plan.temp_size_in_bytes + results
+    joining = 2 * results if batches > 1 else 0
+    return int(plan.argument_size_in_bytes + max(working, joining))

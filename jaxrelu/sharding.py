@@ -1,0 +1,65 @@
+"""Programs whose samples are spread over the devices of a mesh."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from jaxrelu.program import Program, check_program
+
+
+def shard_samples(program: Program, mesh: Mesh) -> Program:
+    """The same program with its samples spread over a mesh, for n that one device cannot hold.
+
+    X, y, sample weights and masks are split along the samples, over the first axis of the mesh;
+    gates and witnesses are on every device. `solve` and the others then run on all devices: XLA
+    places the sums over samples.
+
+    Args:
+        program: a `ConvexProgram` or `GatedProgram`, concrete.
+        mesh: a mesh of this process whose first axis divides n.
+
+    Returns:
+        The program, with the same values.
+
+    Raises:
+        ValueError: n is not a multiple of the devices: pad X, y and the masks with zero rows, which
+            change nothing but the loss at a fit of zero.
+
+    Example:
+        >>> import jax, jaxrelu as jr, numpy as np
+        >>> X = np.asarray([[1.0, 0.2], [0.3, -1.0]], "float32")
+        >>> y = np.asarray([1.0, -1.0], "float32")
+        >>> program = jr.ConvexProgram(X, y, jr.sample_patterns(jax.random.key(0), X, 4))
+        >>> mesh = jax.make_mesh((1,), ("samples",))
+        >>> jr.shard_samples(program, mesh).X.shape
+        (2, 2)
+    """
+    check_program(program)
+    axis, devices = mesh.axis_names[0], mesh.devices.shape[0]
+    n = program.X.shape[0]
+    if n % devices:
+        raise ValueError(
+            f"{n} samples do not divide over {devices} devices: pad X, y and the masks with "
+            f"{-n % devices} zero rows, or use a mesh whose size divides n."
+        )
+    rows = NamedSharding(mesh, PartitionSpec(axis))
+    whole = NamedSharding(mesh, PartitionSpec())
+    put = jax.device_put
+    patterns, weight = program.patterns, program.sample_weight
+    interior = None if patterns.interior is None else put(jnp.asarray(patterns.interior), whole)
+    return replace(
+        program,
+        X=put(jnp.asarray(program.X), rows),
+        y=put(jnp.asarray(program.y), rows),
+        patterns=replace(
+            patterns,
+            gates=put(jnp.asarray(patterns.gates), whole),
+            masks=put(jnp.asarray(patterns.masks), rows),
+            interior=interior,
+        ),
+        sample_weight=None if weight is None else put(jnp.asarray(weight), rows),
+    )

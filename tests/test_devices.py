@@ -1,0 +1,125 @@
+"""Several devices, by JAX's own means: lams over a mesh, samples over a mesh, two processes.
+
+Each test starts processes of its own: the number of devices is fixed when JAX starts.
+"""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import zoo
+
+import jaxrelu as jr
+
+GENERIC = zoo.problem(zoo.generic)
+LAMS = GENERIC.lams(0.6, 0.4, 0.3, 0.2, 0.1)
+
+PREAMBLE = """
+import json, sys
+import jax
+jax.config.update("jax_enable_x64", True)
+{before}
+import numpy as np
+import zoo
+import jaxrelu as jr
+problem = zoo.problem(zoo.generic)
+program, lams = problem.program, problem.lams(0.6, 0.4, 0.3, 0.2, 0.1)
+"""
+REPORT = """
+print(json.dumps({"status": np.asarray(answer.status).tolist(),
+                  "fit": np.asarray(answer.fit).tolist(),
+                  "upper": np.asarray(answer.certificate.upper).tolist()}))
+"""
+
+
+def start(body, devices, before="", *words):
+    """A process with so many CPU devices."""
+    environment = os.environ | {
+        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+        "PYTHONPATH": str(Path(__file__).parent),
+        "JAX_PLATFORMS": "cpu",
+    }
+    code = PREAMBLE.format(before=before) + body + REPORT
+    return subprocess.Popen(
+        [sys.executable, "-c", code, *words],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def answers(process):
+    out, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, errors
+    return json.loads(out.splitlines()[-1])
+
+
+def assert_single_device(found, lams):
+    assert found["status"] == [0] * len(lams)
+    for k, lam in enumerate(lams):
+        answer = jr.solve(GENERIC.program, lam)
+        np.testing.assert_allclose(found["upper"][k], answer.certificate.upper, rtol=1e-9)
+        np.testing.assert_allclose(found["fit"][k], answer.fit, atol=1e-6)
+
+
+@pytest.mark.slow
+def test_lams_over_eight_devices():
+    body = """
+assert jax.device_count() == 8
+mesh = jax.make_mesh((8,), ("lams",))
+answer = jr.solve_grid(program, lams, mesh=mesh)
+text = jr.grid._over_mesh(mesh, 1).lower(
+    program, np.asarray(lams + lams[:3]), jr.solvers.base.Tolerance(1e-6, 0.0), 100, None,
+    jr.ActiveNewton(), type(program.loss)).compile().as_text()
+loops = text.split("ENTRY")[0]
+assert "all-reduce" not in loops and "all-gather" not in loops, "a loop holds a collective"
+"""
+    assert_single_device(answers(start(body, 8)), LAMS)
+
+
+@pytest.mark.slow
+def test_samples_over_eight_devices():
+    body = """
+spread = jr.shard_samples(program, jax.make_mesh((8,), ("samples",)))
+assert len(spread.X.sharding.device_set) == 8
+answer = jax.tree.map(lambda a: a[None], jr.solve(spread, lams[3]))
+"""
+    assert_single_device(answers(start(body, 8)), LAMS[3:4])
+
+
+@pytest.mark.slow
+def test_lams_over_two_processes():
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    before = f"""
+jax.config.update("jax_cpu_collectives_implementation", "gloo")
+jax.distributed.initialize("localhost:{port}", 2, int(sys.argv[1]))
+"""
+    body = """
+assert jax.device_count() == 4 and jax.local_device_count() == 2
+answer = jr.solve_grid(program, lams, mesh=jax.make_mesh((4,), ("lams",)))
+"""
+    both = [start(body, 2, before, str(rank)) for rank in range(2)]
+    for process in both:
+        assert_single_device(answers(process), LAMS)
+
+
+def test_samples_that_do_not_divide():
+    import jax
+
+    mesh = jax.make_mesh((1,), ("samples",))
+    same = jr.shard_samples(GENERIC.program, mesh)
+    np.testing.assert_array_equal(same.X, GENERIC.program.X)
+
+    class Three:
+        axis_names, devices = ("samples",), np.zeros(3)
+
+    with pytest.raises(ValueError, match="32 samples do not divide over 3 devices.*1 zero rows"):
+        jr.shard_samples(GENERIC.program, Three())
