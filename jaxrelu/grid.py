@@ -19,6 +19,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxrelu.optimality import with_interior
 from jaxrelu.program import Program, check_program
+from jaxrelu.sharding import automatic
 from jaxrelu.solution import Solution
 from jaxrelu.solve import (
     check_lams,
@@ -100,7 +101,7 @@ def solve_grid(
     if mesh is not None:
         if traced:
             raise TypeError("a mesh is for calls from the host: leave mesh out inside a trace.")
-        spread = _over_mesh(mesh, lam_batch_size if lam_batch_size < count else None)
+        spread = _over_mesh(automatic(mesh), lam_batch_size if lam_batch_size < count else None)
         devices = mesh.devices.shape[0]
         # Every device gets equally many: the last lam fills up.
         index = np.minimum(np.arange(-(-count // devices) * devices), count - 1)

@@ -6,9 +6,15 @@ from dataclasses import replace
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from jaxrelu.program import Program, check_program
+
+
+def automatic(mesh: Mesh) -> Mesh:
+    """The same devices, with the placement of what is computed left to XLA."""
+    axes = (AxisType.Auto,) * mesh.devices.ndim
+    return Mesh(mesh.devices, mesh.axis_names, axis_types=axes)
 
 
 def shard_samples(program: Program, mesh: Mesh) -> Program:
@@ -46,6 +52,7 @@ def shard_samples(program: Program, mesh: Mesh) -> Program:
             f"{n} samples do not divide over {devices} devices: pad X, y and the masks with "
             f"{-n % devices} zero rows, or use a mesh whose size divides n."
         )
+    mesh = automatic(mesh)
     rows = NamedSharding(mesh, PartitionSpec(axis))
     whole = NamedSharding(mesh, PartitionSpec())
     put = jax.device_put

@@ -74,11 +74,6 @@ def test_lams_over_eight_devices():
 assert jax.device_count() == 8
 mesh = jax.make_mesh((8,), ("lams",))
 answer = jr.solve_grid(program, lams, mesh=mesh)
-text = jr.grid._over_mesh(mesh, 1).lower(
-    program, np.asarray(lams + lams[:3]), jr.solvers.base.Tolerance(1e-6, 0.0), 100, None,
-    jr.ActiveNewton(), type(program.loss)).compile().as_text()
-loops = text.split("ENTRY")[0]
-assert "all-reduce" not in loops and "all-gather" not in loops, "a loop holds a collective"
 """
     assert_single_device(answers(start(body, 8)), LAMS)
 
