@@ -219,6 +219,7 @@ def polar_bounds(
     skip: Array | None = None,
     batch: int,
     stop_at_violation: bool = False,
+    rising: bool = False,
 ) -> PolarBounds:
     """Brings the bounds of all blocks below a limit, projecting only where the cheap bound fails.
 
@@ -235,6 +236,8 @@ def polar_bounds(
         skip: (b,) bool, blocks that are not to be projected.
         batch: blocks projected at once (static).
         stop_at_violation: stop after a batch in which a projected block stayed above the limit.
+        rising: raise the limit to the largest norm that a batch turned out to have, so that only
+            the largest bound of all is exact.
 
     Returns:
         `PolarBounds`; every bound is valid, converged or not.
@@ -251,39 +254,64 @@ def polar_bounds(
     n, d = rows.unit.shape
 
     def step(state: tuple[Array, ...]) -> tuple[Array, ...]:
-        index, duals, bound, *_ = state
+        index, duals, bound, level = state[:4]
         place = index * batch + jnp.arange(batch, dtype=jnp.int32)
         live = place < count
         chunk = order[jnp.minimum(place, total - 1)]
         signs = cone_signs(masks, pattern[chunk], c.dtype)
         # A padding lane has nothing to project.
         points = jnp.where(live[:, None], c[chunk], 0.0)
-        result = project(rows, signs, points, threshold=limit)
+        result = project(rows, signs, points, threshold=level)
         v = matmul(signs * result.multipliers, rows.unit)
         new_bound = safe_norm(points + v)
         better = live & (new_bound <= bound[chunk])
         target = jnp.where(better, chunk, total)
         duals = duals.at[target].set(v, mode="drop")
         bound = bound.at[target].set(new_bound, mode="drop")
-        found = jnp.any(live & (bound[chunk] > limit))
-        return index + 1, duals, bound, chunk, result.points, result.multipliers, found
+        now = jnp.where(live, bound[chunk], 0.0)
+        found = jnp.any(now > limit)
+        level = jnp.maximum(level, jnp.max(now)) if rising else level
+        return index + 1, duals, bound, level, chunk, result.points, result.multipliers, found
 
     state = (
         jnp.asarray(0, jnp.int32),
         duals,
         bound,
+        jnp.asarray(limit, c.dtype),
         jnp.zeros((batch,), order.dtype),
         jnp.zeros((batch, d), c.dtype),
         jnp.zeros((batch, n), c.dtype),
         jnp.asarray(False),
     )
-    end = iterate(
-        step,
-        state,
-        done=lambda s: (s[0] * batch >= count) | (stop_at_violation & s[6]),
-        max_steps=-(-total // batch),
-    ).state
-    return PolarBounds(end[1], end[2], end[3], end[4], end[5])
+
+    def done(state: tuple[Array, ...]) -> Array:
+        first = state[0] * batch
+        # The bounds descend: below the level there is nothing left to do.
+        settled = state[2][order[jnp.minimum(first, total - 1)]] <= state[3]
+        return (first >= count) | settled | (stop_at_violation & state[7])
+
+    end = iterate(step, state, done=done, max_steps=-(-total // batch)).state
+    return PolarBounds(end[1], end[2], end[4], end[5], end[6])
+
+
+def largest_correlation(rows: Rows, masks: Array, pattern: Array, c: Array) -> Array:
+    """The largest norm of a projected point, max_b ||Proj_{K_b}(c_b)||.
+
+    The blocks that look largest are projected first and in full, all others only until their bound
+    falls below what was found.
+
+    Args:
+        rows: `shared_rows` of X (n, d).
+        masks: (n, p).
+        pattern: (b,), the pattern of every block.
+        c: (b, d), the points.
+
+    Returns:
+        Scalar.
+    """
+    batch = min(32, projection_batch(c.shape[0], rows.unit.shape[0]))
+    found = polar_bounds(rows, masks, pattern, c, jnp.zeros_like(c), 0.0, batch=batch, rising=True)
+    return jnp.max(found.bound, initial=0.0)
 
 
 def projection_batch(blocks: int, samples: int) -> int:

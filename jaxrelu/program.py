@@ -34,7 +34,7 @@ import numpy as np
 from jax import Array
 
 from jaxrelu import losses
-from jaxrelu.cones import block_patterns, polar_bounds, projection_batch
+from jaxrelu.cones import block_patterns, largest_correlation
 from jaxrelu.losses import Loss, SquaredLoss
 from jaxrelu.numerics import as_float, matmul, safe_norm
 from jaxrelu.patterns import Patterns, check_patterns
@@ -264,16 +264,12 @@ def _lambda_max(program: Program) -> Array:
     c = c.reshape(-1, c.shape[-1])
     if not program.has_cones:
         return jnp.max(safe_norm(c), initial=0.0)
-    bounds = polar_bounds(
+    return largest_correlation(
         shared_rows(jnp.asarray(program.X)),
         jnp.asarray(program.patterns.masks),
         block_patterns(program.block_shape),
         c,
-        jnp.zeros_like(c),
-        0.0,
-        batch=projection_batch(c.shape[0], program.X.shape[0]),
     )
-    return jnp.max(bounds.bound, initial=0.0)
 
 
 def lambda_grid(program: Program, num: int = 50, ratio: float = 1e-2) -> Array:
