@@ -2,17 +2,12 @@
 
 import os
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 # Before NumPy is loaded: on few and busy cores the threads of OpenBLAS, which SciPy's solvers call
 # on tiny matrices, wait for each other and make the tests ten times slower.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-
-# Workers, and runs one after another, share what XLA has compiled; so do commands that tests start.
-os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parents[1] / ".jax_cache"))
-os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.05")
 
 import jax
 import numpy as np

@@ -23,7 +23,7 @@ def test_grid_is_the_loop(lam_batch_size):
         zoo.recheck(GENERIC.program, lam, zoo.row(grid, k))
 
 
-@zoo.parametrize(zoo.ALL)
+@zoo.parametrize([*zoo.COMMON, zoo.gated, zoo.logistic])
 def test_batches_are_certified_on_every_problem(build):
     problem = zoo.problem(build)
     lams = problem.lams(1.1, 0.3, 0.05)
