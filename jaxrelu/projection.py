@@ -307,7 +307,11 @@ def _multiplier_newton(
 
 
 def line_minimum(
-    slope: Callable[[Array], Array], lanes: int, dtype: Any, halvings: int = 12
+    slope: Callable[[Array], Array],
+    lanes: int,
+    dtype: Any,
+    overshoot: Any = 0.5,
+    halvings: int = 12,
 ) -> Array:
     """Step sizes in (0, 1] that minimise convex functions of one variable, given their slopes.
 
@@ -318,19 +322,23 @@ def line_minimum(
         slope: maps step sizes (lanes,) to derivatives (lanes,).
         lanes: number of independent functions.
         dtype: of the step sizes.
+        overshoot: slope at the full step, relative to the one at zero, up to which it is kept. A
+            small one never lets the function rise; a large one takes fewer steps on most problems.
         halvings: number of bisections.
 
     Returns:
         Step sizes (lanes,).
     """
     zero, one = jnp.zeros((lanes,), dtype), jnp.ones((lanes,), dtype)
-    full = slope(one) <= 0.5 * jnp.abs(slope(zero))
+    full = slope(one) <= overshoot * jnp.abs(slope(zero))
 
     def halve(_: int, bracket: tuple[Array, Array]) -> tuple[Array, Array]:
         low, high = bracket
-        middle = 0.5 * (low + high)
+        # Down by orders of magnitude until something is below: a Newton direction can be far too
+        # long where it knows nothing of the kinks ahead.
+        middle = jnp.where(low > 0, 0.5 * (low + high), high / 16.0)
         beyond = slope(middle) > 0
         return jnp.where(beyond, low, middle), jnp.where(beyond, middle, high)
 
-    _, high = jax.lax.fori_loop(0, halvings, halve, (zero, one))
-    return jnp.where(full, one, high)
+    low, high = jax.lax.fori_loop(0, halvings, halve, (zero, one))
+    return jnp.where(full, one, jnp.where(low > 0, low, high))

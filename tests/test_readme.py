@@ -25,7 +25,9 @@ def commands():
 
 
 def test_main_job_and_tests_are_one_line_each():
-    for line, last in zip(blocks("sh")[:2], ["jaxrelu path", "pytest -q -n 2"], strict=True):
+    for line, last in zip(
+        blocks("sh")[:2], ["jaxrelu path", "pytest -q -n 2 -m 'not slow'"], strict=True
+    ):
         assert len(line.splitlines()) == 1
         first, second, third = (part.strip() for part in line.split("&&"))
         assert first == "python3 -m venv .venv"

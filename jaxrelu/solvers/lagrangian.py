@@ -44,6 +44,8 @@ from jaxrelu.solvers.newton_system import (
 _NORM_SHARE = 0.1
 _SMALLEST = 1e-4
 _DAMPING = 0.1
+# Newton steps without a multiplier update before the line search becomes exact.
+_PATIENCE = 10
 
 
 class Task(NamedTuple):
@@ -134,6 +136,7 @@ class _State(NamedTuple):
     stiffness: Array
     size: Array
     violation: Array
+    waiting: Array
     done: Array
 
 
@@ -249,7 +252,9 @@ def minimise(task: Task, start: Iterate, tolerance: Array, max_steps: Any, scale
             value = jnp.sum(task.gradient(point.fit + t * fit_change) * fit_change)
             return (value + jnp.sum(ball * p) - jnp.sum(cone * slack_change))[None]
 
-        size = line_minimum(slope, 1, dtype)[0]
+        # Two full steps that overshoot can take each other back for ever.
+        overshoot = jnp.where(state.waiting < _PATIENCE, 0.5, 0.01)
+        size = line_minimum(slope, 1, dtype, overshoot)[0]
         at = at._replace(weights=at.weights + size * p)
         point = _evaluate(task, at, live, sigma, kappa)
         stationarity, violation = residuals(at, point, live, kappa)
@@ -275,6 +280,7 @@ def minimise(task: Task, start: Iterate, tolerance: Array, max_steps: Any, scale
             jnp.minimum(state.stiffness * growth, 1e4 * stiff),
             jnp.where(update, sizes(at.weights), state.size),
             jnp.where(update, violation, state.violation),
+            jnp.where(update, 0, state.waiting + 1),
             done,
         )
 
@@ -285,6 +291,7 @@ def minimise(task: Task, start: Iterate, tolerance: Array, max_steps: Any, scale
         jnp.asarray(stiff, dtype),
         sizes(start.weights),
         jnp.asarray(jnp.finfo(dtype).max, dtype),
+        jnp.asarray(0, jnp.int32),
         ~jnp.any(occupied),
     )
     end = iterate(step, first, done=lambda s: s.done, max_steps=max_steps, watch=_watched)
