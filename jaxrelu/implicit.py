@@ -93,7 +93,7 @@ def tangent(
     norms = safe_norm(theta)
     fits = jnp.sum(norms > 0)
     # More non-zero blocks than slots, or an answer that is not finite: no derivative.
-    whole = fits == jnp.sum(safe_norm(solution.weights) > 0)
+    whole = fits == jnp.sum(_non_zero(safe_norm(solution.weights)))
 
     def stationarity(p: Parameters) -> tuple[Array, Array, Array]:
         """The two equations at fixed weights and multipliers, and the Lagrangian."""
@@ -115,7 +115,7 @@ def tangent(
 
     _, (d_fit, d_residual) = jax.jvp(outcome, (point, theta), (change, d_theta))
     flat = jnp.zeros((int(np.prod(program.block_shape)), theta.shape[1]), theta.dtype)
-    d_weights = flat.at[support.blocks].set(d_theta, mode="drop").reshape(solution.weights.shape)
+    d_weights = flat.at[support.blocks].add(d_theta, mode="drop").reshape(solution.weights.shape)
 
     def known(x: Array) -> Array:
         return jnp.where(whole, x, jnp.nan)
@@ -137,12 +137,17 @@ def _gradient(p: Parameters, program: Program, f: Array) -> Array:
     return losses.total_gradient(p.loss, f, jnp.asarray(p.y), _weight(p, program))
 
 
+def _non_zero(size: Array) -> Array:
+    """Blocks that are more than rounding of the largest: lam / ||theta|| would drown all else."""
+    return size > eps(size.dtype) ** 0.75 * jnp.max(size, initial=0.0)
+
+
 def _support(program: Program, solution: Solution, slots: int) -> _Support:
     X, n = jnp.asarray(program.X), program.X.shape[0]
     pattern, total = block_patterns(program.block_shape), int(np.prod(program.block_shape))
     flat = solution.weights.reshape(total, -1)
     size, blocks = jax.lax.top_k(safe_norm(flat), min(slots, total))
-    used = size > 0
+    used = _non_zero(size)
     theta = jnp.where(used[:, None], flat[blocks], 0.0)
     sign = jnp.where(used, block_signs(program)[blocks], 0.0)
     signed = sign[:, None] * float_masks(program).T[pattern[blocks]]
