@@ -311,6 +311,7 @@ def line_minimum(
     lanes: int,
     dtype: Any,
     overshoot: Any = 0.5,
+    shrink: float = 0.5,
     halvings: int = 12,
 ) -> Array:
     """Step sizes in (0, 1] that minimise convex functions of one variable, given their slopes.
@@ -324,6 +325,8 @@ def line_minimum(
         dtype: of the step sizes.
         overshoot: slope at the full step, relative to the one at zero, up to which it is kept. A
             small one never lets the function rise; a large one takes fewer steps on most problems.
+        shrink: factor of the bracket until something is below the zero: a small one where Newton
+            directions can be too long by orders of magnitude, knowing nothing of the kinks ahead.
         halvings: number of bisections.
 
     Returns:
@@ -334,11 +337,11 @@ def line_minimum(
 
     def halve(_: int, bracket: tuple[Array, Array]) -> tuple[Array, Array]:
         low, high = bracket
-        # Down by orders of magnitude until something is below: a Newton direction can be far too
-        # long where it knows nothing of the kinks ahead.
-        middle = jnp.where(low > 0, 0.5 * (low + high), high / 16.0)
+        middle = jnp.where(low > 0, 0.5 * (low + high), shrink * high)
         beyond = slope(middle) > 0
         return jnp.where(beyond, low, middle), jnp.where(beyond, middle, high)
 
     low, high = jax.lax.fori_loop(0, halvings, halve, (zero, one))
-    return jnp.where(full, one, jnp.where(low > 0, low, high))
+    # Where the bracket is still wide, only its lower end is sure to be a descent.
+    wide = (low > 0) & (high - low > 1e-3 * high)
+    return jnp.where(full, one, jnp.where(wide, low, high))

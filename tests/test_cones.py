@@ -336,7 +336,7 @@ def check_valid(small, c, result, norms):
         assert np.linalg.norm(rest) <= 1e-9 * (1 + np.linalg.norm(v))
 
 
-@pytest.mark.parametrize("batch", [3, 64])
+@pytest.mark.parametrize("batch", [3, pytest.param(64, marks=pytest.mark.slow)])
 def test_bounds_without_a_limit_are_exact(small, raw, batch):
     c, norms = raw
     result = bounds(small, c, batch=batch)

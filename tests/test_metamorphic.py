@@ -211,7 +211,9 @@ def test_two_rows_at_120_degrees():
     np.testing.assert_allclose(known(rows, [3.0, 3.0], 1.0), 5.0, rtol=1e-8)
 
 
-@pytest.mark.parametrize("cosine", [-0.9, -0.5, 0.0, 0.6])
+@pytest.mark.parametrize(
+    "cosine", [-0.5, *(pytest.param(c, marks=pytest.mark.slow) for c in (-0.9, 0.0, 0.6))]
+)
 def test_two_unit_rows(cosine):
     target, lam = 2.0, 0.5
     kappa = np.sqrt(2 * (1 + cosine))

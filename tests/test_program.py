@@ -133,7 +133,9 @@ def test_objective_refuses_weights_of_another_shape(build):
 
 
 @every_loss
-@pytest.mark.parametrize("weighted", [False, True], ids=["ones", "weighted"])
+@pytest.mark.parametrize(
+    "weighted", [pytest.param(False, marks=pytest.mark.slow), True], ids=["ones", "weighted"]
+)
 def test_lambda_max_agrees_with_nnls(build, small, loss, weighted):
     program = build(loss, weighted=weighted)
     weight = small.weight if weighted else None

@@ -229,6 +229,7 @@ def test_the_bound_is_valid_when_the_steps_run_out(case):
     )
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None, derandomize=True)
 @given(seed=st.integers(0, 10**6), share=st.floats(0.0, 2.0), exponent=st.integers(-6, 6))
 def test_a_threshold_stops_early_with_a_valid_bound(case, seed, share, exponent):

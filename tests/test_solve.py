@@ -12,7 +12,7 @@ GENERIC = zoo.problem(zoo.generic)
 FRACTIONS = (0.5, 0.1, 0.02)
 
 
-@zoo.parametrize(zoo.ALL, quick=[*zoo.COMMON, zoo.gated])
+@zoo.parametrize(zoo.ALL, quick=zoo.COMMON)
 def test_answers_are_what_they_claim(build):
     problem = zoo.problem(build)
     for lam in problem.lams(*FRACTIONS):
@@ -93,6 +93,7 @@ def test_tolerances_are_met_and_cost_what_they_ask_for():
     assert loose.certificate.gap > tight.certificate.gap
 
 
+@pytest.mark.slow
 def test_warm_start_takes_fewer_steps_to_the_same_value():
     lam, near = GENERIC.lams(0.1, 0.095)
     start = jr.solve(GENERIC.program, lam)

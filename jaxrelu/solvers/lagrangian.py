@@ -254,7 +254,7 @@ def minimise(task: Task, start: Iterate, tolerance: Array, max_steps: Any, scale
 
         # Two full steps that overshoot can take each other back for ever.
         overshoot = jnp.where(state.waiting < _PATIENCE, 0.5, 0.01)
-        size = line_minimum(slope, 1, dtype, overshoot)[0]
+        size = line_minimum(slope, 1, dtype, overshoot, shrink=1 / 16, halvings=16)[0]
         at = at._replace(weights=at.weights + size * p)
         point = _evaluate(task, at, live, sigma, kappa)
         stationarity, violation = residuals(at, point, live, kappa)
