@@ -26,7 +26,8 @@ from jax import Array
 
 from jaxrelu.loops import iterate
 from jaxrelu.numerics import eps, matmul, safe_norm, unit
-from jaxrelu.projection import Projection, Rows, project, shared_rows
+from jaxrelu.projection import Projection, project
+from jaxrelu.rows import Rows, shared_rows
 
 FEASIBILITY = 32.0
 

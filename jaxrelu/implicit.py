@@ -41,7 +41,8 @@ from jaxrelu.cones import block_patterns, cone_signs
 from jaxrelu.numerics import eps, matmul, safe_norm, unit
 from jaxrelu.optimality import Certificate
 from jaxrelu.program import Program, block_signs, float_masks, sample_weights
-from jaxrelu.projection import project, shared_rows
+from jaxrelu.projection import project
+from jaxrelu.rows import shared_rows
 from jaxrelu.solution import Solution
 
 _ITERATIONS = 20
@@ -181,15 +182,13 @@ def _solve(program: Program, support: _Support, lam: Array, moved: Array, slid: 
     k = theta.shape[0]
     walls = (support.multipliers > 0).astype(dtype)
     rows = shared_rows(X)
-    lengths = safe_norm(X)
-    inverse = jnp.where(lengths > 0, 1.0 / jnp.where(lengths > 0, lengths, 1.0), 0.0)
+    inverse = jnp.where(rows.length > 0, 1.0 / jnp.where(rows.length > 0, rows.length, 1.0), 0.0)
     slid = walls * slid * inverse[None]
     f = jnp.sum(support.signed_masks * matmul(theta, X.T), axis=0)
     curvature = losses.total_curvature(
         program.loss, f, jnp.asarray(program.y), sample_weights(program)
     )
-    features = (support.signed_masks[:, :, None] * X[None]).transpose(1, 0, 2).reshape(n, k * d)
-    matrix = matmul(features.T, features * curvature[:, None]).reshape(k, d, k, d)
+    matrix = rows.coupling(support.signed_masks, curvature)
     u = unit(theta)
     eye = jnp.eye(d, dtype=dtype)
     norm_part = bend[:, None, None] * (eye[None] - u[:, :, None] * u[:, None, :])

@@ -49,8 +49,8 @@ from jaxrelu.program import (
     row_space,
     sample_weights,
 )
-from jaxrelu.projection import shared_rows
 from jaxrelu.pytrees import register
+from jaxrelu.rows import shared_rows
 
 
 @register

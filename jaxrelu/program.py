@@ -38,8 +38,8 @@ from jaxrelu.cones import block_patterns, largest_correlation
 from jaxrelu.losses import Loss, SquaredLoss
 from jaxrelu.numerics import as_float, matmul, safe_norm
 from jaxrelu.patterns import Patterns, check_patterns
-from jaxrelu.projection import shared_rows
 from jaxrelu.pytrees import register
+from jaxrelu.rows import shared_rows
 
 
 @register

@@ -25,12 +25,12 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import Array
 from jax.scipy.linalg import cho_solve
 
 from jaxrelu.loops import iterate
 from jaxrelu.numerics import eps, matmul, plain_norm, safe_norm
+from jaxrelu.rows import Rows
 
 
 class Projection(NamedTuple):
@@ -48,33 +48,6 @@ class Projection(NamedTuple):
     multipliers: Array
     bound: Array
     residual: Array
-
-
-class Rows(NamedTuple):
-    """Rows shared by all blocks: the unit rows and their packed outer products."""
-
-    unit: Array
-    outer: Array
-
-    def gram(self, weights: Array) -> Array:
-        """sum_j weights[b, j] r_j r_j^T for every block: (m, n) -> (m, d, d), one product."""
-        d = self.unit.shape[1]
-        return matmul(weights, self.outer)[:, _unpacking(d)]
-
-
-def _unpacking(d: int) -> np.ndarray:
-    upper = np.triu_indices(d)
-    index = np.zeros((d, d), np.int32)
-    index[upper] = np.arange(upper[0].size)
-    return np.maximum(index, index.T)
-
-
-def shared_rows(X: Array) -> Rows:
-    """Unit rows of X (zero rows stay zero: they constrain nothing) and their outer products."""
-    norms = safe_norm(X)[:, None]
-    unit = jnp.where(norms > 0, X / jnp.where(norms > 0, norms, 1.0), X)
-    i, j = np.triu_indices(X.shape[1])
-    return Rows(unit, unit[:, i] * unit[:, j])
 
 
 def project(
@@ -105,7 +78,8 @@ def project(
 
     Example:
         >>> import jax.numpy as jnp
-        >>> from jaxrelu.projection import project, shared_rows
+        >>> from jaxrelu.projection import project
+        >>> from jaxrelu.rows import shared_rows
         >>> rows = shared_rows(jnp.eye(2, dtype="float32"))
         >>> ones = jnp.ones((1, 2), "float32")
         >>> p = project(rows, ones, jnp.asarray([[3.0, -4.0]], "float32"))

@@ -14,7 +14,7 @@ import pytest
 PACKAGE = Path(__file__).resolve().parent.parent / "jaxrelu"
 
 FLOORS = {
-    "pytrees": 0, "numerics": 0, "batches": 0, "status": 0, "loops": 0,
+    "pytrees": 0, "numerics": 0, "rows": 0, "batches": 0, "status": 0, "loops": 0,
     "losses": 1, "proximal": 1, "projection": 1, "cones": 1, "enumeration": 1, "patterns": 1,
     "networks": 1,
     "program": 2,
@@ -33,6 +33,7 @@ SIDEWAYS = {
     ("patterns", "cones"),
     ("patterns", "enumeration"),
     ("loops", "status"),
+    ("rows", "numerics"),
     ("solution", "optimality"),
     ("grid", "solve"),
     ("memory", "solve"),

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from jaxrelu import cones
 from jaxrelu.cones import FEASIBILITY, block_patterns, cone_signs
-from jaxrelu.projection import shared_rows
+from jaxrelu.rows import shared_rows
 
 # n = 12, d = 3, p = 10 patterns, 2p = 20 blocks throughout: few programs to compile.
 project_cones, interior_directions = map(jax.jit, (cones.project_cones, cones.interior_directions))

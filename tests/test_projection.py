@@ -10,7 +10,8 @@ import reference
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxrelu.projection import line_minimum, project, shared_rows
+from jaxrelu.projection import line_minimum, project
+from jaxrelu.rows import shared_rows
 
 # One shape for the file, n = 12, d = 3, m = 24: few programs to compile.
 N, D, M = 12, 3, 24

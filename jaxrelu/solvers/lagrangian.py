@@ -32,10 +32,10 @@ from jaxrelu import losses
 from jaxrelu.loops import iterate
 from jaxrelu.losses import Loss, SquaredLoss
 from jaxrelu.numerics import eps, matmul, plain_norm
-from jaxrelu.projection import Rows, line_minimum
+from jaxrelu.projection import line_minimum
+from jaxrelu.rows import Rows
 from jaxrelu.solvers.newton_system import (
     dual_direction,
-    gram,
     primal_direction,
     uses_dual_form,
     working_matrix,
@@ -56,7 +56,8 @@ class Task(NamedTuple):
         y: (n,).
         sample_weight: (n,).
         loss: the loss.
-        rows: unit rows of the cones; no rows at all for a gated program.
+        samples: the rows of X.
+        rows: the rows of the cones: the same, or no rows at all for a gated program.
         signed_masks: (k, n), s_b D_b; zero for an empty slot.
         cone_signs: (k, n), or (k, 0) for a gated program.
         lam: scalar.
@@ -66,6 +67,7 @@ class Task(NamedTuple):
     y: Array
     sample_weight: Array
     loss: Loss
+    samples: Rows
     rows: Rows
     signed_masks: Array
     cone_signs: Array
@@ -190,10 +192,10 @@ def minimise(task: Task, start: Iterate, tolerance: Array, max_steps: Any, scale
     stiff = min(1e4, 0.03 / roundoff**0.7)
     k, d = start.weights.shape
     dual = uses_dual_form(k, d, task.X.shape[0])
-    matrix_a = working_matrix(task.X, task.signed_masks)
+    matrix_a = working_matrix(task.X, task.signed_masks) if dual else None
     # The squared loss has constant curvature: its Gram matrix is formed once a call.
-    constant = isinstance(task.loss, SquaredLoss)
-    fixed = gram(matrix_a, task.sample_weight) if constant and not dual else None
+    constant = isinstance(task.loss, SquaredLoss) and not dual
+    fixed = task.samples.coupling(task.signed_masks, task.sample_weight) if constant else None
 
     def size_of(weights: Array) -> Array:
         largest = jnp.max(plain_norm(weights), initial=0.0)
@@ -222,12 +224,13 @@ def minimise(task: Task, start: Iterate, tolerance: Array, max_steps: Any, scale
         remaining = jnp.minimum(1.0, jnp.max(plain_norm(point.gradient), initial=0.0) / lam)
         damping = _DAMPING * remaining * lam / size_of(weights)
         blocks = jnp.where(live[:, None, None], blocks + damping * eye, 1e6 * stiffest * eye)
-        if dual:
-            lifts = roundoff**0.5 * bend
-            h = task.curvature(point.fit)
-            return -dual_direction(matrix_a, h, blocks, lifts, point.gradient)
-        matrix = gram(matrix_a, task.curvature(point.fit)) if fixed is None else fixed
-        return -primal_direction(matrix, blocks, point.gradient)
+        if fixed is not None:
+            return -primal_direction(fixed, blocks, point.gradient)
+        h = task.curvature(point.fit)
+        if matrix_a is None:
+            matrix = task.samples.coupling(task.signed_masks, h)
+            return -primal_direction(matrix, blocks, point.gradient)
+        return -dual_direction(matrix_a, h, blocks, roundoff**0.5 * bend, point.gradient)
 
     def residuals(at: Iterate, point: _Point, live: Array, kappa: Array) -> tuple[Array, Array]:
         stationarity = jnp.max(plain_norm(point.gradient), initial=0.0) / lam

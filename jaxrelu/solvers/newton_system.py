@@ -29,16 +29,11 @@ def working_matrix(X: Array, signed_masks: Array) -> Array:
     return blocks.reshape(X.shape[0], -1)
 
 
-def gram(A: Array, curvature: Array) -> Array:
-    """A^T diag(h) A, (kd, kd)."""
-    return matmul(A.T, A * curvature[:, None])
-
-
 def primal_direction(matrix: Array, blocks: Array, rhs: Array) -> Array:
-    """Solves with the (kd, kd) matrix: gram (kd, kd), blocks (k, d, d), rhs (k, d)."""
+    """Solves with the matrix itself: matrix (k, d, k, d), blocks (k, d, d), rhs (k, d)."""
     k, d, _ = blocks.shape
     index = jnp.arange(k)
-    full = matrix.reshape(k, d, k, d).at[index, :, index, :].add(blocks).reshape(k * d, k * d)
+    full = matrix.at[index, :, index, :].add(blocks).reshape(k * d, k * d)
     diagonal = jnp.diagonal(full)
     # Relative to the diagonal: large penalties make an absolute shift too small or too large.
     lift = 100 * eps(full.dtype) ** 0.8

@@ -23,7 +23,8 @@ from jaxrelu.cones import PolarBounds, block_patterns, cone_signs, polar_bounds,
 from jaxrelu.losses import Loss
 from jaxrelu.numerics import matmul, safe_norm, unit
 from jaxrelu.program import Program, block_signs, loss_value, sample_weights
-from jaxrelu.projection import Rows, project, shared_rows
+from jaxrelu.projection import project
+from jaxrelu.rows import Rows, shared_rows
 from jaxrelu.solvers.base import Warm
 from jaxrelu.solvers.lagrangian import Iterate, Task
 
@@ -34,6 +35,7 @@ class Setting(NamedTuple):
     program: Program
     X: Array
     masks: Array
+    samples: Rows
     rows: Rows
     pattern: Array
     sign: Array
@@ -87,11 +89,12 @@ def setting_of(program: Program) -> Setting:
     exponent = jnp.round(jnp.log2(jnp.where(usable, mean, 1.0))).astype(jnp.int32)
     scale = jnp.ldexp(jnp.ones((), X.dtype), exponent)
     X = X / scale
-    rows = shared_rows(X if program.has_cones else X[:0])
+    samples = shared_rows(X)
+    rows = samples if program.has_cones else shared_rows(X[:0])
     pattern = block_patterns(program.block_shape)
     return Setting(
-        program, X, jnp.asarray(program.patterns.masks), rows, pattern, block_signs(program),
-        sample_weights(program), scale,
+        program, X, jnp.asarray(program.patterns.masks), samples, rows, pattern,
+        block_signs(program), sample_weights(program), scale,
     )  # fmt: skip
 
 
@@ -140,6 +143,7 @@ def task_of(setting: Setting, lam: Array, blocks: Array) -> Task:
         jnp.asarray(setting.program.y),
         setting.weight,
         setting.loss,
+        setting.samples,
         setting.rows,
         _signed_masks(setting, blocks),
         signs,

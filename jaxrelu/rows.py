@@ -1,0 +1,97 @@
+r"""The rows of X and their outer products: every matrix sum_i w_i x_i x_i^T of the package.
+
+Whatever weighs the samples, walls of cones or curvatures of a loss between two patterns, such sums
+are one product of weights (m, n) with the packed outer products (n, d (d + 1) / 2). For the Gram
+matrix of k blocks,
+
+    A^T diag(h) A,   A = [s_1 D_1 X, ..., s_k D_k X],   (a, b) = sum_i h_i s_a,i s_b,i x_i x_i^T,
+
+that takes a quarter of the operations of the product of the matrices, since both symmetries are
+used, and (n, k d) is never formed; measured, it is three to six times faster.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from jaxrelu.numerics import matmul, safe_norm
+
+# Outer products of more entries than this are formed again, some samples at a time, in every sum.
+_MOST_KEPT = 2**25
+_MOST_WEIGHTS = 2**24
+_SAMPLES_AT_ONCE = 2048
+
+
+class Rows(NamedTuple):
+    """Unit rows, their lengths, and the packed outer products of the unit rows.
+
+    Attributes:
+        unit: (n, d); zero rows stay zero: they constrain nothing.
+        length: (n,).
+        outer: (n, d (d + 1) / 2), or None where that is too large to keep.
+    """
+
+    unit: Array
+    length: Array
+    outer: Array | None
+
+    def gram(self, weights: Array) -> Array:
+        """sum_i w[b, i] u_i u_i^T over the unit rows, for every block: (m, n) -> (m, d, d)."""
+        packed = self._sums(lambda w: w, weights)
+        return packed[:, _unpacking(self.unit.shape[1])]
+
+    def coupling(self, signed: Array, curvature: Array) -> Array:
+        """A^T diag(h) A of the module's docstring: (k, n), (n,) -> (k, d, k, d)."""
+        k, d = signed.shape[0], self.unit.shape[1]
+        first, second = np.triu_indices(k)
+
+        def of_pairs(some: Array) -> Array:
+            return some[first] * some[second] * some[-1:]
+
+        # A = diag(length) unit: the squares of the lengths go into the curvature.
+        weights = jnp.concatenate([signed, (curvature * self.length**2)[None]])
+        packed = self._sums(of_pairs, weights, pairs=first.size)
+        return packed[_unpacking(k)][:, :, _unpacking(d)].transpose(0, 2, 1, 3)
+
+    def _sums(
+        self, weights_of: Callable[[Array], Array], parts: Array, pairs: int | None = None
+    ) -> Array:
+        """weights_of(parts) @ outer, all samples at once where that is small, else in chunks."""
+        n, d = self.unit.shape
+        lanes = parts.shape[0] if pairs is None else pairs
+        if self.outer is not None and lanes * n <= _MOST_WEIGHTS:
+            return matmul(weights_of(parts), self.outer)
+        upper = np.triu_indices(d)
+
+        def add(chunk: Array, total: Array) -> Array:
+            index = chunk * _SAMPLES_AT_ONCE + jnp.arange(_SAMPLES_AT_ONCE)
+            # The last chunk is filled up with samples of no weight.
+            unit = jnp.where((index < n)[:, None], self.unit[jnp.minimum(index, n - 1)], 0.0)
+            some = weights_of(parts[:, jnp.minimum(index, n - 1)])
+            return total + matmul(some, unit[:, upper[0]] * unit[:, upper[1]])
+
+        zero = jnp.zeros((lanes, upper[0].size), self.unit.dtype)
+        return jax.lax.fori_loop(0, -(-n // _SAMPLES_AT_ONCE), add, zero)
+
+
+def shared_rows(X: Array) -> Rows:
+    """`Rows` of X (n, d)."""
+    n, d = X.shape
+    length = safe_norm(X)
+    divisor = jnp.where(length > 0, length, 1.0)[:, None]
+    unit = jnp.where(length[:, None] > 0, X / divisor, X)
+    i, j = np.triu_indices(d)
+    return Rows(unit, length, unit[:, i] * unit[:, j] if n * i.size <= _MOST_KEPT else None)
+
+
+def _unpacking(d: int) -> np.ndarray:
+    upper = np.triu_indices(d)
+    index = np.zeros((d, d), np.int32)
+    index[upper] = np.arange(upper[0].size)
+    return np.maximum(index, index.T)

@@ -1,0 +1,43 @@
+"""Sums of outer products against the matrices written out."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxrelu import rows as rows_module
+from jaxrelu.rows import shared_rows
+
+
+@pytest.fixture(params=["kept", "formed again"])
+def data(request, monkeypatch):
+    """Rows, one of them zero, with their outer products kept or formed some samples at a time."""
+    if request.param == "formed again":
+        monkeypatch.setattr(rows_module, "_MOST_KEPT", 0)
+        monkeypatch.setattr(rows_module, "_SAMPLES_AT_ONCE", 7)
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((20, 4)) * rng.uniform(0.1, 10.0, (20, 1))
+    X[3] = 0.0
+    return X, rng
+
+
+def test_gram_sums_unit_outer_products(data):
+    X, rng = data
+    weights = rng.standard_normal((3, 20))
+    length = np.linalg.norm(X, axis=1, keepdims=True)
+    unit = np.divide(X, length, out=np.zeros_like(X), where=length > 0)
+    expected = np.einsum("bi,ij,ik->bjk", weights, unit, unit)
+    rows = shared_rows(jnp.asarray(X))
+    np.testing.assert_allclose(rows.gram(jnp.asarray(weights)), expected, atol=1e-12)
+    batched = jax.vmap(rows.gram)(jnp.asarray(weights)[:, None])[:, 0]
+    np.testing.assert_allclose(batched, expected, atol=1e-12)
+
+
+def test_coupling_is_the_gram_matrix_of_the_blocks(data):
+    X, rng = data
+    signed = rng.choice([-1.0, 0.0, 1.0], (5, 20))
+    curvature = rng.uniform(0.0, 2.0, 20)
+    A = (signed.T[:, :, None] * X[:, None, :]).reshape(20, -1)
+    expected = A.T @ (curvature[:, None] * A)
+    coupling = shared_rows(jnp.asarray(X)).coupling(jnp.asarray(signed), jnp.asarray(curvature))
+    np.testing.assert_allclose(coupling.reshape(20, 20), expected, atol=1e-10)
