@@ -1,0 +1,53 @@
+"""Newton directions against the dense system."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxrelu.rows import shared_rows
+from jaxrelu.solvers.newton_system import dual_direction, primal_direction, working_matrix
+
+
+def _system(k, d, n, walls, stiffness, seed=0):
+    """A system of k blocks with stiff walls, the last slot empty, and its solution."""
+    rng = np.random.default_rng(seed)
+    X = rng.standard_normal((n, d))
+    signed = rng.choice([-1.0, 0.0, 1.0], (k, n))
+    signed[-1] = 0.0
+    curvature = rng.uniform(0.5, 1.0, n)
+    rows = rng.standard_normal((k, walls, d))
+    blocks = stiffness * n * np.einsum("kwi,kwj->kij", rows, rows) + np.eye(d)
+    rhs = rng.standard_normal((k, d))
+    A = (signed.T[:, :, None] * X[:, None, :]).reshape(n, k * d)
+    full = A.T @ (curvature[:, None] * A)
+    for b in range(k):
+        full[b * d : (b + 1) * d, b * d : (b + 1) * d] += blocks[b]
+    # The direction is that of a system lifted by this much of its diagonal.
+    full += 100 * np.finfo(float).eps ** 0.8 * np.diag(np.diag(full))
+    expected = np.linalg.solve(full, rhs.reshape(-1)).reshape(k, d)
+    return (*map(jnp.asarray, (X, signed, curvature, blocks, rhs)), expected)
+
+
+@pytest.mark.parametrize(("k", "d"), [(4, 5), (33, 20)], ids=["factored", "conjugate gradients"])
+@pytest.mark.parametrize("stiffness", [1.0, 1e3, 1e6])
+def test_primal_direction_solves_the_system(k, d, stiffness):
+    X, signed, curvature, blocks, rhs, expected = _system(k, d, 60, (3 * d) // 4, stiffness)
+    matrix = shared_rows(X).coupling(signed, curvature)
+    direction = jax.jit(primal_direction)(matrix, blocks, rhs)
+    assert np.linalg.norm(direction - expected) <= 1e-3 * np.linalg.norm(expected)
+    assert jnp.sum(direction * rhs) > 0
+
+
+def test_more_soft_directions_than_are_factored_are_left_to_the_iterations():
+    X, signed, curvature, blocks, rhs, expected = _system(33, 20, 60, 2, 1e4)
+    matrix = shared_rows(X).coupling(signed, curvature)
+    direction = jax.jit(primal_direction)(matrix, blocks, rhs)
+    assert jnp.sum(direction * rhs) >= 0.9 * np.sum(expected * np.asarray(rhs))
+
+
+def test_dual_direction_solves_the_lifted_system():
+    X, signed, curvature, blocks, rhs, expected = _system(12, 5, 15, 3, 1e2)
+    lifts = jnp.full((12,), 1e-10)
+    direction = dual_direction(working_matrix(X, signed), curvature, blocks, lifts, rhs)
+    np.testing.assert_allclose(direction, expected, rtol=1e-5, atol=1e-8)
