@@ -123,7 +123,8 @@ def interior_directions(X: Array, masks: Array, gates: Array | None = None) -> t
         return jnp.min(jnp.where(real[None], slack, jnp.inf), axis=1, initial=jnp.inf)
 
     # A zero row has no margin to ask for.
-    best = unit(project(rows, signs, zero, offset=real.astype(X.dtype)).points)
+    near = None if gates is None else gates.T
+    best = unit(project(rows, signs, zero, offset=real.astype(X.dtype), near=near).points)
     best_margin = margin(best)
     if gates is not None:
         given = unit(gates.T)

@@ -41,7 +41,7 @@ from jaxrelu.numerics import eps, matmul, safe_norm, unit
 from jaxrelu.pytrees import register
 
 _ULPS = 50  # of the module docstring
-_BATCH = 2**24  # entries of the masks whose witnesses are computed at once
+_BATCH = 2**21  # entries of the masks whose witnesses are computed at once
 
 
 @register

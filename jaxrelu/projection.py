@@ -29,8 +29,10 @@ from jax import Array
 from jax.scipy.linalg import cho_solve
 
 from jaxrelu.loops import iterate
-from jaxrelu.numerics import eps, matmul, plain_norm, safe_norm
-from jaxrelu.rows import Rows
+from jaxrelu.numerics import eps, plain_norm, safe_norm
+from jaxrelu.rows import OwnRows, Rows, nearest
+
+_MOST_SWEEPS = 30
 
 
 class Projection(NamedTuple):
@@ -51,25 +53,28 @@ class Projection(NamedTuple):
 
 
 def project(
-    rows: Rows,
+    rows: Rows | OwnRows,
     signs: Array,
     points: Array,
     *,
     offset: Array | float = 0.0,
     multipliers: Array | None = None,
     threshold: Any = -1.0,
+    near: Array | None = None,
     max_steps: int = 60,
 ) -> Projection:
     """Projects each point onto its own cone.
 
     Args:
-        rows: `shared_rows` of X (n, d).
+        rows: `shared_rows` of X (n, d), or rows of each block's own.
         signs: (m, n), +1 or -1: block b has the constraints signs[b, j] <r_j, u> >= offset.
         points: (m, d), what is projected.
-        offset: t of the module's docstring, scalar or (n,) (the rows have norm one).
+        offset: t of the module's docstring, scalar, (n,) or (m, n) (the rows have norm one).
         multipliers: (m, n), >= 0, warm multipliers; they skip the interior point phase.
         threshold: scalar or (m,): a block may stop once its bound is at most this; a negative one
             never stops it.
+        near: (m, d), guesses of the projections, from which rows are chosen where there are very
+            many; `points` by default.
         max_steps: at most so many steps in each phase.
 
     Returns:
@@ -88,13 +93,17 @@ def project(
 
     Reference: Moreau decomposition; DESIGN of the certificate in `jaxrelu.optimality`.
     """
+    if isinstance(rows, Rows) and rows.are_many:
+        return _cutting_planes(rows, signs, points, offset, multipliers, threshold, near, max_steps)
     # A block that is not finite is put aside, or the loops would stop for all the others.
     sound = _lane_finite(points) if multipliers is None else _lane_finite(points, multipliers)
     points = jnp.where(sound[:, None], points, 0.0)
     scale = safe_norm(points)
     scale = jnp.where(scale > 0, scale, 1.0)[:, None]
     c = points / scale
-    offsets = jnp.broadcast_to(jnp.asarray(offset, c.dtype), rows.unit.shape[:1])[None] / scale
+    offset = jnp.asarray(offset, c.dtype)
+    offset = offset if offset.ndim == 2 else jnp.broadcast_to(offset, signs.shape[1:])[None]
+    offsets = offset / scale
     limit = jnp.broadcast_to(jnp.asarray(threshold, c.dtype), (c.shape[0],)) / scale[:, 0]
     problem = _Problem(rows, signs, c, offsets, limit)
     if multipliers is None:
@@ -109,20 +118,82 @@ def project(
 
 
 class _Problem(NamedTuple):
-    rows: Rows
+    rows: Rows | OwnRows
     signs: Array
     c: Array
     offsets: Array
     limit: Array
 
     def forward(self, u: Array) -> Array:
-        return self.signs * matmul(u, self.rows.unit.T)
+        return self.signs * self.rows.forward(u)
 
     def transpose(self, mu: Array) -> Array:
-        return matmul(self.signs * mu, self.rows.unit)
+        return self.rows.transpose(self.signs * mu)
 
     def settled(self, mu: Array) -> Array:
         return plain_norm(self.c + self.transpose(mu)) <= self.limit
+
+
+def _cutting_planes(
+    rows: Rows,
+    signs: Array,
+    points: Array,
+    offset: Array | float,
+    multipliers: Array | None,
+    threshold: Any,
+    near: Array | None,
+    max_steps: int,
+) -> Projection:
+    """Projects onto cones of very many rows, of which few matter, through some rows at a time.
+
+    Every sweep projects onto the cone of a block's chosen rows, keeps those with a multiplier and
+    exchanges the others for the rows that are violated most. The distance grows from sweep to
+    sweep, so that no set of rows comes twice; every bound is valid for all rows.
+    """
+    (m, n), dtype = signs.shape, points.dtype
+    offsets = jnp.broadcast_to(jnp.asarray(offset, dtype), (n,))
+    limit = jnp.broadcast_to(jnp.asarray(threshold, dtype), (m,))
+    lane = jnp.arange(m)[:, None]
+    scale = safe_norm(points)
+    scale = jnp.where(scale > 0, scale, 1.0)
+
+    def choose(u: Array, mu: Array) -> tuple[Array, Array]:
+        slack = signs * rows.forward(u) - offsets[None]
+        index = nearest(slack, mu, points.shape[1])
+        return index, jnp.max(-slack, axis=1, initial=0.0) / jnp.maximum(scale, plain_norm(u))
+
+    def step(state: tuple[Projection, Array, Array]) -> tuple[Projection, Array, Array]:
+        old, index, done = state
+        own = OwnRows(rows.unit[index])
+        warm = None if multipliers is None else jnp.take_along_axis(old.multipliers, index, axis=1)
+        part = project(
+            own,
+            jnp.take_along_axis(signs, index, axis=1),
+            jnp.where(done[:, None], 0.0, points),
+            offset=jnp.where(done[:, None], 0.0, offsets[index]),
+            multipliers=warm,
+            threshold=limit,
+            max_steps=max_steps,
+        )
+        mu = jnp.zeros((m, n), dtype).at[lane, index].set(part.multipliers)
+        index, violation = choose(part.points, mu)
+        residual = jnp.maximum(part.residual, violation)
+        new = Projection(part.points, mu, part.bound, residual)
+        # No more than the chosen rows are violated themselves.
+        settled = violation <= jnp.maximum(
+            50 * eps(dtype), 2.0 * jnp.minimum(part.residual, eps(dtype) ** 0.5)
+        )
+        settled = settled | (part.bound <= limit) | ~jnp.isfinite(part.bound)
+        return _lanes(done, old, new), index, done | settled
+
+    zero = jnp.zeros((m, n), dtype) if multipliers is None else multipliers
+    start = points + rows.transpose(signs * zero) if near is None else near
+    index, _ = choose(start, zero)
+    first = Projection(points, zero, scale, jnp.full((m,), jnp.inf, dtype))
+    state = (first, index, jnp.zeros((m,), bool))
+    return iterate(  # type: ignore[no-any-return]
+        step, state, done=lambda s: jnp.all(s[2]), max_steps=_MOST_SWEEPS, watch=lambda _: ()
+    ).state[0]
 
 
 def _lanes(flag: Array, new: Any, old: Any) -> Any:

@@ -22,6 +22,9 @@ from jax import Array
 
 from jaxrelu.numerics import matmul, safe_norm
 
+# Where cones have more rows than this, methods work on some rows of each at a time.
+_MANY = 8192
+_NEAREST = 256
 # Outer products of more entries than this are formed again, some samples at a time, in every sum.
 _MOST_KEPT = 2**25
 _MOST_WEIGHTS = 2**24
@@ -40,6 +43,19 @@ class Rows(NamedTuple):
     unit: Array
     length: Array
     outer: Array | None
+
+    @property
+    def are_many(self) -> bool:
+        """So many that cones are worked on through the `nearest` rows."""
+        return self.unit.shape[0] > _MANY
+
+    def forward(self, points: Array) -> Array:
+        """<u_i, x_b> for all unit rows and points: (m, d) -> (m, n)."""
+        return matmul(points, self.unit.T)
+
+    def transpose(self, weights: Array) -> Array:
+        """sum_i w[b, i] u_i: (m, n) -> (m, d)."""
+        return matmul(weights, self.unit)
 
     def gram(self, weights: Array) -> Array:
         """sum_i w[b, i] u_i u_i^T over the unit rows, for every block: (m, n) -> (m, d, d)."""
@@ -78,6 +94,39 @@ class Rows(NamedTuple):
 
         zero = jnp.zeros((lanes, upper[0].size), self.unit.dtype)
         return jax.lax.fori_loop(0, -(-n // _SAMPLES_AT_ONCE), add, zero)
+
+
+class OwnRows(NamedTuple):
+    """Unit rows that every block has for itself, (m, s, d); otherwise as `Rows`."""
+
+    unit: Array
+
+    def forward(self, points: Array) -> Array:
+        """(m, d) -> (m, s)."""
+        return matmul(self.unit, points[..., None])[..., 0]
+
+    def transpose(self, weights: Array) -> Array:
+        """(m, s) -> (m, d)."""
+        return matmul(weights[:, None], self.unit)[:, 0]
+
+    def gram(self, weights: Array) -> Array:
+        """(m, s) -> (m, d, d)."""
+        return matmul((weights[..., None] * self.unit).transpose(0, 2, 1), self.unit)
+
+
+def nearest(slack: Array, multipliers: Array, features: int) -> Array:
+    """Rows that matter to each block: those with a multiplier, then those of least slack.
+
+    Args:
+        slack: (m, n), negative where a constraint is violated.
+        multipliers: (m, n), >= 0.
+        features: d; a face of a cone has at most d independent walls.
+
+    Returns:
+        (m, s) int32, indices of rows.
+    """
+    count = min(slack.shape[1], _NEAREST + 16 * features)
+    return jax.lax.top_k(jnp.where(multipliers > 0, jnp.inf, -slack), count)[1]
 
 
 def shared_rows(X: Array) -> Rows:

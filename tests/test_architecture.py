@@ -46,7 +46,15 @@ SIDEWAYS = {
     ("__main__", "cli"),
 }
 # What the solvers share. Each of these imports those before it, every other solver any of them.
-SOLVER_PARTS = ("base", "newton_system", "lagrangian", "working_set", "rounds", "splitting")
+SOLVER_PARTS = (
+    "base",
+    "newton_system",
+    "lagrangian",
+    "near_walls",
+    "working_set",
+    "rounds",
+    "splitting",
+)
 TOP_FLOOR = 7
 MAX_LINES = 400
 OPTIONAL = {"matplotlib", "sklearn", "typer", "rich"}

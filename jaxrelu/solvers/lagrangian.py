@@ -33,7 +33,7 @@ from jaxrelu.loops import iterate
 from jaxrelu.losses import Loss, SquaredLoss
 from jaxrelu.numerics import eps, matmul, plain_norm
 from jaxrelu.projection import line_minimum
-from jaxrelu.rows import Rows
+from jaxrelu.rows import OwnRows, Rows
 from jaxrelu.solvers.newton_system import (
     dual_direction,
     primal_direction,
@@ -57,9 +57,9 @@ class Task(NamedTuple):
         sample_weight: (n,).
         loss: the loss.
         samples: the rows of X.
-        rows: the rows of the cones: the same, or no rows at all for a gated program.
+        rows: the rows of the cones: the same, some of each block's own, or none if gated.
         signed_masks: (k, n), s_b D_b; zero for an empty slot.
-        cone_signs: (k, n), or (k, 0) for a gated program.
+        cone_signs: (k, n), one sign a row; (k, 0) for a gated program.
         lam: scalar.
     """
 
@@ -68,7 +68,7 @@ class Task(NamedTuple):
     sample_weight: Array
     loss: Loss
     samples: Rows
-    rows: Rows
+    rows: Rows | OwnRows
     signed_masks: Array
     cone_signs: Array
     lam: Array
@@ -83,11 +83,11 @@ class Task(NamedTuple):
 
     def slack(self, weights: Array) -> Array:
         """K theta, (k, n)."""
-        return self.cone_signs * matmul(weights, self.rows.unit.T)
+        return self.cone_signs * self.rows.forward(weights)
 
     def cone_adjoint(self, multipliers: Array) -> Array:
         """K^T mu, (k, d)."""
-        return matmul(self.cone_signs * multipliers, self.rows.unit)
+        return self.rows.transpose(self.cone_signs * multipliers)
 
     def gradient(self, fit: Array) -> Array:
         """Gradient of the loss in the fit, (n,)."""
@@ -173,7 +173,22 @@ def _local_hessians(task: Task, point: _Point, sigma: Array, kappa: Array) -> tu
     return norm_part + sigma[:, None, None] * task.rows.gram(walls), bend
 
 
-def minimise(task: Task, start: Iterate, tolerance: Array, max_steps: Any, scale: Array) -> Outcome:
+def constant_coupling(task: Task) -> Array | None:
+    """A^T diag(c) A, (k, d, k, d), where the curvature is constant and the system needs it."""
+    k, d = task.signed_masks.shape[0], task.X.shape[1]
+    if not isinstance(task.loss, SquaredLoss) or uses_dual_form(k, d, task.X.shape[0]):
+        return None
+    return task.samples.coupling(task.signed_masks, task.sample_weight)
+
+
+def minimise(
+    task: Task,
+    start: Iterate,
+    tolerance: Array,
+    max_steps: Any,
+    scale: Array,
+    coupling: Array | None = None,
+) -> Outcome:
     """Minimises the program restricted to a working set.
 
     Args:
@@ -183,6 +198,7 @@ def minimise(task: Task, start: Iterate, tolerance: Array, max_steps: Any, scale
             of norm and cone are below it relative to the largest block.
         max_steps: Newton steps at most.
         scale: scalar > 0, a guess of the largest block norm, used while all blocks are zero.
+        coupling: `constant_coupling` of the task, if it is known already.
 
     Returns:
         `Outcome`.
@@ -193,9 +209,7 @@ def minimise(task: Task, start: Iterate, tolerance: Array, max_steps: Any, scale
     k, d = start.weights.shape
     dual = uses_dual_form(k, d, task.X.shape[0])
     matrix_a = working_matrix(task.X, task.signed_masks) if dual else None
-    # The squared loss has constant curvature: its Gram matrix is formed once a call.
-    constant = isinstance(task.loss, SquaredLoss) and not dual
-    fixed = task.samples.coupling(task.signed_masks, task.sample_weight) if constant else None
+    coupling = constant_coupling(task) if coupling is None else coupling
 
     def size_of(weights: Array) -> Array:
         largest = jnp.max(plain_norm(weights), initial=0.0)
@@ -224,8 +238,8 @@ def minimise(task: Task, start: Iterate, tolerance: Array, max_steps: Any, scale
         remaining = jnp.minimum(1.0, jnp.max(plain_norm(point.gradient), initial=0.0) / lam)
         damping = _DAMPING * remaining * lam / size_of(weights)
         blocks = jnp.where(live[:, None, None], blocks + damping * eye, 1e6 * stiffest * eye)
-        if fixed is not None:
-            return -primal_direction(fixed, blocks, point.gradient)
+        if coupling is not None:
+            return -primal_direction(coupling, blocks, point.gradient)
         h = task.curvature(point.fit)
         if matrix_a is None:
             matrix = task.samples.coupling(task.signed_masks, h)

@@ -17,7 +17,7 @@ from jaxrelu.numerics import eps, safe_norm
 from jaxrelu.optimality import dual_point
 from jaxrelu.program import loss_value, residual_at
 from jaxrelu.solvers.base import Tolerance
-from jaxrelu.solvers.lagrangian import minimise
+from jaxrelu.solvers.near_walls import minimise_near_walls
 from jaxrelu.solvers.working_set import (
     Setting,
     WorkingSet,
@@ -90,7 +90,7 @@ def solve_slots(
 ) -> Solved:
     """Solves on the slots at lam (scaled) to a precision of stationarity and constraints."""
     task = task_of(setting, lam, held.blocks)
-    inner = minimise(
+    inner = minimise_near_walls(
         task, held.at, precision, jnp.minimum(INNER_STEPS, max_steps), first_scale(setting, lam)
     )
     weights = jnp.where(inner.active[:, None], inner.iterate.weights, 0.0)
