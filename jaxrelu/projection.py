@@ -386,7 +386,9 @@ def line_minimum(
         beyond = slope(middle) > 0
         return jnp.where(beyond, low, middle), jnp.where(beyond, middle, high)
 
-    low, high = jax.lax.fori_loop(0, halvings, halve, (zero, one))
+    # Most steps of Newton's method are full: nothing is halved then.
+    count = jnp.where(jnp.all(full), 0, halvings)
+    low, high = jax.lax.fori_loop(0, count, halve, (zero, one))
     # Where the bracket is still wide, only its lower end is sure to be a descent.
     wide = (low > 0) & (high - low > 1e-3 * high)
     return jnp.where(full, one, jnp.where(wide, low, high))

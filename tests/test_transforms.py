@@ -115,6 +115,29 @@ def test_second_call_of_equal_shape_compiles_nothing(entry):
     assert not np.array_equal(first.fit, second.fit)
 
 
+@pytest.mark.slow
+def test_a_path_compiles_a_logarithmic_number_of_shapes():
+    rng = np.random.default_rng(5)
+    X = rng.standard_normal((90, 7))
+    y = rng.standard_normal(90)
+    program = jr.ConvexProgram(X, y, jr.sample_patterns(jax.random.key(0), X, 200))
+    # The pieces that do not depend on the slots, compiled outside the count.
+    lams = jr.lambda_grid(program, num=40, ratio=1e-3)
+    jr.solve_path(program, lams[:1])
+    with compile_events() as events:
+        path = jr.solve_path(program, lams)
+    jr.raise_if_failed(path)
+    kept = path.blocks.shape[1]
+    assert kept >= 48
+    # Two numbers of slots a doubling from 16 on, and six programs at most for each of them.
+    numbers = 2 * np.log2(kept / 16) + 1
+    compiled = sum("backend_compile" in event for event in events)
+    assert compiled <= 6 * numbers + 10
+    with compile_events() as events:
+        jr.solve_path(program, 1.01 * lams)
+    assert sum("backend_compile" in event for event in events) == 0
+
+
 @zoo.parametrize([*zoo.COMMON, zoo.gated, zoo.logistic], quick=zoo.COMMON)
 def test_float32_reaches_its_tolerance_and_float64_agrees(build, single):
     problem = zoo.problem(build)
