@@ -44,6 +44,7 @@ from jaxrelu.solvers.newton_system import (
 _NORM_SHARE = 0.1
 _SMALLEST = 1e-4
 _DAMPING = 0.1
+_LARGEST_CACHED = 2048
 # Newton steps without a multiplier update before the line search becomes exact.
 _PATIENCE = 10
 
@@ -173,10 +174,14 @@ def _local_hessians(task: Task, point: _Point, sigma: Array, kappa: Array) -> tu
     return norm_part + sigma[:, None, None] * task.rows.gram(walls), bend
 
 
+def _size(task: Task) -> tuple[int, Any]:
+    return task.X.shape[0], task.X.dtype
+
+
 def constant_coupling(task: Task) -> Array | None:
     """A^T diag(c) A, (k, d, k, d), where the curvature is constant and the system needs it."""
     k, d = task.signed_masks.shape[0], task.X.shape[1]
-    if not isinstance(task.loss, SquaredLoss) or uses_dual_form(k, d, task.X.shape[0]):
+    if not isinstance(task.loss, SquaredLoss) or uses_dual_form(k, d, *_size(task)):
         return None
     return task.samples.coupling(task.signed_masks, task.sample_weight)
 
@@ -207,7 +212,7 @@ def minimise(
     roundoff = eps(dtype)
     stiff = min(1e4, 0.03 / roundoff**0.7)
     k, d = start.weights.shape
-    dual = uses_dual_form(k, d, task.X.shape[0])
+    dual = uses_dual_form(k, d, *_size(task))
     matrix_a = working_matrix(task.X, task.signed_masks) if dual else None
     coupling = constant_coupling(task) if coupling is None else coupling
 
@@ -238,12 +243,17 @@ def minimise(
         remaining = jnp.minimum(1.0, jnp.max(plain_norm(point.gradient), initial=0.0) / lam)
         damping = _DAMPING * remaining * lam / size_of(weights)
         blocks = jnp.where(live[:, None, None], blocks + damping * eye, 1e6 * stiffest * eye)
-        if coupling is not None:
-            return -primal_direction(coupling, blocks, point.gradient)
         h = task.curvature(point.fit)
         if matrix_a is None:
-            matrix = task.samples.coupling(task.signed_masks, h)
-            return -primal_direction(matrix, blocks, point.gradient)
+            matrix = task.samples.coupling(task.signed_masks, h) if coupling is None else coupling
+
+            def operator(x: Array) -> Array:
+                return task.adjoint(h * task.fit(x))
+
+            # A matrix beyond the caches is read more slowly than the samples are passed twice.
+            samples = task.X.shape[0]
+            without = k * d > _LARGEST_CACHED and samples < 4 * k * d
+            return -primal_direction(matrix, blocks, point.gradient, operator if without else None)
         return -dual_direction(matrix_a, h, blocks, roundoff**0.5 * bend, point.gradient)
 
     def residuals(at: Iterate, point: _Point, live: Array, kappa: Array) -> tuple[Array, Array]:

@@ -16,6 +16,9 @@ stiff ones, take some 5 to 8 iterations; every iterate is a descent direction.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from jax import Array
@@ -31,9 +34,16 @@ _MOST_ITERATIONS = 60
 _PRECISION = 1e-6
 
 
-def uses_dual_form(slots: int, features: int, samples: int) -> bool:
-    """Whether the n x n system is the cheaper one (measured: from kd = 3 n on)."""
-    return slots * features > 3 * samples
+def uses_dual_form(slots: int, features: int, samples: int, dtype: Any) -> bool:
+    """Whether the n x n system is the cheaper one."""
+    # Measured against a factored primal system, and against conjugate gradients.
+    return slots * features > (8 if _iterates(dtype) else 3) * samples
+
+
+def _iterates(dtype: Any) -> bool:
+    """Whether large systems are solved by conjugate gradients and not factored."""
+    # Accelerators factor fast and find eigenvectors slowly; float32 cannot tell soft from stiff.
+    return jax.default_backend() == "cpu" and dtype == jnp.float64
 
 
 def working_matrix(X: Array, signed_masks: Array) -> Array:
@@ -42,19 +52,22 @@ def working_matrix(X: Array, signed_masks: Array) -> Array:
     return blocks.reshape(X.shape[0], -1)
 
 
-def primal_direction(matrix: Array, blocks: Array, rhs: Array) -> Array:
-    """Solves with the matrix itself: matrix (k, d, k, d), blocks (k, d, d), rhs (k, d)."""
+def primal_direction(
+    matrix: Array, blocks: Array, rhs: Array, operator: Callable[[Array], Array] | None = None
+) -> Array:
+    """Solves with the matrix itself: matrix (k, d, k, d), blocks (k, d, d), rhs (k, d).
+
+    `operator` applies A^T diag(h) A to (k, d) without the matrix; where it is given, conjugate
+    gradients use it.
+    """
     k, d, _ = blocks.shape
     # Relative to the diagonal: large penalties make an absolute shift too small or too large.
     own = jnp.diagonal(matrix.reshape(k * d, k * d)).reshape(k, d)
     lift = 100 * eps(rhs.dtype) ** 0.8 * (own + jnp.diagonal(blocks, axis1=1, axis2=2))
     blocks = blocks + lift[:, :, None] * jnp.eye(d, dtype=rhs.dtype)[None]
-    if k * d < _FEWEST_UNKNOWNS or rhs.dtype != jnp.float64:
+    if k * d < _FEWEST_UNKNOWNS or not _iterates(rhs.dtype):
         return _factored(matrix, blocks, rhs)
-    # Accelerators factor large matrices fast and find eigenvectors slowly.
-    return jax.lax.platform_dependent(
-        matrix, blocks, rhs, cpu=_conjugate_gradients, default=_factored
-    )
+    return _conjugate_gradients(matrix, blocks, rhs, operator)
 
 
 def _factored(matrix: Array, blocks: Array, rhs: Array) -> Array:
@@ -64,7 +77,9 @@ def _factored(matrix: Array, blocks: Array, rhs: Array) -> Array:
     return cho_solve(cho_factor(full), rhs.reshape(-1)).reshape(k, d)
 
 
-def _conjugate_gradients(matrix: Array, blocks: Array, rhs: Array) -> Array:
+def _conjugate_gradients(
+    matrix: Array, blocks: Array, rhs: Array, operator: Callable[[Array], Array] | None
+) -> Array:
     k, d, _ = blocks.shape
     size, half = k * d, (d + 1) // 2
     own = matrix[jnp.arange(k), :, jnp.arange(k), :]
@@ -85,9 +100,13 @@ def _conjugate_gradients(matrix: Array, blocks: Array, rhs: Array) -> Array:
     inner = matmul(turn[:, :half], some.T.reshape(k, d, -1)).reshape(k * half, -1)[among]
     factor = cho_factor(inner + jnp.diag(values.reshape(-1)[soft]))
 
+    def product(x: Array) -> Array:
+        return matmul(matrix.reshape(size, size), x.reshape(-1)).reshape(k, d)
+
+    coupled = product if operator is None else operator
+
     def apply(x: Array) -> Array:
-        coupled = matmul(matrix.reshape(size, size), x.reshape(-1)).reshape(k, d)
-        return coupled + einsum("kij,kj->ki", blocks, x)
+        return coupled(x) + einsum("kij,kj->ki", blocks, x)
 
     def precondition(x: Array) -> Array:
         turned = einsum("kij,kj->ki", turn, x).reshape(-1)
