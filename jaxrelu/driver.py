@@ -17,7 +17,6 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jaxrelu.cones import drop_negligible
 from jaxrelu.numerics import safe_norm
 from jaxrelu.optimality import dual_point, rounding_of_values
 from jaxrelu.program import loss_value, residual_at
@@ -112,12 +111,13 @@ class Driver:
     def solve(self, lam: Array) -> Answer:
         """One lam, from the working set of the last."""
         setting, tolerance = self.setting, self.tolerance
-        held = self.held if self.lam is None else _rescaled(self.held, lam / self.lam)
+        held, ratio = self.held, 1.0 if self.lam is None else float(lam) / float(self.lam)
         precision, finest = float(first_precision(setting, tolerance)), finest_precision(setting)
         best: Answer | None = None
         taken = futile = 0
         for _ in range(MAX_ROUNDS):
-            solved = _solve(setting, lam, held, precision, self.limit - taken)
+            solved = _solve(setting, lam, held, ratio, precision, self.limit - taken)
+            ratio = 1.0
             screened, violating, ready = _screen(
                 setting, self.solver, lam, tolerance, _Screenable.of(solved)
             )
@@ -153,7 +153,7 @@ class Driver:
     def _certified(self, lam: Array, solved: Solved, screened: Screened, exhausted: bool) -> Answer:
         """Repairs the non-zero blocks, a few at a time in one shape, and evaluates both values."""
         blocks = np.asarray(solved.blocks)
-        weights = np.array(drop_negligible(solved.weights))
+        weights = np.array(solved.weights)
         active = np.flatnonzero(np.any(weights != 0, axis=1))
         for start in range(0, active.size, _FEWEST_SLOTS):
             index = active[start : start + _FEWEST_SLOTS]
@@ -191,9 +191,11 @@ def _warm(setting: Setting, lam: Array, warm: Warm, empty: WorkingSet) -> Workin
 
 @_compiled
 def _solve(
-    setting: Setting, lam: Array, held: WorkingSet, precision: Array, steps: Array
+    setting: Setting, lam: Array, held: WorkingSet, ratio: Array, precision: Array, steps: Array
 ) -> Solved:
-    return solve_slots(setting, lam / setting.scale, held, precision, steps)
+    # Multipliers of a lam before this one are proportional to lam, to first order.
+    at = held.at._replace(norm_dual=held.at.norm_dual * ratio, cone_dual=held.at.cone_dual * ratio)
+    return solve_slots(setting, lam / setting.scale, held._replace(at=at), precision, steps)
 
 
 @_compiled
@@ -242,12 +244,6 @@ def _conclude(
         solved.blocks, weights, fit, residual_at(program, fit), dual, lower, upper, status,
         solved.num_steps,
     )  # fmt: skip
-
-
-def _rescaled(held: WorkingSet, ratio: Array) -> WorkingSet:
-    """Multipliers for another lam, to first order."""
-    at = held.at
-    return held._replace(at=Iterate(at.weights, at.norm_dual * ratio, at.cone_dual * ratio))
 
 
 def _resized(held: WorkingSet, num_blocks: int, slots: int) -> WorkingSet:

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxrelu.cones import cone_signs, make_feasible
+from jaxrelu.cones import cone_signs, drop_negligible, make_feasible
 from jaxrelu.numerics import eps, safe_norm
 from jaxrelu.optimality import dual_point
 from jaxrelu.program import loss_value, residual_at
@@ -38,7 +38,7 @@ class Solved(NamedTuple):
 
     Attributes:
         held: the working set, slots of zero blocks emptied.
-        weights: (k, d), zero where a block is; scaled units, not repaired.
+        weights: (k, d), zero where a block is or is negligible; scaled units, not repaired.
         residual: (n,), minus the gradient of the loss there.
         value: scalar, the objective there.
         inside: (b,) bool, blocks that held a slot.
@@ -93,7 +93,7 @@ def solve_slots(
     inner = minimise_near_walls(
         task, held.at, precision, jnp.minimum(INNER_STEPS, max_steps), first_scale(setting, lam)
     )
-    weights = jnp.where(inner.active[:, None], inner.iterate.weights, 0.0)
+    weights = drop_negligible(jnp.where(inner.active[:, None], inner.iterate.weights, 0.0))
     fit = task.fit(weights)
     residual = -task.gradient(fit)
     after = remember(setting, held._replace(at=inner.iterate), task, inner.active)
