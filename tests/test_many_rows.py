@@ -61,22 +61,16 @@ def test_a_lane_that_is_not_finite_leaves_the_others_alone(data, few_at_a_time):
     assert bool(jnp.isfinite(found.bound[2]))
 
 
-@pytest.mark.parametrize(
-    "loss",
-    [jr.SquaredLoss(), pytest.param(jr.LogisticLoss(), marks=pytest.mark.slow)],
-    ids=["squared", "logistic"],
-)
-def test_answers_are_certified_and_those_of_all_rows(data, few_at_a_time, loss):
+def _with_a_row_of_zeros(data, loss):
+    """A program and its lams; the same with a row of zeros more, which adds a constant.
+
+    The other shape keeps what is compiled for all rows from being used again.
+    """
     X, y = data
     squared = isinstance(loss, jr.SquaredLoss)
     y = y if squared else np.where(y > np.median(y), 1.0, -1.0)
     patterns = jr.sample_patterns(jax.random.key(0), X, 20)
     program = jr.ConvexProgram(X, y, patterns, loss)
-    lams = jr.lambda_grid(program, num=4, ratio=0.05)
-    whole = jr.solve_path(program, lams)
-    # Another row of zeros adds a constant and makes another shape: what is compiled for all rows
-    # is not used again.
-    few_at_a_time()
     masks = np.vstack([patterns.masks, np.ones((1, patterns.masks.shape[1]), bool)])
     more = jr.ConvexProgram(
         np.vstack([X, np.zeros((1, 3))]),
@@ -84,9 +78,29 @@ def test_answers_are_certified_and_those_of_all_rows(data, few_at_a_time, loss):
         jr.Patterns(patterns.gates, masks, patterns.interior),
         loss,
     )
-    constant = 0.0 if squared else np.log(2.0)
-    path, solution = jr.solve_path(more, lams), jr.solve(more, lams[2])
+    lams = jr.lambda_grid(program, num=4, ratio=0.05)
+    return program, more, lams, 0.0 if squared else np.log(2.0)
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [jr.SquaredLoss(), pytest.param(jr.LogisticLoss(), marks=pytest.mark.slow)],
+    ids=["squared", "logistic"],
+)
+def test_paths_are_certified_and_those_of_all_rows(data, few_at_a_time, loss):
+    program, more, lams, constant = _with_a_row_of_zeros(data, loss)
+    whole = jr.solve_path(program, lams)
+    few_at_a_time()
+    path = jr.solve_path(more, lams)
     assert path.status.tolist() == [jr.Status.OPTIMAL] * 4
     np.testing.assert_allclose(path.upper - constant, whole.upper, rtol=2e-6)
+
+
+@pytest.mark.slow
+def test_solve_is_certified_and_that_of_all_rows(data, few_at_a_time):
+    program, more, lams, _ = _with_a_row_of_zeros(data, jr.SquaredLoss())
+    whole = jr.solve(program, lams[2])
+    few_at_a_time()
+    solution = jr.solve(more, lams[2])
     assert int(solution.status) == jr.Status.OPTIMAL
-    np.testing.assert_allclose(solution.certificate.upper, path.upper[2], rtol=2e-6)
+    np.testing.assert_allclose(solution.certificate.upper, whole.certificate.upper, rtol=2e-6)
