@@ -39,6 +39,18 @@ def test_primal_direction_solves_the_system(k, d, stiffness):
     assert jnp.sum(direction * rhs) > 0
 
 
+def test_the_operator_stands_in_for_the_matrix():
+    X, signed, curvature, blocks, rhs, expected = _system(33, 20, 60, 15, 1e3)
+
+    def operator(x):
+        fit = jnp.sum(signed * (x @ X.T), axis=0)
+        return (signed * (curvature * fit)[None]) @ X
+
+    matrix = shared_rows(X).coupling(signed, curvature)
+    direction = primal_direction(matrix, blocks, rhs, operator)
+    assert np.linalg.norm(direction - expected) <= 1e-3 * np.linalg.norm(expected)
+
+
 def test_more_soft_directions_than_are_factored_are_left_to_the_iterations():
     X, signed, curvature, blocks, rhs, expected = _system(33, 20, 60, 2, 1e4)
     matrix = shared_rows(X).coupling(signed, curvature)
