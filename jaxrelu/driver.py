@@ -8,8 +8,6 @@ shapes.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -40,6 +38,7 @@ from jaxrelu.solvers.working_set import (
     Setting,
     WorkingSet,
     cold_start,
+    compiled,
     enter,
     entering,
     screen,
@@ -173,23 +172,12 @@ def _gap(answer: Answer) -> float:
     return float(answer.upper - answer.lower)
 
 
-def _compiled(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Jit, with the type of the loss in its key: see `jaxrelu.pytrees.register`."""
-
-    @partial(jax.jit, static_argnums=0)
-    def call(loss_type: type, setting: Setting, *args: Any) -> Any:
-        del loss_type
-        return function(setting, *args)
-
-    return lambda setting, *args: call(type(setting.loss), setting, *args)
-
-
-@_compiled
+@compiled
 def _warm(setting: Setting, lam: Array, warm: Warm, empty: WorkingSet) -> WorkingSet:
     return warm_start(setting, lam, warm, empty.blocks.shape[0])
 
 
-@_compiled
+@compiled
 def _solve(
     setting: Setting, lam: Array, held: WorkingSet, ratio: Array, precision: Array, steps: Array
 ) -> Solved:
@@ -198,7 +186,7 @@ def _solve(
     return solve_slots(setting, lam / setting.scale, held._replace(at=at), precision, steps)
 
 
-@_compiled
+@compiled
 def _screen(
     setting: Setting, solver: ActiveNewton, lam: Array, tolerance: Tolerance, point: _Screenable
 ) -> tuple[Screened, Array, Array]:
@@ -211,15 +199,15 @@ def _screen(
     return screened, jnp.sum(screened.found), ready
 
 
-@_compiled
+@compiled
 def _enter(setting: Setting, lam: Array, held: WorkingSet, screened: Screened) -> WorkingSet:
     return enter(setting, lam / setting.scale, held, screened)[0]
 
 
-_repair = _compiled(repair)
+_repair = compiled(repair)
 
 
-@_compiled
+@compiled
 def _conclude(
     setting: Setting,
     lam: Array,

@@ -1,15 +1,16 @@
-"""`solve_grid`: many lams as one batch, in chunks on one device or spread over several.
+"""`solve_grid`: many lams as one batch on one device, or spread over several.
 
-Lanes of a batch run in lockstep and wait for the slowest of them. On a CPU a batch gains nothing,
-so that lams are taken one at a time there; on an accelerator the batch is what fills the device.
-Over a mesh every device has lams of its own and stops on its own: no loop holds a collective.
+On a CPU a batch gains nothing, so that lams are taken one at a time there; on an accelerator the
+batch is what fills the device, and `jaxrelu.lanes` keeps it full. Inside a trace, with first-order
+solvers and with very many samples the lanes of a batch run in lockstep. Over a mesh every device
+has lams of its own and stops on its own: no loop holds a collective.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
 from functools import cache, partial
-from typing import Any
+from typing import Any, TypeGuard
 
 import jax
 import jax.numpy as jnp
@@ -17,10 +18,12 @@ import numpy as np
 from jax import Array
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from jaxrelu.lanes import solve_lanes
 from jaxrelu.optimality import with_interior
 from jaxrelu.program import Program, check_program
+from jaxrelu.rows import are_many
 from jaxrelu.sharding import automatic
-from jaxrelu.solution import Solution
+from jaxrelu.solution import Solution, joined
 from jaxrelu.solve import (
     check_lams,
     checked_solver,
@@ -50,8 +53,8 @@ def solve_grid(
     r"""Solves a convex program at many lams as one batch.
 
     Inside a trace this is ``vmap`` of `solve` over lam. On the host the lams are taken
-    `lam_batch_size` at a time; lanes of a batch wait for the slowest of them, so that on a CPU,
-    where batching gains nothing, the default is one at a time, and all at once elsewhere.
+    `lam_batch_size` at a time, and the next one starts where one ends; on a CPU, where batching
+    gains nothing, the default is one at a time, and all at once elsewhere.
 
     Args:
         program: a `ConvexProgram` or `GatedProgram`.
@@ -108,19 +111,28 @@ def solve_grid(
         warm = None if warm is None else jax.tree.map(np.asarray, warm)
         filled = spread(program, np.asarray(lams)[index], tolerance, steps, warm, solver, loss_type)
         return jax.tree.map(lambda a: a[:count], filled)
+    if lam_batch_size > 1 and keeps_lanes(solver, program) and not traced:
+        return solve_lanes(program, lams, tolerance, steps, warm, solver, lam_batch_size)
     if traced or lam_batch_size >= count:
         return solve_batch(program, lams, tolerance, steps, warm, solver, loss_type)
+    if lam_batch_size == 1:
+        one_by_one = [
+            solve_compiled(program, lam, tolerance, steps, warm, solver, loss_type) for lam in lams
+        ]
+        return joined(one_by_one, jnp.stack)
     parts = []
     for start in range(0, count, lam_batch_size):
-        if lam_batch_size == 1:
-            one = solve_compiled(program, lams[start], tolerance, steps, warm, solver, loss_type)
-            parts.append(jax.tree.map(lambda a: a[None], one))
-            continue
         # The last chunk is filled up with its last lam, so that one shape serves all.
         index = np.minimum(np.arange(start, start + lam_batch_size), count - 1)
         part = solve_batch(program, lams[index], tolerance, steps, warm, solver, loss_type)
         parts.append(jax.tree.map(lambda a, s=start: a[: count - s], part))
-    return jax.tree.map(lambda *a: jnp.concatenate(a), *parts)
+    return joined(parts, jnp.concatenate)
+
+
+def keeps_lanes(solver: Solver, program: Program) -> TypeGuard[ActiveNewton]:
+    """Whether a batch from the host is one of `jaxrelu.lanes`."""
+    many = program.has_cones and are_many(program.X.shape[0])
+    return isinstance(solver, ActiveNewton) and not many
 
 
 def batch_size(count: int, lam_batch_size: int | None) -> int:

@@ -6,7 +6,8 @@ from typing import Any
 
 import jax
 
-from jaxrelu.grid import batch_size, solve_batch
+from jaxrelu.grid import batch_size, keeps_lanes, solve_batch
+from jaxrelu.lanes import planned_memory
 from jaxrelu.program import Program, check_program
 from jaxrelu.solve import check_lams, checked_solver, solve_compiled, step_limit, tolerances
 from jaxrelu.solvers.base import Solver
@@ -50,12 +51,13 @@ def estimate_memory(
     count = lams.shape[0]
     size = batch_size(count, lam_batch_size)
     tolerance, steps = tolerances(program, None, None), step_limit(solver, None)
+    if size > 1 and keeps_lanes(solver, program):
+        working, answer = planned_memory(program, lams[0], tolerance, solver, size)
+        return int(working + 2 * count * answer)
     function = solve_compiled if size == 1 else solve_batch
     some = lams[0] if size == 1 else lams[:size]
-    compiled = function.lower(
-        program, some, tolerance, steps, None, solver, type(program.loss)
-    ).compile()
-    plan = compiled.memory_analysis()
+    lowered = function.lower(program, some, tolerance, steps, None, solver, type(program.loss))
+    plan = lowered.compile().memory_analysis()
     if plan is None:
         raise RuntimeError(
             f"XLA plans no memory on {jax.default_backend()}: bound it by lam_batch_size instead."

@@ -6,6 +6,7 @@ normal case here, and `jnp.linalg.norm` has a NaN derivative there.
 
 from __future__ import annotations
 
+from importlib.metadata import version
 from typing import Any
 
 import jax
@@ -182,3 +183,17 @@ def _real(value: Any, name: str) -> Any:
             f"{name}.astype('float32') to work in float32."
         )
     return value
+
+
+def check_jaxlib() -> None:
+    """Refuses the one jaxlib that is known to compute wrong values.
+
+    Raises:
+        RuntimeError: the sentence names the versions to install.
+    """
+    if version("jaxlib") == "0.10.2" and jax.default_backend() == "cpu":
+        raise RuntimeError(
+            "jaxlib 0.10.2 compiles batched sums of products wrongly on a CPU "
+            "(jax-ml/jax#39103), so that no certificate would hold: install jax and jaxlib 0.10.1, "
+            "or 0.11 and later."
+        )

@@ -9,7 +9,6 @@ of shapes.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
 import jax
@@ -19,13 +18,12 @@ from jax import Array
 
 from jaxrelu.driver import Answer, Driver, room
 from jaxrelu.numerics import matmul, safe_norm
-from jaxrelu.optimality import Certificate, with_interior
-from jaxrelu.program import Program, check_program, row_space
+from jaxrelu.optimality import Certificate
+from jaxrelu.program import Program, check_program
 from jaxrelu.pytrees import register
 from jaxrelu.solution import Solution
-from jaxrelu.solve import check_lams, step_limit, tolerances, warm_point
+from jaxrelu.solve import check_lams, prepare, step_limit, tolerances, warm_point
 from jaxrelu.solvers.active_newton import ActiveNewton
-from jaxrelu.solvers.working_set import Setting, setting_of
 from jaxrelu.status import Status
 
 
@@ -159,7 +157,7 @@ def solve_path(
     lams = check_lams(program, lams)
     tolerance = tolerances(program, rtol, atol)
     limit = int(step_limit(solver, max_steps))
-    setting, basis = _prepare(program, type(program.loss))
+    setting, basis = prepare(program, type(program.loss))
     driver = Driver(solver, setting, tolerance, limit)
     warm = warm_point(program, init)
     if warm is not None:
@@ -175,13 +173,6 @@ def solve_path(
         if max_active is not None and active > max_active:
             break
     return _assemble(program, lams, answers, basis)
-
-
-@partial(jax.jit, static_argnames=("loss_type",))
-def _prepare(program: Program, loss_type: type) -> tuple[Setting, Array | None]:
-    del loss_type
-    reduced, basis = row_space(with_interior(program))
-    return setting_of(reduced), basis
 
 
 def _assemble(

@@ -36,7 +36,7 @@ from jax import Array
 from jaxrelu import losses
 from jaxrelu.cones import block_patterns, largest_correlation
 from jaxrelu.losses import Loss, SquaredLoss
-from jaxrelu.numerics import as_float, matmul, safe_norm
+from jaxrelu.numerics import as_float, check_jaxlib, matmul, safe_norm
 from jaxrelu.patterns import Patterns, check_patterns
 from jaxrelu.pytrees import register
 from jaxrelu.rows import shared_rows
@@ -341,7 +341,9 @@ def check_program(program: Program) -> None:
         TypeError: something that is not a program, or mixed dtypes.
         ValueError: wrong shapes, empty data, labels that the loss cannot take, masks that are not
             0/1 or do not match the gates, negative sample weights. The sentence names the fix.
+        RuntimeError: a jaxlib that is known to compute wrong values.
     """
+    check_jaxlib()
     if not isinstance(program, ConvexProgram | GatedProgram):
         raise TypeError(
             f"expected a ConvexProgram or GatedProgram, got {type(program).__name__}: "

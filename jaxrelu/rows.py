@@ -31,6 +31,11 @@ _MOST_WEIGHTS = 2**24
 _SAMPLES_AT_ONCE = 2048
 
 
+def are_many(rows: int) -> bool:
+    """Whether cones of so many rows are worked on through the `nearest` rows."""
+    return rows > _MANY
+
+
 class Rows(NamedTuple):
     """Unit rows, their lengths, and the packed outer products of the unit rows.
 
@@ -47,7 +52,7 @@ class Rows(NamedTuple):
     @property
     def are_many(self) -> bool:
         """So many that cones are worked on through the `nearest` rows."""
-        return self.unit.shape[0] > _MANY
+        return are_many(self.unit.shape[0])
 
     def forward(self, points: Array) -> Array:
         """<u_i, x_b> for all unit rows and points: (m, d) -> (m, n)."""

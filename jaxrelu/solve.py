@@ -32,6 +32,7 @@ from jaxrelu.program import (
 from jaxrelu.solution import Solution
 from jaxrelu.solvers.active_newton import ActiveNewton
 from jaxrelu.solvers.base import Evidence, Solver, Tolerance, Warm
+from jaxrelu.solvers.working_set import Setting, setting_of
 from jaxrelu.status import Status
 
 
@@ -102,6 +103,17 @@ def solve_compiled(
     """`solve` after its checks, compiled; `loss_type` is part of the key (`jaxrelu.pytrees`)."""
     del loss_type
     return solve_traced(program, lam, tolerance, max_steps, init, solver)
+
+
+@partial(jax.jit, static_argnames=("loss_type",))
+def prepare(program: Program, loss_type: type) -> tuple[Setting, Array | None]:
+    """What does not depend on lam: the program with at most n features, laid out, and their basis.
+
+    For calls from the host that keep working sets; `loss_type` as in `solve_compiled`.
+    """
+    del loss_type
+    reduced, basis = row_space(with_interior(program))
+    return setting_of(reduced), basis
 
 
 @jax.custom_jvp

@@ -147,6 +147,14 @@ SOLUTION = jr.Solution(
     jnp.zeros((2, 16, 5)), jnp.asarray(LAM), jnp.zeros(32), jnp.zeros(32), None,
     jnp.asarray(0, jnp.int32), jnp.asarray(0, jnp.int32),
 )  # fmt: skip
+
+
+def test_a_jaxlib_that_computes_wrong_values_is_refused(monkeypatch):
+    monkeypatch.setattr("jaxrelu.numerics.version", lambda package: "0.10.2")
+    with pytest.raises(RuntimeError, match="install jax and jaxlib 0.10.1"):
+        jr.solve(PROGRAM, LAM)
+
+
 CALLS = {
     "lam zero": (jr.solve, 0.0, {}, ValueError, "pass a small lam.*minimum-norm program"),
     "lam negative": (jr.solve, -1.0, {}, ValueError, "lam is -1.0; pass a positive finite number"),

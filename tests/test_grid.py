@@ -34,6 +34,20 @@ def test_batches_are_certified_on_every_problem(build):
 
 
 @pytest.mark.slow
+def test_lanes_that_end_make_room_and_wait_little(caplog):
+    lams = GENERIC.lams(*np.geomspace(0.6, 0.003, 20))
+    with caplog.at_level("INFO", logger="jaxrelu"):
+        grid = jr.solve_grid(GENERIC.program, lams, lam_batch_size=8)
+    for k, lam in enumerate(lams):
+        zoo.assert_same(jr.solve(GENERIC.program, lam), zoo.row(grid, k))
+    (record,) = [r for r in caplog.records if r.name == "jaxrelu"]
+    count, needed, executed = record.args
+    assert count == 20
+    assert needed == int(grid.num_steps.sum())
+    assert 0.7 * executed <= needed <= executed
+
+
+@pytest.mark.slow
 def test_tolerances_and_limits_reach_every_lane():
     few = jr.solve_grid(GENERIC.program, LAMS, max_steps=1, lam_batch_size=2)
     assert [jr.Status(int(s)).name for s in few.status] == ["MAX_STEPS"] * 3

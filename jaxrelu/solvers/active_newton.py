@@ -26,6 +26,7 @@ from jaxrelu.solvers.rounds import (
     MAX_ROUNDS,
     MOST_FUTILE,
     Best,
+    Solved,
     better,
     certify_slots,
     finest_precision,
@@ -46,7 +47,9 @@ from jaxrelu.solvers.working_set import (
 )
 
 
-class _Round(NamedTuple):
+class Round(NamedTuple):
+    """Where a solve stands between two rounds; `done` or not `finite` is its end."""
+
     held: WorkingSet
     best: Best
     precision: Array
@@ -55,17 +58,6 @@ class _Round(NamedTuple):
     full: Array
     done: Array
     finite: Array
-
-
-class SlotEvidence(NamedTuple):
-    """`Evidence` with the weights still in their slots, and the working set to go on from."""
-
-    best: Best
-    held: WorkingSet
-    num_steps: Array
-    finite: Array
-    exhausted: Array
-    full: Array
 
 
 def default_capacity(num_blocks: int, features: int) -> int:
@@ -126,79 +118,81 @@ class ActiveNewton:
         setting = setting_of(program)
         k = self.slots(program)
         held = cold_start(setting, k) if init is None else warm_start(setting, lam, init, k)
-        end = self.advance(setting, lam, tolerance, max_steps, held)
-        blocks, best = setting.num_blocks, end.best
-        flat = jnp.zeros((blocks, setting.X.shape[1]), setting.X.dtype)
+
+        def step(state: Round) -> Round:
+            steps = max_steps - state.steps
+            solved = solve_slots(setting, lam / setting.scale, state.held, state.precision, steps)
+            return self.after(setting, lam, tolerance, max_steps, state, solved)
+
+        first = first_round(setting, tolerance, held)
+        end = iterate(step, first, done=lambda s: s.done | ~s.finite, max_steps=MAX_ROUNDS)
+        return self.evidence(setting, end.state, max_steps, end.finite & end.state.finite)
+
+    def after(
+        self,
+        setting: Setting,
+        lam: Array,
+        tolerance: Tolerance,
+        max_steps: Any,
+        state: Round,
+        solved: Solved,
+    ) -> Round:
+        """The next round, from a solve on the slots: screening, newcomers, a certificate."""
+        lam = lam / setting.scale
+        held, limit = solved.held, screening_limit(setting, lam, tolerance)
+        screened = screen(
+            setting, held.duals, solved.inside, solved.residual, limit, self.pattern_batch_size
+        )
+        held = held._replace(duals=screened.bounds.duals)
+        held, full = enter(setting, lam, held, screened)
+        steps = state.steps + solved.num_steps
+        none = ~jnp.any(screened.found)
+        finest = finest_precision(setting)
+        # The repair is worth its projections only where it may be the last one.
+        ready = promising(setting, lam, tolerance, solved.residual, solved.value, screened.bound)
+        ready = none & (ready | (state.precision <= finest))
+        needed = ready | full | (steps >= max_steps)
+
+        def certified() -> Best:
+            # In a batch every lane comes here; zero weights make it cheap where it is not needed.
+            shown = solved._replace(weights=jnp.where(needed, solved.weights, 0.0))
+            best = better(certify_slots(setting, lam, shown, screened.bound), state.best)
+            return jax.tree.map(lambda a, b: jnp.where(needed, a, b), best, state.best)
+
+        best = jax.lax.cond(needed, certified, lambda: state.best)
+        met = tolerance.met(best.upper, best.upper - best.gap)
+        # A round without violators that leaves the gap where it was cannot be repeated.
+        futile = jnp.where(ready & (best.gap > 0.5 * state.best.gap), state.futile + 1, 0)
+        finer = jnp.maximum(0.1 * state.precision, finest)
+        return Round(
+            held,
+            best,
+            jnp.where(none, finer, state.precision),
+            steps,
+            futile,
+            full,
+            met | full | (futile >= MOST_FUTILE) | (steps >= max_steps),
+            solved.finite,
+        )
+
+    def evidence(self, setting: Setting, state: Round, max_steps: Any, finite: Array) -> Evidence:
+        """The answer of the last round, in the shape and the units of the program."""
+        best = state.best
+        flat = jnp.zeros((setting.num_blocks, setting.X.shape[1]), setting.X.dtype)
         flat = flat.at[best.blocks].set(best.weights / setting.scale, mode="drop")
         return Evidence(
-            flat.reshape(*program.block_shape, -1),
+            flat.reshape(*setting.program.block_shape, -1),
             best.residual,
             best.bound * setting.scale,
-            end.num_steps,
-            end.finite,
-            end.exhausted,
+            state.steps,
+            finite,
+            state.steps >= max_steps,
         )
 
-    def advance(
-        self, setting: Setting, lam: Array, tolerance: Tolerance, max_steps: Any, held: WorkingSet
-    ) -> SlotEvidence:
-        """Solves at lam from a working set; the weights stay in their slots, in scaled units."""
-        scaled_lam = lam / setting.scale
-        limit = screening_limit(setting, scaled_lam, tolerance)
-        finest = finest_precision(setting)
 
-        def step(state: _Round) -> _Round:
-            solved = solve_slots(
-                setting, scaled_lam, state.held, state.precision, max_steps - state.steps
-            )
-            held = solved.held
-            screened = screen(
-                setting, held.duals, solved.inside, solved.residual, limit, self.pattern_batch_size
-            )
-            held = held._replace(duals=screened.bounds.duals)
-            held, full = enter(setting, scaled_lam, held, screened)
-            steps = state.steps + solved.num_steps
-            none = ~jnp.any(screened.found)
-            # The repair is worth its projections only where it may be the last one.
-            ready = promising(
-                setting, scaled_lam, tolerance, solved.residual, solved.value, screened.bound
-            )
-            ready = none & (ready | (state.precision <= finest))
-            best = jax.lax.cond(
-                ready | full | (steps >= max_steps),
-                lambda: better(
-                    certify_slots(setting, scaled_lam, solved, screened.bound), state.best
-                ),
-                lambda: state.best,
-            )
-            met = tolerance.met(best.upper, best.upper - best.gap)
-            # A round without violators that leaves the gap where it was cannot be repeated.
-            futile = jnp.where(ready & (best.gap > 0.5 * state.best.gap), state.futile + 1, 0)
-            finer = jnp.maximum(0.1 * state.precision, finest)
-            return _Round(
-                held,
-                best,
-                jnp.where(none, finer, state.precision),
-                steps,
-                futile,
-                full,
-                met | full | (futile >= MOST_FUTILE) | (steps >= max_steps),
-                solved.finite,
-            )
-
-        first = _Round(
-            held,
-            worst(setting, held.blocks),
-            first_precision(setting, tolerance),
-            jnp.asarray(0, jnp.int32),
-            jnp.asarray(0, jnp.int32),
-            jnp.asarray(False),
-            jnp.asarray(False),
-            jnp.asarray(True),
-        )
-        end = iterate(step, first, done=lambda s: s.done | ~s.finite, max_steps=MAX_ROUNDS)
-        state = end.state
-        return SlotEvidence(
-            state.best, state.held, state.steps, end.finite & state.finite,
-            state.steps >= max_steps, state.full,
-        )  # fmt: skip
+def first_round(setting: Setting, tolerance: Tolerance, held: WorkingSet) -> Round:
+    """The state before the first round, from a working set."""
+    zero, no = jnp.asarray(0, jnp.int32), jnp.asarray(False)
+    precision = first_precision(setting, tolerance)
+    best = worst(setting, held.blocks)
+    return Round(held, best, precision, zero, zero, no, no, jnp.asarray(True))

@@ -133,7 +133,19 @@ class _Point(NamedTuple):
     gradient: Array
 
 
-class _State(NamedTuple):
+class Progress(NamedTuple):
+    """Where one call stands between two Newton steps.
+
+    Attributes:
+        at: weights and multipliers.
+        live: (k,) bool, occupied slots that are not at rest.
+        stiffness: scalar, the penalties' common factor.
+        size: (k,), norms of the blocks relative to the largest, as the penalties know them.
+        violation: scalar, at the last update of the multipliers.
+        waiting: int32, steps since then.
+        done: bool, within the tolerance.
+    """
+
     at: Iterate
     live: Array
     stiffness: Array
@@ -141,11 +153,6 @@ class _State(NamedTuple):
     violation: Array
     waiting: Array
     done: Array
-
-
-def _watched(state: _State) -> tuple[Array, Array]:
-    """A NaN or an infinity anywhere reaches the weights by the next step."""
-    return state.at.weights, state.size
 
 
 def _evaluate(task: Task, at: Iterate, live: Array, sigma: Array, kappa: Array) -> _Point:
@@ -174,16 +181,106 @@ def _local_hessians(task: Task, point: _Point, sigma: Array, kappa: Array) -> tu
     return norm_part + sigma[:, None, None] * task.rows.gram(walls), bend
 
 
-def _size(task: Task) -> tuple[int, Any]:
-    return task.X.shape[0], task.X.dtype
-
-
 def constant_coupling(task: Task) -> Array | None:
     """A^T diag(c) A, (k, d, k, d), where the curvature is constant and the system needs it."""
-    k, d = task.signed_masks.shape[0], task.X.shape[1]
-    if not isinstance(task.loss, SquaredLoss) or uses_dual_form(k, d, *_size(task)):
+    k, (n, d) = task.signed_masks.shape[0], task.X.shape
+    if not isinstance(task.loss, SquaredLoss) or uses_dual_form(k, d, n, task.X.dtype):
         return None
     return task.samples.coupling(task.signed_masks, task.sample_weight)
+
+
+def begin(task: Task, start: Iterate, scale: Array) -> Progress:
+    """The state before the first Newton step; `scale` as in `minimise`."""
+    dtype = task.X.dtype
+    occupied = jnp.any(task.signed_masks != 0, axis=1)
+    return Progress(
+        start,
+        occupied,
+        jnp.asarray(_first_stiffness(dtype), dtype),
+        _relative_sizes(start.weights, scale),
+        jnp.asarray(jnp.finfo(dtype).max, dtype),
+        jnp.asarray(0, jnp.int32),
+        ~jnp.any(occupied),
+    )
+
+
+def newton_step(
+    task: Task, state: Progress, tolerance: Array, scale: Array, coupling: Array | None
+) -> Progress:
+    """One Newton step and, where the minimum of phi is near, an update of the multipliers.
+
+    Args:
+        task: as in `minimise`.
+        state: where it stands; not done.
+        tolerance: as in `minimise`.
+        scale: as in `minimise`.
+        coupling: `constant_coupling` of the task.
+
+    Returns:
+        The next state.
+    """
+    lam, dtype, roundoff = task.lam, task.X.dtype, eps(task.X.dtype)
+    at, live = state.at, state.live
+    size_before = _largest_norm(at.weights, scale)
+    sigma, kappa = _penalties(lam, state, size_before)
+    point = _evaluate(task, at, live, sigma, kappa)
+    p = _direction(task, point, live, sigma, kappa, size_before, coupling)
+    p = jnp.where(live[:, None], p, 0.0)
+    fit_change, slack_change = task.fit(p), task.slack(p)
+
+    def slope(size: Array) -> Array:
+        t = size[0]
+        norm = point.norm + (t * kappa)[:, None] * p
+        length = plain_norm(norm)
+        ball = norm * jnp.minimum(1.0, lam / jnp.where(length > 0, length, lam))[:, None]
+        cone = jnp.maximum(point.cone - (t * sigma)[:, None] * slack_change, 0.0)
+        value = jnp.sum(task.gradient(point.fit + t * fit_change) * fit_change)
+        return (value + jnp.sum(ball * p) - jnp.sum(cone * slack_change))[None]
+
+    # Two full steps that overshoot can take each other back for ever.
+    overshoot = jnp.where(state.waiting < _PATIENCE, 0.5, 0.01)
+    size = line_minimum(slope, 1, dtype, overshoot, shrink=1 / 16, halvings=16)[0]
+    at = at._replace(weights=at.weights + size * p)
+    point = _evaluate(task, at, live, sigma, kappa)
+    stationarity = jnp.max(plain_norm(point.gradient), initial=0.0) / lam
+    violation = _violation(task, at, point, live, kappa) / _largest_norm(at.weights, scale)
+    stiff = _first_stiffness(dtype)
+    precise = jnp.maximum(tolerance, 10 * roundoff * stiff)
+    update = stationarity <= jnp.maximum(jnp.minimum(0.01, 0.1 * violation), precise)
+    done = update & (violation <= tolerance) & (stationarity <= precise)
+    # Penalties grow only where the multipliers alone do not make the violation fall.
+    slow = update & (violation > 0.1 * state.violation)
+    growth = jnp.where(slow, 10.0, 1.0).astype(dtype)
+    # A block at zero there is optimal at zero with the multipliers it has: it is put to rest,
+    # or its walls would take most of the steps. Screening looks at it again.
+    resting = update & live & ~point.active
+    change = (update & live)[:, None]
+    at = Iterate(
+        jnp.where(resting[:, None], 0.0, at.weights),
+        jnp.where(change, point.ball, at.norm_dual),
+        jnp.where(change, jnp.maximum(point.cone, 0.0), at.cone_dual),
+    )
+    return Progress(
+        at,
+        live & ~resting,
+        jnp.minimum(state.stiffness * growth, 1e4 * stiff),
+        jnp.where(update, _relative_sizes(at.weights, scale), state.size),
+        jnp.where(update, violation, state.violation),
+        jnp.where(update, 0, state.waiting + 1),
+        done,
+    )
+
+
+def outcome(task: Task, state: Progress, scale: Array, num_steps: Array, finite: Array) -> Outcome:
+    """What `minimise` returns, from where it stands."""
+    penalties = _penalties(task.lam, state, _largest_norm(state.at.weights, scale))
+    point = _evaluate(task, state.at, state.live, *penalties)
+    return Outcome(state.at, point.active, num_steps, finite)
+
+
+def watched(state: Progress) -> tuple[Array, Array]:
+    """A NaN or an infinity anywhere reaches the weights by the next step."""
+    return state.at.weights, state.size
 
 
 def minimise(
@@ -208,120 +305,78 @@ def minimise(
     Returns:
         `Outcome`.
     """
-    lam, dtype = task.lam, task.X.dtype
-    roundoff = eps(dtype)
-    stiff = min(1e4, 0.03 / roundoff**0.7)
-    k, d = start.weights.shape
-    dual = uses_dual_form(k, d, *_size(task))
-    matrix_a = working_matrix(task.X, task.signed_masks) if dual else None
     coupling = constant_coupling(task) if coupling is None else coupling
-
-    def size_of(weights: Array) -> Array:
-        largest = jnp.max(plain_norm(weights), initial=0.0)
-        return jnp.where(largest > 0, largest, scale)
-
-    def sizes(weights: Array) -> Array:
-        """||theta_b|| relative to the largest block, not below `SMALLEST`."""
-        return jnp.maximum(plain_norm(weights) / size_of(weights), _SMALLEST)
-
-    def penalties(state: _State) -> tuple[Array, Array]:
-        """Sigma and kappa of every block, in units of the curvature lam / ||theta_b|| of its norm.
-
-        A block crosses zero where its norm is below lam / kappa: too stiff a kappa for a small
-        block and Newton's method jumps to and fro across zero.
-        """
-        stiffness = state.stiffness * lam / size_of(state.at.weights)
-        return stiffness / state.size, _NORM_SHARE * stiffness / jnp.maximum(state.size, 0.03)
-
-    def direction(point: _Point, weights: Array, live: Array, sigma: Array, kappa: Array) -> Array:
-        blocks, bend = _local_hessians(task, point, sigma, kappa)
-        # A stiff block stays where it is, and takes no part in the system.
-        stiffest = jnp.max(jnp.abs(blocks)) + jnp.sum(task.sample_weight)
-        eye = jnp.eye(d, dtype=dtype)[None]
-        # Blocks with (nearly) collinear features make the system singular; damping in proportion
-        # to the gradient keeps them from huge cancelling steps and fades at the solution.
-        remaining = jnp.minimum(1.0, jnp.max(plain_norm(point.gradient), initial=0.0) / lam)
-        damping = _DAMPING * remaining * lam / size_of(weights)
-        blocks = jnp.where(live[:, None, None], blocks + damping * eye, 1e6 * stiffest * eye)
-        h = task.curvature(point.fit)
-        if matrix_a is None:
-            matrix = task.samples.coupling(task.signed_masks, h) if coupling is None else coupling
-
-            def operator(x: Array) -> Array:
-                return task.adjoint(h * task.fit(x))
-
-            # A matrix beyond the caches is read more slowly than the samples are passed twice.
-            samples = task.X.shape[0]
-            without = k * d > _LARGEST_CACHED and samples < 4 * k * d
-            return -primal_direction(matrix, blocks, point.gradient, operator if without else None)
-        return -dual_direction(matrix_a, h, blocks, roundoff**0.5 * bend, point.gradient)
-
-    def residuals(at: Iterate, point: _Point, live: Array, kappa: Array) -> tuple[Array, Array]:
-        stationarity = jnp.max(plain_norm(point.gradient), initial=0.0) / lam
-        outside = jnp.max(jnp.maximum(-task.slack(at.weights), 0.0), initial=0.0)
-        moved = plain_norm(point.ball - at.norm_dual) / kappa
-        moved = jnp.max(jnp.where(live, moved, 0.0), initial=0.0)
-        return stationarity, jnp.maximum(outside, moved) / size_of(at.weights)
-
-    def step(state: _State) -> _State:
-        at, live = state.at, state.live
-        sigma, kappa = penalties(state)
-        point = _evaluate(task, at, live, sigma, kappa)
-        p = jnp.where(live[:, None], direction(point, at.weights, live, sigma, kappa), 0.0)
-        fit_change, slack_change = task.fit(p), task.slack(p)
-
-        def slope(size: Array) -> Array:
-            t = size[0]
-            norm = point.norm + (t * kappa)[:, None] * p
-            length = plain_norm(norm)
-            ball = norm * jnp.minimum(1.0, lam / jnp.where(length > 0, length, lam))[:, None]
-            cone = jnp.maximum(point.cone - (t * sigma)[:, None] * slack_change, 0.0)
-            value = jnp.sum(task.gradient(point.fit + t * fit_change) * fit_change)
-            return (value + jnp.sum(ball * p) - jnp.sum(cone * slack_change))[None]
-
-        # Two full steps that overshoot can take each other back for ever.
-        overshoot = jnp.where(state.waiting < _PATIENCE, 0.5, 0.01)
-        size = line_minimum(slope, 1, dtype, overshoot, shrink=1 / 16, halvings=16)[0]
-        at = at._replace(weights=at.weights + size * p)
-        point = _evaluate(task, at, live, sigma, kappa)
-        stationarity, violation = residuals(at, point, live, kappa)
-        precise = jnp.maximum(tolerance, 10 * roundoff * stiff)
-        update = stationarity <= jnp.maximum(jnp.minimum(0.01, 0.1 * violation), precise)
-        done = update & (violation <= tolerance) & (stationarity <= precise)
-        # Penalties grow only where the multipliers alone do not make the violation fall.
-        slow = update & (violation > 0.1 * state.violation)
-        growth = jnp.where(slow, 10.0, 1.0).astype(dtype)
-        updated = at._replace(norm_dual=point.ball, cone_dual=jnp.maximum(point.cone, 0.0))
-        # A block at zero there is optimal at zero with the multipliers it has: it is put to rest,
-        # or its walls would take most of the steps. Screening looks at it again.
-        resting = update & live & ~point.active
-        change = (update & live)[:, None]
-        at = Iterate(
-            jnp.where(resting[:, None], 0.0, at.weights),
-            jnp.where(change, updated.norm_dual, at.norm_dual),
-            jnp.where(change, updated.cone_dual, at.cone_dual),
-        )
-        return _State(
-            at,
-            live & ~resting,
-            jnp.minimum(state.stiffness * growth, 1e4 * stiff),
-            jnp.where(update, sizes(at.weights), state.size),
-            jnp.where(update, violation, state.violation),
-            jnp.where(update, 0, state.waiting + 1),
-            done,
-        )
-
-    occupied = jnp.any(task.signed_masks != 0, axis=1)
-    first = _State(
-        start,
-        occupied,
-        jnp.asarray(stiff, dtype),
-        sizes(start.weights),
-        jnp.asarray(jnp.finfo(dtype).max, dtype),
-        jnp.asarray(0, jnp.int32),
-        ~jnp.any(occupied),
+    end = iterate(
+        lambda state: newton_step(task, state, tolerance, scale, coupling),
+        begin(task, start, scale),
+        done=lambda state: state.done,
+        max_steps=max_steps,
+        watch=watched,
     )
-    end = iterate(step, first, done=lambda s: s.done, max_steps=max_steps, watch=_watched)
-    at = end.state.at
-    point = _evaluate(task, at, end.state.live, *penalties(end.state))
-    return Outcome(at, point.active, end.num_steps, end.finite)
+    return outcome(task, end.state, scale, end.num_steps, end.finite)
+
+
+def _first_stiffness(dtype: Any) -> float:
+    return min(1e4, 0.03 / eps(dtype) ** 0.7)
+
+
+def _largest_norm(weights: Array, scale: Array) -> Array:
+    largest = jnp.max(plain_norm(weights), initial=0.0)
+    return jnp.where(largest > 0, largest, scale)
+
+
+def _relative_sizes(weights: Array, scale: Array) -> Array:
+    """||theta_b|| relative to the largest block, not below `SMALLEST`."""
+    return jnp.maximum(plain_norm(weights) / _largest_norm(weights, scale), _SMALLEST)
+
+
+def _penalties(lam: Array, state: Progress, largest: Array) -> tuple[Array, Array]:
+    """Sigma and kappa of every block, in units of the curvature lam / ||theta_b|| of its norm.
+
+    A block crosses zero where its norm is below lam / kappa: too stiff a kappa for a small
+    block and Newton's method jumps to and fro across zero.
+    """
+    stiffness = state.stiffness * lam / largest
+    return stiffness / state.size, _NORM_SHARE * stiffness / jnp.maximum(state.size, 0.03)
+
+
+def _direction(
+    task: Task,
+    point: _Point,
+    live: Array,
+    sigma: Array,
+    kappa: Array,
+    largest: Array,
+    coupling: Array | None,
+) -> Array:
+    """The Newton direction (k, d), by the smaller of the primal and the dual system."""
+    dtype = task.X.dtype
+    (k, d), (n, _) = point.gradient.shape, task.X.shape
+    blocks, bend = _local_hessians(task, point, sigma, kappa)
+    # A stiff block stays where it is, and takes no part in the system.
+    stiffest = jnp.max(jnp.abs(blocks)) + jnp.sum(task.sample_weight)
+    eye = jnp.eye(d, dtype=dtype)[None]
+    # Blocks with (nearly) collinear features make the system singular; damping in proportion
+    # to the gradient keeps them from huge cancelling steps and fades at the solution.
+    remaining = jnp.minimum(1.0, jnp.max(plain_norm(point.gradient), initial=0.0) / task.lam)
+    damping = _DAMPING * remaining * task.lam / largest
+    blocks = jnp.where(live[:, None, None], blocks + damping * eye, 1e6 * stiffest * eye)
+    h = task.curvature(point.fit)
+    if uses_dual_form(k, d, n, dtype):
+        matrix_a = working_matrix(task.X, task.signed_masks)
+        return -dual_direction(matrix_a, h, blocks, eps(dtype) ** 0.5 * bend, point.gradient)
+    matrix = task.samples.coupling(task.signed_masks, h) if coupling is None else coupling
+
+    def operator(x: Array) -> Array:
+        return task.adjoint(h * task.fit(x))
+
+    # A matrix beyond the caches is read more slowly than the samples are passed twice.
+    without = k * d > _LARGEST_CACHED and n < 4 * k * d
+    return -primal_direction(matrix, blocks, point.gradient, operator if without else None)
+
+
+def _violation(task: Task, at: Iterate, point: _Point, live: Array, kappa: Array) -> Array:
+    """The largest distance from the cones, or of a norm from what its multiplier says."""
+    outside = jnp.max(jnp.maximum(-task.slack(at.weights), 0.0), initial=0.0)
+    moved = plain_norm(point.ball - at.norm_dual) / kappa
+    return jnp.maximum(outside, jnp.max(jnp.where(live, moved, 0.0), initial=0.0))

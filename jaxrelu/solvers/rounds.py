@@ -17,6 +17,7 @@ from jaxrelu.numerics import eps, safe_norm
 from jaxrelu.optimality import dual_point
 from jaxrelu.program import loss_value, residual_at
 from jaxrelu.solvers.base import Tolerance
+from jaxrelu.solvers.lagrangian import Outcome, Task
 from jaxrelu.solvers.near_walls import minimise_near_walls
 from jaxrelu.solvers.working_set import (
     Setting,
@@ -93,6 +94,13 @@ def solve_slots(
     inner = minimise_near_walls(
         task, held.at, precision, jnp.minimum(INNER_STEPS, max_steps), first_scale(setting, lam)
     )
+    return solved_slots(setting, lam, held, task, inner)
+
+
+def solved_slots(
+    setting: Setting, lam: Array, held: WorkingSet, task: Task, inner: Outcome
+) -> Solved:
+    """What the inner method's answer on the slots means for the program."""
     weights = drop_negligible(jnp.where(inner.active[:, None], inner.iterate.weights, 0.0))
     fit = task.fit(weights)
     residual = -task.gradient(fit)

@@ -12,7 +12,9 @@ X is scaled by a power of two to rows of norm about one, which changes units and
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -79,6 +81,30 @@ class WorkingSet(NamedTuple):
     blocks: Array
     at: Iterate
     duals: Array
+
+
+def compiled(function: Callable[..., Any], donate: tuple[int, ...] = ()) -> Callable[..., Any]:
+    """Jit of a function of a `Setting`, with the type of its loss in the key.
+
+    Args:
+        function: its first argument is the setting.
+        donate: positions of further arguments that are given up, counted from the setting.
+
+    Returns:
+        The compiled function, with JAX's ``lower``; see `jaxrelu.pytrees.register` for why the
+        type is needed.
+    """
+
+    @partial(jax.jit, static_argnums=0, donate_argnums=tuple(1 + i for i in donate))
+    def call(loss_type: type, setting: Setting, *args: Any) -> Any:
+        del loss_type
+        return function(setting, *args)
+
+    def run(setting: Setting, *args: Any) -> Any:
+        return call(type(setting.loss), setting, *args)
+
+    run.lower = lambda setting, *args: call.lower(type(setting.loss), setting, *args)  # type: ignore[attr-defined]
+    return run
 
 
 def setting_of(program: Program) -> Setting:
