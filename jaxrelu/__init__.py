@@ -10,6 +10,9 @@ from jaxrelu.memory import estimate_memory as estimate_memory
 from jaxrelu.networks import GatedNetwork as GatedNetwork
 from jaxrelu.networks import Network as Network
 from jaxrelu.networks import nonconvex_objective as nonconvex_objective
+from jaxrelu.optimal_set import OptimalSet as OptimalSet
+from jaxrelu.optimal_set import optimal_set as optimal_set
+from jaxrelu.optimal_set import vertices as vertices
 from jaxrelu.optimality import Certificate as Certificate
 from jaxrelu.optimality import KKTResidual as KKTResidual
 from jaxrelu.optimality import block_correlations as block_correlations
@@ -28,7 +31,17 @@ from jaxrelu.program import GatedProgram as GatedProgram
 from jaxrelu.program import lambda_grid as lambda_grid
 from jaxrelu.program import lambda_max as lambda_max
 from jaxrelu.program import objective as objective
+from jaxrelu.pruning import Pruned as Pruned
+from jaxrelu.pruning import minimal as minimal
+from jaxrelu.pruning import prune as prune
+from jaxrelu.pruning import sparsest as sparsest
 from jaxrelu.pytrees import register as register
+from jaxrelu.sampling import effective_sample_size as effective_sample_size
+from jaxrelu.sampling import sample_optimal as sample_optimal
+from jaxrelu.selection import is_optimal as is_optimal
+from jaxrelu.selection import nearest_optimal as nearest_optimal
+from jaxrelu.selection import network_from_coefficients as network_from_coefficients
+from jaxrelu.selection import select as select
 from jaxrelu.sharding import shard_samples as shard_samples
 from jaxrelu.solution import Solution as Solution
 from jaxrelu.solution import raise_if_failed as raise_if_failed

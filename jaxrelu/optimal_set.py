@@ -1,0 +1,277 @@
+r"""The optimal set: every optimal network of a program at one lam, as a polytope.
+
+The residual r of all optima is the same, so are the block correlations q_b, and the optimal weights
+are exactly
+
+    theta_e = a_e u_e,   u_e = q_e / lam,   a >= 0,   sum_e a_e z_e = fit,   z_e = s_e (X u_e)_+
+
+over the equicorrelation set E = {b : ||q_b|| = lam}; all other blocks are zero. Since <r, z_e> =
+lam for each of them, sum_e a_e is constant, and the set of coefficients is a polytope whose
+vertices have linearly independent features.
+
+Neurons lie on the walls of their cones as a rule, and then the same direction comes from several
+cells: directions are told apart by sign and angle *before* anything is counted, or the polytope has
+spurious dimensions and a unique network looks like many.
+
+Reference: Mishkin and Pilanci (ICML 2023), Theorem 3.1 and Section 3, with the sign of the fit and
+the duplicates on walls corrected.
+"""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass, field
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from numpy.typing import NDArray
+
+from jaxrelu import polytope
+from jaxrelu.optimality import block_correlations, kkt_residual
+from jaxrelu.polytope import Polytope
+from jaxrelu.program import Program, block_signs, check_program
+from jaxrelu.pytrees import register
+from jaxrelu.solution import Solution
+from jaxrelu.solve import solve
+from jaxrelu.status import Status
+
+Floats = NDArray[np.float64]
+
+# ||q|| >= lam (1 - this) belongs to the equicorrelation set.
+_TIGHT = 1e-6
+# Correlations between the two are too close to call.
+_DOUBTFUL = 1e-4
+_SAME_ANGLE = 1e-6
+# Digits that the answer must be polished to before anything is identified by it.
+_POLISHED = 1e-8
+
+
+@register
+@dataclass(frozen=True)
+class OptimalSet:
+    """All optimal networks of a program at one lam, after removal of duplicate directions.
+
+    Coefficients a (k,) >= 0 are optimal if and only if ``features @ a`` equals `fit`; the neuron of
+    direction e then has the convex weight ``a[e] * directions[e]``. Their sum is the same for all.
+
+    Attributes:
+        directions: (k, d), unit norm, the equicorrelation set E.
+        signs: (k,), +1 or -1.
+        features: (n, k), signs * relu(X directions^T), or with the gates of a gated program.
+        coefficients: (k,), those of the solution that was given.
+        interior: (k,), a member with every coefficient of the support positive.
+        support: (k,) bool, directions that some optimal network uses.
+        basis: (k, dimension), orthonormal: every member is ``interior + basis @ t``.
+        gates: (d, k) of a gated program, None for a ReLU program.
+        fit: (n,), that of every optimal network.
+        residual: (n,), minus the gradient of the loss at `fit`.
+        lam: scalar.
+        rank: rank of the features of the support.
+        dimension: of the polytope, the number of directions of the support minus `rank`.
+        is_unique: whether there is one optimal network (up to permutation and splitting).
+        minimal_width: the fewest neurons of an optimal network.
+        minimal_width_exact: False where that is an upper bound.
+        ambiguous: the solution could not be polished to the accuracy that identification needs, or
+            a correlation or a singular value is too close to call: the integers are then a guess.
+    """
+
+    directions: Array
+    signs: Array
+    features: Array
+    coefficients: Array
+    interior: Array
+    support: Array
+    basis: Array
+    gates: Array | None
+    fit: Array
+    residual: Array
+    lam: Array
+    rank: int = field(metadata={"static": True})
+    dimension: int = field(metadata={"static": True})
+    is_unique: bool = field(metadata={"static": True})
+    minimal_width: int = field(metadata={"static": True})
+    minimal_width_exact: bool = field(metadata={"static": True})
+    ambiguous: bool = field(metadata={"static": True})
+
+
+def optimal_set(program: Program, solution: Solution) -> OptimalSet:
+    """The set of all optimal networks of a program, from one certified answer.
+
+    The answer is solved further, to the rounding of float64, before anything is identified by it.
+
+    Args:
+        program: a `ConvexProgram` or `GatedProgram` in float64, concrete.
+        solution: its `Solution` at one lam, with status OPTIMAL.
+
+    Returns:
+        `OptimalSet`; look at `ambiguous`.
+
+    Raises:
+        ValueError, TypeError: a solution that is not OPTIMAL, of a batch, or of another program;
+            float32, in which equality of correlations cannot be decided.
+
+    Example:
+        >>> import jax, jaxrelu as jr, numpy as np
+        >>> jax.config.update("jax_enable_x64", True)
+        >>> X = np.asarray([[1.0, 0.0], [-0.5, 0.75**0.5]])
+        >>> program = jr.ConvexProgram(X, np.asarray([2.0, 2.0]), jr.enumerate_patterns(X))
+        >>> optima = jr.optimal_set(program, jr.solve(program, 0.5))
+        >>> optima.dimension, optima.is_unique, optima.minimal_width
+        (1, False, 1)
+
+    Reference: Mishkin and Pilanci (ICML 2023), Theorem 3.1.
+    """
+    check_program(program)
+    if any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves((program, solution))):
+        raise TypeError("optimal_set looks at values: call it on the host, outside jit and vmap.")
+    if program.X.dtype != jnp.float64:
+        raise TypeError(
+            f"the program has dtype {program.X.dtype}: whether a correlation equals lam is decided "
+            'in float64. Set jax.config.update("jax_enable_x64", True) and pass float64 data.'
+        )
+    _check_solution(program, solution)
+    lam = float(solution.lam)
+    polished = solve(program, lam, rtol=1e-15, atol=0.0, init=solution)
+    if not float(polished.certificate.gap) <= float(solution.certificate.gap):
+        polished = solution
+    left = kkt_residual(program, lam, polished.weights)
+    accurate = max(float(left.stationarity), float(left.dual_feasibility)) <= _POLISHED
+
+    q = np.asarray(block_correlations(program, polished.residual))
+    q = q.reshape(-1, q.shape[-1])
+    size = np.linalg.norm(q, axis=1)
+    tight = np.flatnonzero(size >= lam * (1 - _TIGHT))
+    doubtful = bool(np.any((size < lam * (1 - _TIGHT)) & (size > lam * (1 - _DOUBTFUL))))
+    directions = q[tight] / size[tight, None]
+    signs = np.asarray(block_signs(program))[tight]
+    features, gates = _features(program, directions, signs, tight)
+    first, member_of = _distinct(directions, signs, features)
+
+    weights = np.asarray(polished.weights).reshape(-1, q.shape[1])[tight]
+    along = np.maximum(np.sum(weights * directions, axis=1), 0.0)
+    coefficients: Floats = np.zeros(first.size)
+    np.add.at(coefficients, member_of, along)
+    directions, signs, features = directions[first], signs[first], features[:, first]
+    P = polytope.polytope(features, coefficients)
+    interior, support, agree = polytope.relative_interior(P)
+    inside = polytope.polytope(features[:, support], interior[support])
+    basis = np.zeros((first.size, inside.null.shape[1]))
+    basis[support] = inside.null
+    dimension, rank = inside.null.shape[1], inside.rows.shape[0]
+    sparse, exact = polytope.fewest(inside)
+    ambiguous = not (accurate and agree and P.clear and inside.clear) or doubtful
+    return OptimalSet(
+        jnp.asarray(directions), jnp.asarray(signs), jnp.asarray(features),
+        jnp.asarray(coefficients), jnp.asarray(interior), jnp.asarray(support), jnp.asarray(basis),
+        None if gates is None else jnp.asarray(gates[:, first]),
+        polished.fit, polished.residual, jnp.asarray(lam),
+        rank, dimension, dimension == 0,
+        int(np.sum(sparse > polytope.ZERO * inside.size)), exact, ambiguous,
+    )  # fmt: skip
+
+
+def vertices(optima: OptimalSet, *, at_most: int = 1000, seed: int = 0) -> Array:
+    """Vertices of the optimal set: the optimal networks with linearly independent features.
+
+    Args:
+        optima: an `OptimalSet`.
+        at_most: how many random objectives are tried where there are too many supports to try all
+            (more than 200,000); then some vertices come back, and a warning says so.
+        seed: of those objectives.
+
+    Returns:
+        Array (num, k) of coefficients, in a fixed order.
+
+    Example:
+        >>> import jax, jaxrelu as jr, numpy as np
+        >>> jax.config.update("jax_enable_x64", True)
+        >>> X = np.asarray([[1.0, 0.0], [-0.5, 0.75**0.5]])
+        >>> program = jr.ConvexProgram(X, np.asarray([2.0, 2.0]), jr.enumerate_patterns(X))
+        >>> jr.vertices(jr.optimal_set(program, jr.solve(program, 0.5))).shape
+        (2, 3)
+    """
+    P, support = inside_support(optima)
+    found = polytope.all_vertices(P)
+    if found is None:
+        warnings.warn(
+            f"{polytope.bases(P)} supports are too many to try: vertices of {at_most} random "
+            "objectives are returned, not all.",
+            stacklevel=2,
+        )
+        found = polytope.some_vertices(P, at_most, seed)
+    return on_all_directions(found, support)
+
+
+def _check_solution(program: Program, solution: Solution) -> None:
+    if not isinstance(solution, Solution):
+        raise TypeError(f"solution is a {type(solution).__name__}; pass a Solution of jr.solve.")
+    if jnp.ndim(solution.lam) != 0:
+        raise ValueError(
+            "solution holds several lams: pass one of them, for example path[k] or "
+            "jax.tree.map(lambda leaf: leaf[k], grid)."
+        )
+    if int(solution.status) != Status.OPTIMAL:
+        raise ValueError(
+            f"solution is {Status(int(solution.status)).name}; the optimal set is known from an "
+            "optimal answer only: see jr.raise_if_failed(solution)."
+        )
+    shape = (*program.block_shape, program.X.shape[1])
+    if solution.weights.shape != shape:
+        raise ValueError(
+            f"solution.weights has shape {solution.weights.shape}, this program takes {shape}: "
+            "pass the solution of this program."
+        )
+
+
+def _features(
+    program: Program, directions: Floats, signs: Floats, blocks: NDArray[np.int64]
+) -> tuple[Floats, Floats | None]:
+    """Signed features (n, k) of blocks, and the gates of a gated program."""
+    X = np.asarray(program.X)
+    linear = X @ directions.T
+    if program.has_cones:
+        # On a wall, what is left is rounding.
+        wall = np.abs(linear) <= 1e-9 * np.linalg.norm(X, axis=1)[:, None]
+        return signs * np.where(wall, 0.0, np.maximum(linear, 0.0)), None
+    masks = np.asarray(program.patterns.masks)[:, blocks]
+    return signs * masks * linear, np.asarray(program.patterns.gates)[:, blocks]
+
+
+def _distinct(
+    directions: Floats, signs: Floats, features: Floats
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """One index for each distinct direction, and to which of them every row belongs.
+
+    Of a gated program equal directions with other features are other neurons.
+    """
+    first: list[int] = []
+    member_of = np.zeros(len(signs), np.int64)
+    scale = np.linalg.norm(features, axis=0)
+    for row in range(len(signs)):
+        known = np.array(first, np.int64)
+        near = np.linalg.norm(directions[known] - directions[row], axis=1) <= _SAME_ANGLE
+        apart = np.linalg.norm(features[:, known] - features[:, [row]], axis=0)
+        same = near & (signs[known] == signs[row]) & (apart <= 1e-5 * scale[row])
+        if np.any(same):
+            member_of[row] = int(np.argmax(same))
+        else:
+            member_of[row] = len(first)
+            first.append(row)
+    return np.array(first, np.int64), member_of
+
+
+def inside_support(optima: OptimalSet) -> tuple[Polytope, NDArray[np.bool_]]:
+    """The polytope over the support, around its interior member."""
+    support = np.asarray(optima.support)
+    features = np.asarray(optima.features)[:, support]
+    return polytope.polytope(features, np.asarray(optima.interior)[support]), support
+
+
+def on_all_directions(points: Floats, support: NDArray[np.bool_]) -> Array:
+    """Coefficients of the support, (num, .), with zeros elsewhere: (num, k)."""
+    """Coefficients of the support, (num, .), with zeros elsewhere: (num, k)."""
+    whole = np.zeros((len(points), support.size))
+    whole[:, support] = points
+    return jnp.asarray(whole)

@@ -1,0 +1,258 @@
+r"""The polytope P = {a >= 0 : Z a = f} of coefficients, by linear programs and linear algebra.
+
+Everything happens around one known member `start`: with N an orthonormal basis of the null space of
+Z, P = {start + N t >= 0}, so that the rounding of f plays no part. Coefficients are measured
+against their sum, which is constant on the polytopes of this package.
+
+Linear and mixed-integer programs go to HiGHS through scipy; projections are least-distance programs
+and go to its non-negative least squares (Lawson and Hanson, 1974, chapter 23). NumPy, float64, on
+the host.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import combinations
+from math import comb
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import Bounds, LinearConstraint, linprog, milp, minimize, nnls
+
+Floats = NDArray[np.float64]
+
+# Coefficients below this share of their sum are zero; HiGHS keeps its constraints to 1e-7.
+ZERO = 1e-6
+_RANK_TOLERANCE = 1e-9
+_MOST_BASES = 200_000
+_SECONDS = 30.0
+_SLACK = 1e-11
+
+
+class Polytope(NamedTuple):
+    """P = {start + null t >= 0}.
+
+    Attributes:
+        start: (k,), a member.
+        null: (k, m), orthonormal columns; m = 0 for a single point.
+        rows: (rank, k), orthonormal rows that span the row space of Z.
+        clear: no singular value of Z is near the line between zero and not zero.
+    """
+
+    start: Floats
+    null: Floats
+    rows: Floats
+    clear: bool
+
+    @property
+    def size(self) -> float:
+        """The sum of the coefficients, or one where they are all zero."""
+        total = float(np.sum(self.start))
+        return total if total > 0 else 1.0
+
+
+def polytope(columns: Floats, start: Floats) -> Polytope:
+    """The polytope of the members with the same Z a as `start`; Z (n, k)."""
+    norms = np.linalg.norm(columns, axis=0)
+    scale = np.where(norms > 0, norms, 1.0)
+    _, sigma, right = np.linalg.svd(columns / scale, full_matrices=True)
+    cut = _RANK_TOLERANCE * (sigma[0] if sigma.size else 0.0)
+    rank = int(np.sum(sigma > cut))
+    # In units of the columns themselves; orthonormal again.
+    null = np.linalg.qr(right[rank:].T / scale[:, None])[0]
+    rows = np.linalg.qr((right[:rank] * scale).T)[0].T
+    clear = not np.any((sigma > 0.01 * cut) & (sigma < 100 * cut))
+    return Polytope(np.asarray(start, float), null, rows, clear)
+
+
+def maximise(P: Polytope, objective: Floats) -> Floats:
+    """A vertex where <objective, a> is largest."""
+    if P.null.shape[1] == 0:
+        return P.start
+    size = P.size
+    found = linprog(
+        -P.null.T @ objective,
+        A_ub=-P.null,
+        b_ub=P.start / size,
+        bounds=(None, None),
+        method="highs",
+    )
+    if found.x is None:
+        return P.start
+    member: Floats = np.maximum(P.start + size * (P.null @ found.x), 0.0)
+    return member
+
+
+def relative_interior(P: Polytope) -> tuple[Floats, NDArray[np.bool_], bool]:
+    """A member of largest support, that support, and whether both ways to it agree.
+
+    One linear program finds it: maximise sum s over s <= tau a, 0 <= s <= 1, tau >= 1, which is
+    solved by s = 1 on the support. Each coefficient outside is then maximised on its own.
+    """
+    k, m = P.null.shape
+    if m == 0:
+        return P.start, P.start > ZERO * P.size, True
+    a0 = P.start / P.size
+    # Variables: t (m), tau, s (k);  a = tau a0 + N t >= s.
+    cost = np.concatenate([np.zeros(m + 1), -np.ones(k)])
+    above = np.hstack([-P.null, -a0[:, None], np.eye(k)])
+    bounds = [(None, None)] * m + [(1.0, None)] + [(0.0, 1.0)] * k
+    found = linprog(cost, A_ub=above, b_ub=np.zeros(k), bounds=bounds, method="highs")
+    t, tau, s = found.x[:m], found.x[m], found.x[m + 1 :]
+    support = s > 0.5
+    inside = np.maximum(a0 + (P.null @ t) / tau, 0.0)
+    agree = True
+    for index in np.flatnonzero(~support):
+        agree &= bool(maximise(P, np.eye(k)[index])[index] <= ZERO * P.size)
+    return np.where(support, inside, 0.0) * P.size, support, agree
+
+
+def project(P: Polytope, point: Floats) -> Floats:
+    """The member nearest to a point (k,), as a least-distance program."""
+    N = P.null
+    if N.shape[1] == 0:
+        return P.start
+    # a = start + N (x - N^T (start - point)), ||a - point||^2 = ||x||^2 + constant.
+    size = P.size
+    low = (P.start - N @ (N.T @ (P.start - point))) / size
+    # Constraints that hold with equality on all of P would be violated by their rounding.
+    matrix = np.vstack([N.T, -(low + _SLACK)[None]])
+    last = np.append(np.zeros(N.shape[1]), 1.0)
+    residual = matrix @ nnls(matrix, last)[0] - last
+    x = -residual[:-1] / residual[-1]
+    member: Floats = np.maximum(size * (low + N @ x), 0.0)
+    return member
+
+
+def smallest_maximum(P: Polytope) -> Floats:
+    """A member whose largest coefficient is as small as can be."""
+    k, m = P.null.shape
+    if m == 0:
+        return P.start
+    a0, ones = P.start / P.size, np.ones((k, 1))
+    above = np.vstack([np.hstack([P.null, -ones]), np.hstack([-P.null, np.zeros((k, 1))])])
+    cost = np.append(np.zeros(m), 1.0)
+    found = linprog(
+        cost, A_ub=above, b_ub=np.concatenate([-a0, a0]), bounds=(None, None), method="highs"
+    )
+    member: Floats = np.maximum(a0 + P.null @ found.x[:m], 0.0) * P.size
+    return member
+
+
+def minimise(
+    P: Polytope, value: Callable[[Floats], float], slope: Callable[[Floats], Floats]
+) -> Floats:
+    """A member where a convex differentiable function is smallest.
+
+    Raises:
+        RuntimeError: scipy's SLSQP did not converge.
+    """
+    if P.null.shape[1] == 0:
+        return P.start
+    size, N = P.size, P.null
+
+    def member(t: Floats) -> Floats:
+        a: Floats = P.start + size * (N @ t)
+        return a
+
+    found = minimize(
+        lambda t: value(member(t)),
+        np.zeros(N.shape[1]),
+        jac=lambda t: size * (N.T @ slope(member(t))),
+        constraints=[{"type": "ineq", "fun": lambda t: member(t) / size, "jac": lambda t: N}],
+        method="SLSQP",
+        options={"maxiter": 1000, "ftol": 1e-14},
+    )
+    if not found.success:
+        raise RuntimeError(
+            f"the criterion was not minimised over the optimal set: {found.message}."
+        )
+    return np.maximum(member(found.x), 0.0)
+
+
+def bases(P: Polytope) -> int:
+    """How many sets of columns could be the support of a vertex."""
+    return comb(P.rows.shape[1], P.rows.shape[0])
+
+
+def all_vertices(P: Polytope) -> Floats | None:
+    """All vertices (num, k), by trying every basis; None where there are too many of these."""
+    rank, k = P.rows.shape
+    if P.null.shape[1] == 0:
+        return P.start[None]
+    if bases(P) > _MOST_BASES:
+        return None
+    target, size = P.rows @ P.start, P.size
+    found: list[Floats] = []
+    for chunk in _chunks(_subsets(k, rank), 4096):
+        matrices = P.rows[:, chunk].transpose(1, 0, 2)
+        regular = np.abs(np.linalg.det(matrices)) > 1e-12
+        chunk, matrices = chunk[regular], matrices[regular]
+        if not len(chunk):
+            continue
+        values = np.linalg.solve(matrices, np.broadcast_to(target[:, None], (len(chunk), rank, 1)))
+        values = values[..., 0] / size
+        feasible = np.all(values >= -1e-9, axis=1)
+        points = np.zeros((int(feasible.sum()), k))
+        np.put_along_axis(points, chunk[feasible], np.maximum(values[feasible], 0.0), axis=1)
+        found.append(points)
+    return _distinct(np.vstack(found)) * size
+
+
+def some_vertices(P: Polytope, number: int, seed: int) -> Floats:
+    """Vertices of random objectives, distinct ones."""
+    rng = np.random.default_rng(seed)
+    points = [maximise(P, rng.standard_normal(P.start.size)) / P.size for _ in range(number)]
+    return _distinct(np.stack(points)) * P.size
+
+
+def fewest(P: Polytope) -> tuple[Floats, bool]:
+    """A member with as few non-zero coefficients as there can be, and whether that is proven.
+
+    Minimise sum b over Z a = f, 0 <= a <= size b, b binary (the sum of a is constant on P).
+    """
+    if P.null.shape[1] == 0:
+        return P.start, True
+    k, size = P.start.size, P.size
+    fit = LinearConstraint(np.hstack([P.rows, np.zeros((P.rows.shape[0], k))]), *_both(P, size))
+    below = LinearConstraint(np.hstack([np.eye(k), -np.eye(k)]), -np.inf, 0.0)
+    found = milp(
+        np.concatenate([np.zeros(k), np.ones(k)]),
+        integrality=np.concatenate([np.zeros(k), np.ones(k)]),
+        bounds=Bounds(np.zeros(2 * k), np.ones(2 * k)),
+        constraints=[fit, below],
+        options={"time_limit": _SECONDS},
+    )
+    vertex = maximise(P, np.random.default_rng(0).standard_normal(k))
+    if found.x is None:
+        return vertex, False
+    chosen = found.x[k:] > 0.5
+    values, error = nnls(P.rows[:, chosen], P.rows @ P.start / size)
+    if error > 1e-7:
+        return vertex, False
+    member = np.zeros(k)
+    member[chosen] = values * size
+    return member, bool(found.status == 0)
+
+
+def _both(P: Polytope, size: float) -> tuple[Floats, Floats]:
+    target = P.rows @ P.start / size
+    return target, target
+
+
+def _subsets(k: int, size: int) -> NDArray[np.int64]:
+    return np.array(list(combinations(range(k), size)), dtype=np.int64).reshape(-1, size)
+
+
+def _chunks(array: NDArray[np.int64], size: int) -> list[NDArray[np.int64]]:
+    return [array[i : i + size] for i in range(0, len(array), size)]
+
+
+def _distinct(points: Floats) -> Floats:
+    """One of each set of equal points, in a fixed order."""
+    kept: list[int] = []
+    for index in np.lexsort(points.round(6).T[::-1]):
+        if all(np.max(np.abs(points[index] - points[other])) > 1e-7 for other in kept):
+            kept.append(int(index))
+    return points[kept]

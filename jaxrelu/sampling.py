@@ -1,0 +1,156 @@
+"""Uniform samples of the optimal set, by hit-and-run.
+
+From a member a, a direction of the affine hull is drawn and the next member is uniform on the chord
+through a. The chain is run in coordinates in which the polytope is nearly round: `interior` and the
+vertices of its coordinate directions give the scale.
+
+Reference: Smith (Operations Research, 1984); Lovasz and Vempala (2006) for the mixing time.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from jaxrelu import polytope
+from jaxrelu.numerics import matmul
+from jaxrelu.optimal_set import OptimalSet, inside_support
+
+_MOST_CORNERS = 200
+
+
+def sample_optimal(
+    key: Array,
+    optima: OptimalSet,
+    num_samples: int,
+    *,
+    num_chains: int = 16,
+    thinning: int | None = None,
+    burn_in: int | None = None,
+) -> Array:
+    """Coefficients of optimal networks, uniform on the polytope of the optimal set.
+
+    Args:
+        key: a JAX random key.
+        optima: an `OptimalSet`.
+        num_samples: how many.
+        num_chains: chains that run side by side, each from a random member.
+        thinning: steps from one sample of a chain to the next; default max(1, dimension).
+        burn_in: steps before the first; default 10 times as many.
+
+    Returns:
+        Array (num_samples, k); sample i is of chain ``i % num_chains``. How much they are worth is
+        told by `effective_sample_size`.
+
+    Raises:
+        ValueError: a count that is not positive.
+
+    Example:
+        >>> import jax, jaxrelu as jr, numpy as np
+        >>> jax.config.update("jax_enable_x64", True)
+        >>> X = np.asarray([[1.0, 0.0], [-0.5, 0.75**0.5]])
+        >>> program = jr.ConvexProgram(X, np.asarray([2.0, 2.0]), jr.enumerate_patterns(X))
+        >>> optima = jr.optimal_set(program, jr.solve(program, 0.5))
+        >>> jr.sample_optimal(jax.random.key(0), optima, 100).shape
+        (100, 3)
+    """
+    thinning = max(1, optima.dimension) if thinning is None else thinning
+    burn_in = 10 * thinning if burn_in is None else burn_in
+    for name, value in (
+        ("num_samples", num_samples),
+        ("num_chains", num_chains),
+        ("thinning", thinning),
+    ):
+        if value < 1:
+            raise ValueError(f"{name} is {value}; pass a positive integer.")
+    if burn_in < 0:
+        raise ValueError(f"burn_in is {burn_in}; pass an integer >= 0.")
+    if optima.dimension == 0:
+        return jnp.broadcast_to(optima.interior, (num_samples, optima.interior.size))
+    P, support = inside_support(optima)
+    shape = _round_shape(P)
+    draws = -(-num_samples // num_chains)
+    inside = _run(
+        key, jnp.asarray(P.start), jnp.asarray(P.null @ shape), num_chains, draws, thinning, burn_in
+    )
+    whole = jnp.zeros((num_samples, support.size), inside.dtype)
+    return whole.at[:, np.flatnonzero(support)].set(inside.reshape(-1, P.start.size)[:num_samples])
+
+
+def effective_sample_size(samples: Any, *, num_chains: int = 16) -> Array:
+    """How many independent samples the samples of `sample_optimal` are worth, per coefficient.
+
+    num_samples / (1 + 2 sum of autocorrelations), those summed in pairs while a pair is positive
+    (Geyer, 1992), within chains and with the spread between them.
+
+    Args:
+        samples: array (num_samples, k), as `sample_optimal` returned it.
+        num_chains: as it was given to `sample_optimal`.
+
+    Returns:
+        Array (k,); NaN for a coefficient that does not vary.
+    """
+    a = np.asarray(samples, float)
+    draws = len(a) // num_chains
+    if draws < 4:
+        raise ValueError(f"{len(a)} samples of {num_chains} chains are too few: pass 4 a chain.")
+    chains = a[: draws * num_chains].reshape(draws, num_chains, -1).transpose(1, 0, 2)
+    centred = chains - chains.mean(axis=(0, 1))
+    length = 2 * draws
+    spectrum = np.abs(np.fft.rfft(centred, length, axis=1)) ** 2
+    covariance = np.fft.irfft(spectrum, length, axis=1)[:, :draws].mean(axis=0) / draws
+    with np.errstate(invalid="ignore", divide="ignore"):
+        correlation = covariance / covariance[0]
+        pairs = correlation[: draws // 2 * 2].reshape(draws // 2, 2, -1).sum(axis=1)
+        positive = np.cumprod(pairs > 0, axis=0)
+        time = 2 * np.sum(pairs * positive, axis=0) - 1
+        return jnp.asarray(np.minimum(draws * num_chains / time, draws * num_chains))
+
+
+def _round_shape(P: polytope.Polytope) -> np.ndarray:
+    """A matrix (m, m) that maps the unit ball to something of the polytope's shape."""
+    m = P.null.shape[1]
+    rng = np.random.default_rng(0)
+    number = min(max(4 * m, 16), _MOST_CORNERS)
+    corners = [polytope.maximise(P, P.null @ rng.standard_normal(m)) for _ in range(number)]
+    spread = (np.stack(corners) - np.mean(corners, axis=0)) @ P.null
+    covariance = spread.T @ spread / number
+    covariance += 1e-6 * np.trace(covariance) / m * np.eye(m)
+    factor: np.ndarray = np.linalg.cholesky(covariance)
+    return factor
+
+
+@partial(jax.jit, static_argnames=("num_chains", "draws", "thinning", "burn_in"))
+def _run(
+    key: Array, start: Array, shape: Array, num_chains: int, draws: int, thinning: int, burn_in: int
+) -> Array:
+    """(draws, num_chains, k) members start + shape t, each from the one before."""
+    m = shape.shape[1]
+
+    def step(a: Array, key: Array) -> Array:
+        along, where = jax.random.split(key)
+        change = matmul(shape, jax.random.normal(along, (m,), a.dtype))
+        ratio = -a / jnp.where(change == 0, 1.0, change)
+        high = jnp.min(jnp.where(change < 0, ratio, jnp.inf))
+        low = jnp.max(jnp.where(change > 0, ratio, -jnp.inf))
+        size = jax.random.uniform(where, (), a.dtype, low, high)
+        return jnp.maximum(a + jnp.where(jnp.isfinite(size), size, 0.0) * change, 0.0)
+
+    def walk(a: Array, key: Array, steps: int) -> Array:
+        return jax.lax.fori_loop(0, steps, lambda i, x: step(x, jax.random.fold_in(key, i)), a)
+
+    def chain(key: Array) -> Array:
+        first = walk(start, jax.random.fold_in(key, 0), burn_in)
+
+        def draw(a: Array, index: Array) -> tuple[Array, Array]:
+            a = walk(a, jax.random.fold_in(key, index), thinning)
+            return a, a
+
+        return jax.lax.scan(draw, first, jnp.arange(1, draws + 1))[1]
+
+    return jnp.swapaxes(jax.vmap(chain)(jax.random.split(key, num_chains)), 0, 1)

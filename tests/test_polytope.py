@@ -1,0 +1,111 @@
+"""The polytope {a >= 0 : Z a = f}: every routine against brute force or another route."""
+
+from itertools import combinations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.optimize import linprog
+
+from jaxrelu import polytope
+
+
+def instance(seed):
+    """Few random features, some repeated on a plane, with a random member; sum a is constant."""
+    rng = np.random.default_rng(seed)
+    n, k = int(rng.integers(2, 5)), int(rng.integers(2, 8))
+    columns = np.vstack([rng.integers(-2, 3, (n - 1, k)).astype(float), np.ones(k)])
+    start = rng.integers(0, 3, k).astype(float)
+    start[rng.integers(k)] += 1.0
+    return columns, start
+
+
+def brute_vertices(columns, fit):
+    """Every support of independent columns that gives a member."""
+    k, found = columns.shape[1], []
+    for size in range(1, min(columns.shape) + 1):
+        for chosen in combinations(range(k), size):
+            part = columns[:, chosen]
+            if np.linalg.matrix_rank(part) < size:
+                continue
+            a = np.linalg.lstsq(part, fit, rcond=None)[0]
+            if np.linalg.norm(part @ a - fit) < 1e-9 and np.all(a > 1e-9):
+                found.append(np.zeros(k))
+                found[-1][list(chosen)] = a
+    return np.array(found)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 10**6))
+def test_vertices_support_dimension_and_fewest_are_those_of_brute_force(seed):
+    columns, start = instance(seed)
+    P = polytope.polytope(columns, start)
+    corners = brute_vertices(columns, columns @ start)
+    found = polytope.all_vertices(P)
+    assert len(found) == len(corners)
+    for corner in corners:
+        assert np.min(np.max(np.abs(found - corner), axis=1)) < 1e-7
+    interior, support, agree = polytope.relative_interior(P)
+    assert agree
+    assert P.clear
+    np.testing.assert_array_equal(support, np.any(corners > 1e-9, axis=0))
+    np.testing.assert_allclose(columns @ interior, columns @ start, atol=1e-7)
+    assert np.all(interior[support] > 0)
+    inside = polytope.polytope(columns[:, support], interior[support])
+    spanned = np.linalg.matrix_rank(corners - corners[0], tol=1e-8)
+    assert inside.null.shape[1] == spanned
+    sparse, proven = polytope.fewest(inside)
+    assert proven
+    assert np.sum(sparse > 1e-6) == np.min(np.sum(corners > 1e-9, axis=1))
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 10**6))
+def test_projection_and_bounds_are_optimal(seed):
+    columns, start = instance(seed)
+    P = polytope.polytope(columns, start)
+    rng = np.random.default_rng(seed + 1)
+    point = 2 * rng.standard_normal(start.size)
+    nearest = polytope.project(P, point)
+    corners = brute_vertices(columns, columns @ start)
+    assert np.all(nearest >= 0)
+    np.testing.assert_allclose(columns @ nearest, columns @ start, atol=1e-8)
+    # The variational inequality, at every vertex.
+    assert np.all((corners - nearest) @ (point - nearest) <= 1e-7)
+    direction = rng.standard_normal(start.size)
+    best = polytope.maximise(P, direction) @ direction
+    assert best == pytest.approx(np.max(corners @ direction), abs=1e-6)
+    k = start.size
+    oracle = linprog(
+        np.append(np.zeros(k), 1.0),
+        A_ub=np.hstack([np.eye(k), -np.ones((k, 1))]), b_ub=np.zeros(k),
+        A_eq=np.hstack([columns, np.zeros((len(columns), 1))]), b_eq=columns @ start,
+    )  # fmt: skip
+    assert np.max(polytope.smallest_maximum(P)) == pytest.approx(oracle.fun, abs=1e-6)
+
+
+def test_some_vertices_are_vertices():
+    columns, start = np.ones((1, 5)), np.full(5, 0.2)
+    P = polytope.polytope(columns, start)
+    found = polytope.some_vertices(P, 40, seed=0)
+    np.testing.assert_allclose(np.sort(found, axis=1)[:, -1], 1.0, atol=1e-9)
+    assert len(found) == 5
+
+
+def test_a_user_function_is_minimised_and_failure_is_said():
+    P = polytope.polytope(np.ones((1, 3)), np.array([1.0, 0.0, 0.0]))
+    target = np.array([0.5, 0.7, -0.4])
+    best = polytope.minimise(P, lambda a: np.sum((a - target) ** 2), lambda a: 2 * (a - target))
+    np.testing.assert_allclose(best, polytope.project(P, target), atol=1e-7)
+    with pytest.raises(RuntimeError, match="not minimised"):
+        polytope.minimise(P, lambda a: np.nan, lambda a: np.full(3, np.nan))
+
+
+def test_a_singular_value_too_close_to_call_is_told():
+    clear = polytope.polytope(np.eye(3)[:, [0, 1, 1]], np.ones(3))
+    assert clear.clear
+    assert clear.null.shape[1] == 1
+    almost = np.eye(3)[:, [0, 1, 1]]
+    almost[2, 2] = 3e-9
+    assert not polytope.polytope(almost, np.ones(3)).clear

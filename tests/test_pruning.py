@@ -1,0 +1,150 @@
+"""Minimal networks and pruning: fits kept, penalties not raised, identities of the errors."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import jaxrelu as jr
+from jaxrelu.pruning import RULES, independent
+
+
+def features_of(network, X):
+    hidden, output = np.asarray(network.hidden), np.asarray(network.output)
+    return np.maximum(X @ hidden, 0.0) * output
+
+
+def penalty_of(network):
+    norms = np.linalg.norm(np.asarray(network.hidden), axis=0)
+    return float(np.sum(norms * np.abs(np.asarray(network.output))))
+
+
+def random_network(seed, n=12, d=3, m=40):
+    rng = np.random.default_rng(seed)
+    X = rng.standard_normal((n, d))
+    network = jr.Network(
+        jnp.asarray(rng.standard_normal((d, m))), jnp.asarray(rng.standard_normal(m))
+    )
+    return X, network
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 10**6))
+def test_minimal_keeps_the_fit_and_is_irreducible(seed):
+    rng = np.random.default_rng(seed)
+    X, network = random_network(seed, n=int(rng.integers(2, 15)), m=int(rng.integers(1, 60)))
+    small = jr.minimal(network, X)
+    fit = np.asarray(network(X))
+    np.testing.assert_allclose(small(X), fit, atol=1e-9 * max(np.linalg.norm(fit), 1.0))
+    left = features_of(small, X)
+    assert np.linalg.matrix_rank(left) == small.num_neurons <= len(X)
+    assert penalty_of(small) <= penalty_of(network) * (1 + 1e-9)
+    norms = np.linalg.norm(np.asarray(small.hidden), axis=0)
+    np.testing.assert_allclose(norms, np.abs(np.asarray(small.output)), rtol=1e-9)
+    assert jr.minimal(small, X).num_neurons == small.num_neurons
+
+
+@pytest.mark.parametrize(("coefficients", "left"), [((1.2, 1.2, 0.6), 2), ((0.2, 0.2, 2.6), 1)])
+def test_known_answer_from_both_sides_of_the_segment(coefficients, left):
+    # Three directions of one optimal set; which vertex is reached depends on the start.
+    X = np.asarray([[1.0, 0.0], [-0.5, 0.75**0.5]])
+    directions = np.asarray([X[0], X[1], [0.5, 0.75**0.5]])
+    root = np.sqrt(coefficients)
+    small = jr.minimal(jr.Network(jnp.asarray(directions.T * root), jnp.asarray(root)), X)
+    assert small.num_neurons == left
+    np.testing.assert_allclose(small(X), [1.5, 1.5], atol=1e-12)
+    assert penalty_of(small) == pytest.approx(3.0)
+
+
+def test_dead_split_and_zero_neurons_go():
+    X = np.asarray([[1.0, 0.5], [2.0, -0.3], [0.4, 1.0]])
+    u = np.asarray([[1.0], [0.2]])
+    hidden = np.hstack([0.5 * u, 2.0 * u, -u - 1, np.zeros((2, 1)), u])
+    network = jr.Network(jnp.asarray(hidden), jnp.asarray([1.0, 0.3, 4.0, 1.0, 0.0]))
+    small = jr.minimal(network, X)
+    assert small.num_neurons == 1
+    np.testing.assert_allclose(small(X), network(X), rtol=1e-12)
+    nothing = jr.minimal(jr.Network(jnp.zeros((2, 3)), jnp.ones(3)), X)
+    assert nothing.num_neurons == 0
+
+
+def test_float32_and_a_large_network():
+    X, network = random_network(0, n=60, d=8, m=500)
+    small = jr.minimal(network, X)
+    fit = np.asarray(network(X))
+    assert small.num_neurons <= 60
+    np.testing.assert_allclose(small(X), fit, atol=1e-9 * np.linalg.norm(fit))
+    single = jr.Network(network.hidden.astype("float32"), network.output.astype("float32"))
+    less = jr.minimal(single, X.astype("float32"))
+    assert less.hidden.dtype == jnp.float32
+    np.testing.assert_allclose(less(X.astype("float32")), fit, atol=1e-4 * np.linalg.norm(fit))
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_corrected_pruning_records_what_happened(rule):
+    X, network = random_network(3, n=20, m=30)
+    y = np.asarray(network(X)) + 0.1 * np.random.default_rng(0).standard_normal(20)
+    pruned = jr.prune(network, X, y, to=6, rule=rule, refit=False)
+    assert pruned.network.num_neurons == 6
+    np.testing.assert_array_equal(np.diff(np.asarray(pruned.neurons)) < 0, True)
+    assert np.all(np.asarray(pruned.change) <= np.asarray(pruned.bound) * (1 + 1e-6) + 1e-9)
+    fit = np.asarray(pruned.network(X))
+    assert pruned.loss[-1] == pytest.approx(0.5 * np.sum((fit - y) ** 2), rel=1e-9)
+    assert pruned.penalty[-1] == pytest.approx(penalty_of(pruned.network), rel=1e-9)
+    refitted = jr.prune(network, X, y, to=6, rule=rule)
+    assert refitted.loss[-1] <= pruned.loss[-1] * (1 + 1e-12)
+    assert refitted.network.num_neurons <= 6
+
+
+def test_the_error_identity_and_plain_pruning():
+    X, network = random_network(5, n=30, m=12)
+    network = jr.minimal(network, X)
+    y = np.asarray(network(X))
+    one_less = network.num_neurons - 1
+    corrected = jr.prune(network, X, y, to=one_less, refit=False)
+    plain = jr.prune(network, X, y, to=one_less, corrected=False, refit=False)
+    columns = features_of(network, X)
+    errors = [
+        np.linalg.norm(
+            columns[:, j]
+            - np.delete(columns, j, 1)
+            @ np.linalg.lstsq(np.delete(columns, j, 1), columns[:, j], rcond=None)[0]
+        )
+        for j in range(columns.shape[1])
+    ]
+    # ||new fit - fit|| = ||e|| / max |beta| <= ||e||, and no more than plain pruning's.
+    assert corrected.change[-1] == pytest.approx(float(corrected.bound[-1]), rel=1e-6)
+    assert corrected.change[-1] <= min(errors) * (1 + 1e-9)
+    assert corrected.change[-1] <= plain.change[-1]
+    dropped = np.linalg.norm(columns, axis=0)
+    assert np.min(np.abs(dropped - float(plain.change[-1]))) < 1e-9
+
+
+def test_exact_removals_are_free():
+    X, network = random_network(7, n=6, m=50)
+    pruned = jr.prune(network, X, np.zeros(6), to=6, refit=False)
+    assert np.max(np.asarray(pruned.change)) < 1e-9 * np.linalg.norm(np.asarray(network(X)))
+    assert jr.prune(network, X, np.zeros(6), to=0, refit=False).network.num_neurons == 0
+
+
+def test_coefficients_of_independent_features_are_kept():
+    kept, a = independent(np.eye(3), np.asarray([1.0, 0.0, 2.0]))
+    np.testing.assert_array_equal(kept, [0, 2])
+    np.testing.assert_array_equal(a, [1.0, 0.0, 2.0])
+
+
+def test_bad_input_names_the_fix():
+    X, network = random_network(0)
+    with pytest.raises(ValueError, match="rule is 'best'; pass one of random"):
+        jr.prune(network, X, np.zeros(12), to=3, rule="best")
+    with pytest.raises(ValueError, match="number of neurons >= 0"):
+        jr.prune(network, X, np.zeros(12), to=-1)
+    with pytest.raises(ValueError, match="12 rows"):
+        jr.prune(network, X, np.zeros(11), to=3)
+    with pytest.raises(ValueError, match=r"hidden \(d, m\)"):
+        jr.minimal(network, X[:, :2])
+    with pytest.raises(ValueError, match="not finite"):
+        jr.minimal(jr.Network(network.hidden * np.nan, network.output), X)
+    with pytest.raises(TypeError, match="expected a Network"):
+        jr.minimal(np.zeros(3), X)
