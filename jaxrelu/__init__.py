@@ -1,6 +1,8 @@
 """Two-layer ReLU networks, trained to certified global optimality."""
 
 from jaxrelu.grid import solve_grid as solve_grid
+from jaxrelu.improvement import Improved as Improved
+from jaxrelu.improvement import improve as improve
 from jaxrelu.losses import LogisticLoss as LogisticLoss
 from jaxrelu.losses import Loss as Loss
 from jaxrelu.losses import SquaredLoss as SquaredLoss
@@ -49,5 +51,11 @@ from jaxrelu.solve import solve as solve
 from jaxrelu.solvers.active_newton import ActiveNewton as ActiveNewton
 from jaxrelu.solvers.admm import ADMM as ADMM
 from jaxrelu.status import Status as Status
+from jaxrelu.symmetries import DecreasingPath as DecreasingPath
+from jaxrelu.symmetries import balance as balance
+from jaxrelu.symmetries import merge as merge
+from jaxrelu.symmetries import nearly_minimal as nearly_minimal
+from jaxrelu.symmetries import permute as permute
+from jaxrelu.symmetries import split as split
 
 __version__ = "0.1.0"

@@ -1,0 +1,89 @@
+"""Networks of one function: what stays, what falls, and the path between."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import jaxrelu as jr
+
+
+def penalty(network):
+    return float(0.5 * (jnp.sum(network.hidden**2) + jnp.sum(network.output**2)))
+
+
+def instance(seed, n=8, d=3, m=9):
+    rng = np.random.default_rng(seed)
+    X = rng.standard_normal((n, d))
+    hidden, output = rng.standard_normal((d, m)), rng.standard_normal(m)
+    hidden[:, 1] = 2.0 * hidden[:, 0]  # collinear
+    output[1] = np.abs(output[1]) * np.sign(output[0])
+    output[2] = 0.0
+    hidden[:, 3] = 0.0
+    return X, jr.Network(jnp.asarray(hidden), jnp.asarray(output))
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 10**6))
+def test_function_is_kept_and_penalty_is_the_smallest(seed):
+    X, network = instance(seed)
+    balanced = jr.balance(network)
+    fit = network(X)
+    np.testing.assert_allclose(balanced(X), fit, atol=1e-12)
+    norms = np.linalg.norm(np.asarray(balanced.hidden), axis=0)
+    np.testing.assert_allclose(norms, np.abs(np.asarray(balanced.output)), atol=1e-12)
+    assert penalty(balanced) <= penalty(network) + 1e-12
+    pieces = jr.split(balanced, 0, [0.2, 0.5, 0.3])
+    assert pieces.num_neurons == network.num_neurons + 2
+    np.testing.assert_allclose(pieces(X), fit, atol=1e-12)
+    assert penalty(pieces) == pytest.approx(penalty(balanced), rel=1e-12)
+    merged = jr.merge(pieces)
+    assert merged.num_neurons == network.num_neurons - 3
+    np.testing.assert_allclose(merged(X), fit, atol=1e-12)
+    assert penalty(merged) == pytest.approx(penalty(balanced), rel=1e-12)
+    order = np.random.default_rng(seed).permutation(network.num_neurons)
+    np.testing.assert_allclose(jr.permute(network, order)(X), fit, atol=1e-12)
+
+
+@settings(max_examples=10, deadline=None)
+@given(st.integers(0, 10**6))
+def test_the_path_to_a_nearly_minimal_network_keeps_the_fit_and_falls(seed):
+    X, network = instance(seed)
+    path = jr.nearly_minimal(network, X)
+    points = [path(t) for t in np.linspace(0.0, 1.0, 41)]
+    np.testing.assert_array_equal(points[0].hidden, network.hidden)
+    for point in points:
+        np.testing.assert_allclose(point(X), network(X), atol=1e-10)
+    values = np.array([penalty(point) for point in points])
+    assert np.all(np.diff(values) <= 1e-12)
+    assert values[-1] < values[0]
+    # The end has the convex objective of the network: one neuron a signed cone.
+    alive = ~np.asarray(path.dead)
+    living = jr.Network(network.hidden[:, alive], network.output[alive])
+    _, weights = jr.from_network(living, X, np.zeros(len(X)))
+    assert values[-1] == pytest.approx(float(jnp.sum(jnp.linalg.norm(weights, axis=-1))), rel=1e-9)
+    cones = int(jnp.sum(jnp.linalg.norm(weights, axis=-1) > 1e-12))
+    assert jr.merge(points[-1]).num_neurons <= cones
+    again = jr.nearly_minimal(jr.merge(points[-1]), X)
+    np.testing.assert_allclose(again(0.5).hidden, again(0.0).hidden, atol=1e-7)
+
+
+def test_the_path_is_continuous_and_traceable():
+    X, network = instance(0)
+    path = jr.nearly_minimal(network, X)
+    grid = jnp.linspace(0.0, 1.0, 3001)
+    hidden = jax.jit(jax.vmap(lambda t: path(t).hidden))(grid)
+    assert float(jnp.max(jnp.abs(jnp.diff(hidden, axis=0)))) < 0.02
+
+
+def test_bad_input_names_the_fix():
+    X, network = instance(0)
+    with pytest.raises(ValueError, match="sum to 1"):
+        jr.split(network, 0, [0.5, 0.6])
+    with pytest.raises(ValueError, match="the network has 9 slots"):
+        jr.split(network, 9, [1.0])
+    with pytest.raises(ValueError, match="not a permutation of the 9 slots"):
+        jr.permute(network, np.zeros(9, int))
+    assert jr.merge(jr.Network(jnp.zeros((3, 2)), jnp.ones(2))).num_neurons == 0
