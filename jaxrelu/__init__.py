@@ -50,6 +50,8 @@ from jaxrelu.solution import raise_if_failed as raise_if_failed
 from jaxrelu.solve import solve as solve
 from jaxrelu.solvers.active_newton import ActiveNewton as ActiveNewton
 from jaxrelu.solvers.admm import ADMM as ADMM
+from jaxrelu.stationarity import Stationarity as Stationarity
+from jaxrelu.stationarity import stationarity as stationarity
 from jaxrelu.status import Status as Status
 from jaxrelu.symmetries import DecreasingPath as DecreasingPath
 from jaxrelu.symmetries import balance as balance
