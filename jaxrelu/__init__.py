@@ -44,6 +44,9 @@ from jaxrelu.selection import is_optimal as is_optimal
 from jaxrelu.selection import nearest_optimal as nearest_optimal
 from jaxrelu.selection import network_from_coefficients as network_from_coefficients
 from jaxrelu.selection import select as select
+from jaxrelu.sensitivity import Sensitivity as Sensitivity
+from jaxrelu.sensitivity import degrees_of_freedom as degrees_of_freedom
+from jaxrelu.sensitivity import sensitivity as sensitivity
 from jaxrelu.sharding import shard_samples as shard_samples
 from jaxrelu.solution import Solution as Solution
 from jaxrelu.solution import raise_if_failed as raise_if_failed

@@ -50,6 +50,7 @@ SIDEWAYS = {
     ("sampling", "optimal_set"),
     ("pruning", "optimal_set"),
     ("pruning", "selection"),
+    ("sensitivity", "optimal_set"),
     ("improvement", "mapping"),
     ("improvement", "pruning"),
     ("cli", "datasets"),

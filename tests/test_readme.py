@@ -14,8 +14,8 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 
 
-def blocks(language):
-    return re.findall(rf"^```{language}\n(.*?)^```", README, flags=re.MULTILINE | re.DOTALL)
+def blocks(language, text=README):
+    return re.findall(rf"^```{language}\n(.*?)^```", text, flags=re.MULTILINE | re.DOTALL)
 
 
 def commands():
@@ -103,3 +103,17 @@ def test_snippets_run_in_the_order_of_the_page(tmp_path, monkeypatch, capsys):
     neurons, accuracy = capsys.readouterr().out.split()
     assert 1 < int(neurons) <= 455
     assert float(accuracy) > 0.9
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["optimal-set.md"])
+def test_snippets_of_the_docs_run(name):
+    page = {}
+    snippets = blocks("python", (ROOT / "docs" / name).read_text(encoding="utf-8"))
+    assert snippets
+    for snippet in snippets:
+        exec(compile(snippet, name, "exec"), page)
+    assert page["optima"].minimal_width == 1
+    assert page["small"].num_neurons <= 30
+    assert page["pruned"].network.num_neurons <= 8
+    assert page["better"].objective <= page["better"].objective_before

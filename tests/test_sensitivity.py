@@ -1,0 +1,102 @@
+"""Sensitivity of the fit: against differences of solves, jax's own derivative, and closed forms."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import zoo
+
+import jaxrelu as jr
+
+
+def solved(program, lam):
+    return jr.solve(program, lam, rtol=1e-13, atol=0.0)
+
+
+def moved(program, **changes):
+    fields = {"X": program.X, "y": program.y, "patterns": program.patterns, "loss": program.loss}
+    return type(program)(**(fields | changes), sample_weight=program.sample_weight)
+
+
+@zoo.parametrize([zoo.generic, zoo.gated, zoo.logistic])
+def test_derivatives_are_those_of_finite_differences(build):
+    problem = zoo.problem(build)
+    program, lam = problem.program, problem.lams(0.2)[0]
+    found = jr.sensitivity(program, jr.solve(program, lam))
+    assert found.reliable
+    step = 1e-5 * lam
+    fits = [np.asarray(solved(program, lam + h).fit) for h in (step, -step)]
+    difference = (fits[0] - fits[1]) / (2 * step)
+    np.testing.assert_allclose(found.fit_by_lam, difference, atol=1e-5 * np.abs(difference).max())
+    if isinstance(program.loss, jr.LogisticLoss):
+        return
+    direction = np.random.default_rng(0).standard_normal(program.y.shape)
+    fits = [
+        np.asarray(solved(moved(program, y=np.asarray(program.y) + h * direction), lam).fit)
+        for h in (1e-5, -1e-5)
+    ]
+    difference = (fits[0] - fits[1]) / 2e-5
+    expected = np.asarray(found.fit_by_target) @ direction
+    np.testing.assert_allclose(expected, difference, atol=1e-5 * np.abs(difference).max())
+
+
+@pytest.mark.slow
+def test_agrees_with_the_derivative_through_solve():
+    problem = zoo.problem(zoo.generic)
+    program, lam = problem.program, problem.lams(0.2)[0]
+    found = jr.sensitivity(program, jr.solve(program, lam))
+
+    def fit(lam, y):
+        return jr.solve(moved(program, y=y), lam, rtol=1e-12).fit
+
+    y = jnp.asarray(program.y)
+    by_lam = jax.jacfwd(fit)(jnp.asarray(lam), y)
+    by_y = jax.jacfwd(fit, argnums=1)(jnp.asarray(lam), y)
+    np.testing.assert_allclose(found.fit_by_lam, by_lam, atol=1e-6 * np.abs(by_lam).max())
+    np.testing.assert_allclose(found.fit_by_target, by_y, atol=1e-6)
+    assert float(found.degrees_of_freedom) == pytest.approx(float(np.trace(by_y)), abs=1e-5)
+
+
+def test_squared_loss_contracts():
+    problem = zoo.problem(zoo.generic)
+    solution = jr.solve(problem.program, problem.lams(0.2)[0])
+    found = jr.sensitivity(problem.program, solution)
+    matrix = np.asarray(found.fit_by_target)
+    np.testing.assert_allclose(matrix, matrix.T, atol=1e-9)
+    eigenvalues = np.linalg.eigvalsh(matrix)
+    assert -1e-9 < eigenvalues[0]
+    assert eigenvalues[-1] < 1 + 1e-9
+    freedom = jr.degrees_of_freedom(
+        problem.program, jr.solve(problem.program, problem.lams(0.2)[0])
+    )
+    assert float(freedom) == pytest.approx(np.trace(matrix))
+    assert 0 < freedom < problem.program.X.shape[0]
+
+
+def test_closed_form_of_one_neuron():
+    # X = I, y >= 0: fit = y (1 - lam / ||y||).
+    X, y, lam = np.eye(2), np.asarray([3.0, 4.0]), 0.5
+    program = jr.ConvexProgram(X, y, jr.enumerate_patterns(X))
+    found = jr.sensitivity(program, jr.solve(program, lam))
+    unit = y / 5.0
+    expected = (1 - lam / 5.0) * np.eye(2) + lam / 5.0 * np.outer(unit, unit)
+    np.testing.assert_allclose(found.fit_by_target, expected, atol=1e-9)
+    np.testing.assert_allclose(found.fit_by_lam, -unit, atol=1e-9)
+    above = jr.sensitivity(program, jr.solve(program, 6.0))
+    np.testing.assert_array_equal(above.fit_by_target, 0.0)
+    assert above.reliable
+
+
+def test_each_failed_hypothesis_is_told():
+    # Dependent features; a direction with ||q|| = lam that no optimum uses.
+    X = np.asarray([[1.0, 0.0], [-0.5, 0.75**0.5]])
+    patterns = jr.enumerate_patterns(X)
+    segment = jr.ConvexProgram(X, np.asarray([2.0, 2.0]), patterns)
+    found = jr.sensitivity(segment, jr.solve(segment, 0.5))
+    assert not found.reliable
+    assert not found.independent_features
+    assert np.isnan(jr.degrees_of_freedom(segment, jr.solve(segment, 0.5)))
+    corner = jr.ConvexProgram(X, np.asarray([2.0, 0.5]), patterns)
+    found = jr.sensitivity(corner, jr.solve(corner, 0.5))
+    assert not found.reliable
+    assert not found.nothing_enters
