@@ -1,5 +1,7 @@
 """Two-layer ReLU networks, trained to certified global optimality."""
 
+from jaxrelu.connectivity import NetworkPath as NetworkPath
+from jaxrelu.connectivity import connect as connect
 from jaxrelu.grid import solve_grid as solve_grid
 from jaxrelu.improvement import Improved as Improved
 from jaxrelu.improvement import improve as improve

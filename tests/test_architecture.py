@@ -22,7 +22,7 @@ FLOORS = {
     "solvers": 4, "implicit": 4,
     "solve": 5, "lanes": 5, "grid": 5, "memory": 5, "driver": 5, "path": 5,
     "mapping": 6, "optimal_set": 6, "selection": 6, "symmetries": 6,
-    "improvement": 6, "stationarity": 6,
+    "improvement": 6, "stationarity": 6, "connectivity": 6,
     "pruning": 6, "sampling": 6, "sensitivity": 6,
     "global_search": 6, "closed_form": 6, "max_margin": 6, "vector_output": 6,
     "estimators": 7, "plotting": 7, "datasets": 7, "cli": 7, "__main__": 7,
