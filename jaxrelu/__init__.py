@@ -23,6 +23,7 @@ from jaxrelu.optimality import block_correlations as block_correlations
 from jaxrelu.optimality import certify as certify
 from jaxrelu.optimality import kkt_residual as kkt_residual
 from jaxrelu.path import Path as Path
+from jaxrelu.path import interpolate as interpolate
 from jaxrelu.path import solve_path as solve_path
 from jaxrelu.patterns import Patterns as Patterns
 from jaxrelu.patterns import count_patterns as count_patterns

@@ -161,3 +161,23 @@ def test_takes_working_set_solvers_alone():
 
     with pytest.raises(TypeError, match="takes an ActiveNewton, not a Other: use solve_grid"):
         jr.solve_path(GENERIC.program, LAMS, solver=Other())
+
+
+def test_interpolated_answers_are_feasible_and_certified():
+    path = jr.solve_path(GENERIC.program, LAMS)
+    for lam in GENERIC.lams(0.11, 0.3, 0.5):
+        between = jr.interpolate(GENERIC.program, path, lam)
+        optimum = jr.solve(GENERIC.program, lam).certificate
+        bounds = between.certificate
+        assert bounds.lower <= optimum.upper * (1 + 1e-9)
+        assert bounds.upper >= optimum.lower * (1 - 1e-9)
+        assert bounds.gap < 0.2 * bounds.upper
+        left = jr.kkt_residual(GENERIC.program, lam, between.weights)
+        assert left.primal_feasibility < 1e-12
+        assert int(between.num_steps) == 0
+    there = jr.interpolate(GENERIC.program, path, LAMS[2])
+    assert jr.Status(int(there.status)).name == "OPTIMAL"
+    assert jr.Status(int(between.status)).name == "MAX_STEPS"
+    for lam in GENERIC.lams(0.09, 1.3):
+        with pytest.raises(ValueError, match="outside the path"):
+            jr.interpolate(GENERIC.program, path, lam)
