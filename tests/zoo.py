@@ -72,6 +72,12 @@ def padded(X, y, patterns):
     return X, np.pad(y, (0, rows)), tiled(jr.Patterns(gates, masks, interior))
 
 
+def tiny(X, y):
+    """The program of few samples on all their patterns (at most 16), in the common shape."""
+    X, y = np.asarray(X, float), np.asarray(y, float)
+    return program(*padded(X, y, jr.enumerate_patterns(X)))
+
+
 def data(seed=0, shape=(SAMPLES, FEATURES)):
     """A matrix and a target of two noisy neurons."""
     rng = np.random.default_rng(seed)
