@@ -23,7 +23,8 @@ def estimate_memory(
     """The peak memory of `solve_grid` in bytes, on the device.
 
     The program, the results of all lams, and what the compiled batch holds at once, as XLA planned
-    it for this device. The Python process, and what JAX itself takes (some 0.3 GB), come on top.
+    it for this device. The Python process, JAX and what its compiler leaves behind (on a CPU about
+    1 GB in all) come on top.
 
     Args:
         program: a `ConvexProgram` or `GatedProgram`, or one of `jax.ShapeDtypeStruct` leaves.

@@ -27,9 +27,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from numpy.typing import NDArray
+from scipy.optimize import nnls
 
 from jaxrelu import polytope
-from jaxrelu.optimality import block_correlations, kkt_residual
+from jaxrelu.cones import block_patterns
+from jaxrelu.optimality import block_correlations
 from jaxrelu.polytope import Polytope
 from jaxrelu.program import Program, block_signs, check_program
 from jaxrelu.pytrees import register
@@ -44,8 +46,8 @@ _TIGHT = 1e-6
 # Correlations between the two are too close to call.
 _DOUBTFUL = 1e-4
 _SAME_ANGLE = 1e-6
-# Digits that the answer must be polished to before anything is identified by it.
-_POLISHED = 1e-8
+# What the answer must be polished to before anything is identified by it.
+_POLISHED = 1e-7
 
 
 @register
@@ -133,14 +135,11 @@ def optimal_set(program: Program, solution: Solution) -> OptimalSet:
         )
     _check_solution(program, solution)
     lam = float(solution.lam)
-    polished = solve(program, lam, rtol=1e-15, atol=0.0, init=solution)
+    # Without a tolerance the solver goes on for as long as its gap falls.
+    polished = solve(program, lam, rtol=0.0, atol=0.0, init=solution)
     if not float(polished.certificate.gap) <= float(solution.certificate.gap):
         polished = solution
-    left = kkt_residual(program, lam, polished.weights)
-    accurate = max(float(left.stationarity), float(left.dual_feasibility)) <= _POLISHED
-
-    q = np.asarray(block_correlations(program, polished.residual))
-    q = q.reshape(-1, q.shape[-1])
+    q = _correlations(program, polished.residual, lam)
     size = np.linalg.norm(q, axis=1)
     tight = np.flatnonzero(size >= lam * (1 - _TIGHT))
     doubtful = bool(np.any((size < lam * (1 - _TIGHT)) & (size > lam * (1 - _DOUBTFUL))))
@@ -149,8 +148,14 @@ def optimal_set(program: Program, solution: Solution) -> OptimalSet:
     features, gates = _features(program, directions, signs, tight)
     first, member_of = _distinct(directions, signs, features)
 
-    weights = np.asarray(polished.weights).reshape(-1, q.shape[1])[tight]
-    along = np.maximum(np.sum(weights * directions, axis=1), 0.0)
+    weights = np.array(polished.weights).reshape(-1, q.shape[1])
+    along = np.maximum(np.sum(weights[tight] * directions, axis=1), 0.0)
+    # At an optimum nothing lies along other directions, and no correlation exceeds lam.
+    total = float(np.sum(np.linalg.norm(weights, axis=1)))
+    weights[tight] -= along[:, None] * directions
+    stray = float(np.sum(np.linalg.norm(weights, axis=1)))
+    excess = float(np.max(size, initial=0.0)) / lam - 1.0
+    accurate = stray <= _POLISHED * total and excess <= _POLISHED
     coefficients: Floats = np.zeros(first.size)
     np.add.at(coefficients, member_of, along)
     directions, signs, features = directions[first], signs[first], features[:, first]
@@ -223,6 +228,33 @@ def _check_solution(program: Program, solution: Solution) -> None:
             f"solution.weights has shape {solution.weights.shape}, this program takes {shape}: "
             "pass the solution of this program."
         )
+
+
+def _correlations(program: Program, residual: Array, lam: float) -> Floats:
+    """Block correlations (b, d); those near lam exact to rounding, by non-negative least squares.
+
+    On data with many equal rows the batched projection can stop at six digits.
+    """
+    found = np.array(block_correlations(program, residual))
+    q: Floats = found.reshape(-1, found.shape[-1])
+    if not program.has_cones:
+        return q
+    X, r = np.asarray(program.X), np.asarray(residual)
+    masks, pattern = np.asarray(program.patterns.masks) > 0, block_patterns(program.block_shape)
+    sign = np.asarray(block_signs(program))
+    lengths = np.linalg.norm(X, axis=1)
+    unit = X / np.where(lengths > 0, lengths, 1.0)[:, None]
+    for block in np.flatnonzero(np.linalg.norm(q, axis=1) > lam * (1 - 10 * _DOUBTFUL)):
+        mask = masks[:, int(pattern[block])]
+        cone = np.where(mask, 1.0, -1.0)[:, None] * unit
+        c = sign[block] * (X.T @ (mask * r))
+        # Rows far from the projection have no multiplier, and are checked.
+        near = cone @ q[block] <= 1e-3 * lam
+        multipliers, _ = nnls(cone[near].T, -c)
+        exact = c + cone[near].T @ multipliers
+        if np.min(cone @ exact, initial=0.0) >= -1e-9 * lam:
+            q[block] = exact
+    return q
 
 
 def _features(

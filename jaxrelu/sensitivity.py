@@ -44,7 +44,8 @@ _WALL = 1e-7
 _RANK = 1e-9
 _POSITIVE = 1e-7
 _TIGHT = 1e-6
-_SAME_ANGLE = 1e-6
+# The batched projection can stop at six digits; other neurons are further away than this.
+_NEAR = 1e-4
 
 
 @register
@@ -189,7 +190,7 @@ def _walls_hold(
     masks = np.asarray(program.patterns.masks)
     seen: set[bytes] = set()
     for block in np.flatnonzero(size >= lam * (1 - _TIGHT)):
-        near = np.linalg.norm(directions - q[block] / size[block], axis=1) <= _SAME_ANGLE
+        near = np.linalg.norm(directions - q[block] / size[block], axis=1) <= _NEAR
         (owner,) = np.nonzero(near & (signs == sign[block]))
         if not owner.size:
             continue

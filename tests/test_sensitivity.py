@@ -106,3 +106,15 @@ def test_each_failed_hypothesis_is_told():
     found = jr.sensitivity(corner, jr.solve(corner, 0.5))
     assert not found.reliable
     assert not found.nothing_enters
+
+
+@zoo.every_optimum
+def test_real_problems_are_unique_and_not_flagged(path):
+    with np.load(path) as file:
+        patterns = jr.Patterns(file["gates"].astype(float), file["masks"].astype(bool))
+        program = jr.ConvexProgram(file["X"].astype(float), file["y"].astype(float), patterns)
+        lams = file["lams"]
+    for lam in lams:
+        found = jr.sensitivity(program, jr.solve(program, float(lam)))
+        assert found.reliable
+        assert 0 < found.degrees_of_freedom < program.X.shape[0]
