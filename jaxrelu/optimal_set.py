@@ -250,8 +250,8 @@ def _correlations(program: Program, residual: Array, lam: float) -> Floats:
         c = sign[block] * (X.T @ (mask * r))
         # Rows far from the projection have no multiplier, and are checked.
         near = cone @ q[block] <= 1e-3 * lam
-        multipliers, _ = nnls(cone[near].T, -c)
-        exact = c + cone[near].T @ multipliers
+        # scipy aborts the process on a matrix without columns.
+        exact = c + cone[near].T @ nnls(cone[near].T, -c)[0] if np.any(near) else c
         if np.min(cone @ exact, initial=0.0) >= -1e-9 * lam:
             q[block] = exact
     return q

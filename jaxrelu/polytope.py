@@ -228,6 +228,8 @@ def fewest(P: Polytope) -> tuple[Floats, bool]:
     if found.x is None:
         return vertex, False
     chosen = found.x[k:] > 0.5
+    if not np.any(chosen):
+        return vertex, False
     values, error = nnls(P.rows[:, chosen], P.rows @ P.start / size)
     if error > 1e-7:
         return vertex, False

@@ -182,6 +182,17 @@ def test_above_lambda_max_the_zero_network_is_the_only_one():
     assert jr.sample_optimal(jax.random.key(0), optima, 3).shape == (3, 0)
 
 
+@pytest.mark.slow
+def test_neurons_off_all_walls():
+    # No row is padded here, and none is near a wall of the only neuron.
+    X = np.asarray([[1.0, 0.2], [0.9, -0.1], [1.1, 0.1]])
+    program = jr.ConvexProgram(X, np.ones(3), jr.enumerate_patterns(X))
+    optima = jr.optimal_set(program, jr.solve(program, LAM))
+    assert optima.is_unique
+    assert not optima.ambiguous
+    assert optima.minimal_width == 1
+
+
 def test_bad_input_names_the_fix(known):
     program, solution, optima = known
     with pytest.raises(ValueError, match="MAX_STEPS"):
