@@ -109,6 +109,12 @@ def improve(
     )  # fmt: skip
     solution = solve(program, strength, rtol=rtol, max_steps=max_steps, init=init, solver=solver)
 
+    if int(solution.status) != Status.OPTIMAL:
+        # A start far from the optimum can be worse than none.
+        cold = solve(program, strength, rtol=rtol, max_steps=max_steps, solver=solver)
+        if float(cold.certificate.gap) < float(solution.certificate.gap):
+            solution = cold
+
     def value(candidate: Network | GatedNetwork) -> Array:
         return nonconvex_objective(candidate, program.X, program.y, strength, loss, sample_weight)
 

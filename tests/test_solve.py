@@ -1,5 +1,7 @@
 """`solve`: certified answers on every kind of problem, checked without the package."""
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -142,3 +144,15 @@ def test_witnesses_that_are_missing_are_computed():
     zoo.recheck(program, lam, answer)
     known = jr.solve(GENERIC.program, lam).certificate.upper
     np.testing.assert_allclose(answer.certificate.upper, known, rtol=2e-6)
+
+
+@pytest.mark.parametrize("size", [10.0, 1e3])
+def test_a_start_far_from_the_optimum(size):
+    # Its correlations are many times lam, and multipliers of that size would not come down again.
+    program, lam = GENERIC.program, GENERIC.lams(0.05)[0]
+    weights = size * np.random.default_rng(0).standard_normal((*program.block_shape, zoo.FEATURES))
+    bounds = jr.certify(program, lam, weights)
+    start = jr.solve(program, lam)
+    far = replace(start, weights=bounds.weights, residual=size * start.residual)
+    answer = jr.solve(program, lam, init=far)
+    zoo.recheck(program, lam, answer)

@@ -144,9 +144,11 @@ def warm_start(setting: Setting, lam: Array, init: Warm, slots: int) -> WorkingS
     signed = setting.sign[safe][:, None] * setting.gathered(safe)
     c = matmul(signed * init.residual[None], setting.X)
     signs = _cone_signs(setting, safe)
-    mu = project(setting.rows, signs, jnp.where(used[:, None], c, 0.0)).multipliers
-    # Norm and cone multipliers are proportional to lam to first order.
-    mu = mu * (lam / jnp.where(init.lam > 0, init.lam, lam))
+    found = project(setting.rows, signs, jnp.where(used[:, None], c, 0.0))
+    # Multipliers are proportional to lam to first order, and at an optimum ||q_b|| is lam. Far from
+    # one it is much larger, and multipliers of that size would throw the method off.
+    known = jnp.maximum(jnp.where(init.lam > 0, init.lam, lam) / setting.scale, found.bound)
+    mu = found.multipliers * (lam / setting.scale / known)[:, None]
     weights = jnp.where(used[:, None], flat[safe], 0.0)
     at = Iterate(weights, (lam / setting.scale) * unit(weights), jnp.where(used[:, None], mu, 0.0))
     return WorkingSet(
