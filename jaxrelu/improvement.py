@@ -20,12 +20,12 @@ from jax import Array
 from jaxrelu.losses import Loss, SquaredLoss
 from jaxrelu.mapping import from_network, to_network
 from jaxrelu.networks import GatedNetwork, Network, nonconvex_objective
-from jaxrelu.optimality import Certificate, certify
+from jaxrelu.optimality import Certificate, certify, check_lam
 from jaxrelu.program import fit, residual_at
 from jaxrelu.pruning import minimal
 from jaxrelu.pytrees import register
 from jaxrelu.solution import Solution
-from jaxrelu.solve import check_lams, solve
+from jaxrelu.solve import solve
 from jaxrelu.solvers.base import Solver
 from jaxrelu.status import Status
 
@@ -100,7 +100,7 @@ def improve(
     """
     loss = SquaredLoss() if loss is None else loss
     program, weights = from_network(network, X, y, loss, sample_weight=sample_weight)
-    strength = check_lams(program, jnp.reshape(jnp.asarray(lam), (-1,)))[0]
+    strength = check_lam(program, lam)
     start = certify(program, strength, weights)
     f = fit(program, start.weights)
     init = Solution(

@@ -123,6 +123,11 @@ def solve_lanes(
     return joined([answers[k] for k in range(count)], jnp.stack)
 
 
+def no_plan() -> str:
+    """What a device that plans no memory is answered."""
+    return f"XLA plans no memory on {jax.default_backend()}: bound it by lam_batch_size instead."
+
+
 def planned_memory(
     program: Program, lam: Array, tolerance: Tolerance, solver: ActiveNewton, lanes: int
 ) -> tuple[int, int]:
@@ -135,6 +140,8 @@ def planned_memory(
     turn = _turn.lower(setting, pool, index, steps)  # type: ignore[attr-defined]
     screen = _screen.lower(setting, pool, index, solver, tolerance, steps)  # type: ignore[attr-defined]
     plans = [lowered.compile().memory_analysis() for lowered in (turn, screen)]
+    if None in plans:
+        raise RuntimeError(no_plan())
     answer = jax.eval_shape(
         lambda *args: _finish(*args), setting, program, basis, pool, 0, solver, tolerance, steps
     )

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-import jax
-
 from jaxrelu.grid import batch_size, keeps_lanes, solve_batch
-from jaxrelu.lanes import planned_memory
+from jaxrelu.lanes import no_plan, planned_memory
 from jaxrelu.program import Program, check_program
 from jaxrelu.solve import check_lams, checked_solver, solve_compiled, step_limit, tolerances
 from jaxrelu.solvers.base import Solver
@@ -60,9 +58,7 @@ def estimate_memory(
     lowered = function.lower(program, some, tolerance, steps, None, solver, type(program.loss))
     plan = lowered.compile().memory_analysis()
     if plan is None:
-        raise RuntimeError(
-            f"XLA plans no memory on {jax.default_backend()}: bound it by lam_batch_size instead."
-        )
+        raise RuntimeError(no_plan())
     batches = -(-count // size)
     results = plan.output_size_in_bytes * batches
     # Either the last batch is at work, or the results are joined: once in parts, once whole.

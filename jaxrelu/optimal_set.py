@@ -303,7 +303,6 @@ def inside_support(optima: OptimalSet) -> tuple[Polytope, NDArray[np.bool_]]:
 
 def on_all_directions(points: Floats, support: NDArray[np.bool_]) -> Array:
     """Coefficients of the support, (num, .), with zeros elsewhere: (num, k)."""
-    """Coefficients of the support, (num, .), with zeros elsewhere: (num, k)."""
     whole = np.zeros((len(points), support.size))
     whole[:, support] = points
     return jnp.asarray(whole)

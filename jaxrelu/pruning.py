@@ -50,7 +50,8 @@ class Pruned:
         loss: (steps + 1,), 1/2 ||fit - y||^2.
         penalty: (steps + 1,), sum_k ||hidden_k|| |output_k|.
         change: (steps + 1,), ||fit - fit before the step||.
-        bound: (steps + 1,), what the error identity says that change is at most.
+        bound: (steps + 1,), what the error identity says that change is at most; infinite for the
+            refit.
     """
 
     network: Network | GatedNetwork
@@ -316,8 +317,6 @@ def _with_column(Q: Floats, R: Floats, z: Floats) -> tuple[Floats, Floats]:
     if R.shape[1] == 0:
         size = np.linalg.norm(z)
         return z[:, None] / size, np.array([[size]])
-    if R.shape[1] == Q.shape[0]:
-        raise ValueError("more independent columns than rows")
     return qr_insert(Q, R, z, R.shape[1], which="col")  # type: ignore[no-any-return]
 
 

@@ -107,11 +107,11 @@ def sensitivity(program: Program, solution: Solution) -> Sensitivity:
     directions = np.asarray(optima.directions)[support]
     coefficients = np.asarray(optima.interior)[support]
     signs = np.asarray(optima.signs)[support]
-    active = np.abs(np.asarray(optima.features)[:, support]) > 0
-    if program.has_cones:
+    if optima.gates is None:
         walls = _walls(X, directions)
         active = ~walls & (X @ directions.T > 0)
     else:
+        active = X @ np.asarray(optima.gates)[:, support] >= 0
         walls = np.zeros(active.shape, bool)
     weight = sample_weights(program)
     curvature = np.asarray(losses.total_curvature(program.loss, optima.fit, y, weight))
@@ -188,14 +188,14 @@ def _walls_hold(
     pattern = np.asarray(block_patterns(program.block_shape))
     sign = np.asarray(block_signs(program))
     masks = np.asarray(program.patterns.masks)
-    seen: set[bytes] = set()
+    seen: set[tuple[int, bytes]] = set()
     for block in np.flatnonzero(size >= lam * (1 - _TIGHT)):
         near = np.linalg.norm(directions - q[block] / size[block], axis=1) <= _NEAR
         (owner,) = np.nonzero(near & (signs == sign[block]))
         if not owner.size:
             continue
         mask, on_wall = masks[:, pattern[block]] > 0, walls[:, owner[0]]
-        key = bytes([int(owner[0]) % 256]) + mask.tobytes()
+        key = (int(owner[0]), mask.tobytes())
         if key in seen or not on_wall.any():
             continue
         seen.add(key)

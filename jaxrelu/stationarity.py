@@ -132,6 +132,8 @@ def _of_neuron(
     size = max(float(np.linalg.norm(u)), abs(a))
     if size == 0.0:
         return 0.0, 0.0, len(X), False
+    if not np.any(u):  # lam a is not zero, whatever the cells around u = 0 say
+        return 1.0, 1.0, len(X), False
     along = X @ u
     lengths = np.linalg.norm(X, axis=1)
     on_wall = (np.abs(along) <= tolerance * lengths * np.linalg.norm(u)) & (lengths > 0)

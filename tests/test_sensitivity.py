@@ -94,6 +94,14 @@ def test_closed_form_of_one_neuron():
     assert above.reliable
 
 
+def test_a_wall_without_a_positive_multiplier_is_told():
+    # The second sample is on the wall of the neuron, and its residual is zero: it pulls nowhere.
+    program = zoo.tiny(np.eye(2), [3.0, 0.0])
+    found = jr.sensitivity(program, jr.solve(program, 0.5))
+    assert not found.walls_hold
+    assert not found.reliable
+
+
 def test_each_failed_hypothesis_is_told():
     # Dependent features; a direction with ||q|| = lam that no optimum uses.
     X = np.asarray([[1.0, 0.0], [-0.5, 0.75**0.5]])

@@ -111,6 +111,20 @@ def test_a_smooth_point_is_judged_by_its_gradient():
     np.testing.assert_array_equal(jr.stationarity(zero, X, y, LAM).directional, 0.0)
 
 
+def test_a_neuron_without_hidden_weights_is_not_stationary():
+    X = np.random.default_rng(0).standard_normal((60, 7))
+    found = jr.stationarity(jr.Network(jnp.zeros((7, 1)), jnp.ones(1)), X, np.ones(60), LAM)
+    np.testing.assert_array_equal([found.clarke[0], found.directional[0]], 1.0)
+
+
+def test_too_many_cells_around_a_neuron_are_told():
+    X = np.random.default_rng(0).standard_normal((60, 7))
+    X[:, 6] = 0.0
+    network = jr.Network(jnp.asarray(np.eye(7)[:, 6:]), jnp.ones(1))
+    with pytest.raises(ValueError, match="60 dependent walls"):
+        jr.stationarity(network, X, np.ones(60), LAM)
+
+
 def test_bad_input_names_the_fix():
     network, X, y, _ = counterexample_a()
     with pytest.raises(ValueError, match="lam is 0.0"):
