@@ -76,6 +76,8 @@ class Worker:
         environment["JAX_TRACEBACK_FILTERING"] = "off"  # or the last line is JAX's own
         for name in ("OMP", "OPENBLAS", "MKL", "NUMBA", "RAYON"):
             environment[f"{name}_NUM_THREADS"] = str(limits.threads)
+        if "blas_threads" in self.setting:
+            environment["OPENBLAS_NUM_THREADS"] = str(self.setting["blas_threads"])
 
         def restrict() -> None:
             if hasattr(os, "sched_setaffinity"):

@@ -127,7 +127,8 @@ def jaxrelu_settings(row: Row, methods: list[str]) -> list[Setting]:
 def _ours(method: str, rtol: float | None, dtype: str = "float64") -> Setting:
     words = [method, f"rtol {rtol:g}" if rtol else "", "" if dtype == "float64" else dtype]
     label = " ".join(word for word in words if word)
-    return {"label": label, "method": method, "rtol": rtol, "dtype": dtype}
+    # XLA has its own pool of threads; a second one in LAPACK slows both down.
+    return {"label": label, "method": method, "rtol": rtol, "dtype": dtype, "blas_threads": 1}
 
 
 def environment(peer: Peer, cache: Path, pins: list[str]) -> Path:
