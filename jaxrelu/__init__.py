@@ -1,7 +1,8 @@
 """Two-layer ReLU networks, trained to certified global optimality."""
 
-from jaxrelu.connectivity import NetworkPath as NetworkPath
 from jaxrelu.connectivity import connect as connect
+from jaxrelu.descent import DescentPath as DescentPath
+from jaxrelu.descent import descend as descend
 from jaxrelu.grid import solve_grid as solve_grid
 from jaxrelu.improvement import Improved as Improved
 from jaxrelu.improvement import improve as improve
@@ -51,6 +52,7 @@ from jaxrelu.sensitivity import Sensitivity as Sensitivity
 from jaxrelu.sensitivity import degrees_of_freedom as degrees_of_freedom
 from jaxrelu.sensitivity import sensitivity as sensitivity
 from jaxrelu.sharding import shard_samples as shard_samples
+from jaxrelu.slots import NetworkPath as NetworkPath
 from jaxrelu.solution import Solution as Solution
 from jaxrelu.solution import raise_if_failed as raise_if_failed
 from jaxrelu.solve import solve as solve

@@ -31,6 +31,7 @@ from scipy.optimize import nnls
 
 from jaxrelu import polytope
 from jaxrelu.cones import block_patterns
+from jaxrelu.directions import distinct
 from jaxrelu.optimality import block_correlations
 from jaxrelu.polytope import Polytope
 from jaxrelu.program import Program, block_signs, check_program
@@ -45,7 +46,6 @@ Floats = NDArray[np.float64]
 _TIGHT = 1e-6
 # Correlations between the two are too close to call.
 _DOUBTFUL = 1e-4
-_SAME_ANGLE = 1e-6
 # What the answer must be polished to before anything is identified by it.
 _POLISHED = 1e-7
 
@@ -146,7 +146,7 @@ def optimal_set(program: Program, solution: Solution) -> OptimalSet:
     directions = q[tight] / size[tight, None]
     signs = np.asarray(block_signs(program))[tight]
     features, gates = _features(program, directions, signs, tight)
-    first, member_of = _distinct(directions, signs, features)
+    first, member_of = distinct(directions, signs, None if program.has_cones else features)
 
     weights = np.array(polished.weights).reshape(-1, q.shape[1])
     along = np.maximum(np.sum(weights[tight] * directions, axis=1), 0.0)
@@ -269,29 +269,6 @@ def _features(
         return signs * np.where(wall, 0.0, np.maximum(linear, 0.0)), None
     masks = np.asarray(program.patterns.masks)[:, blocks]
     return signs * masks * linear, np.asarray(program.patterns.gates)[:, blocks]
-
-
-def _distinct(
-    directions: Floats, signs: Floats, features: Floats
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """One index for each distinct direction, and to which of them every row belongs.
-
-    Of a gated program equal directions with other features are other neurons.
-    """
-    first: list[int] = []
-    member_of = np.zeros(len(signs), np.int64)
-    scale = np.linalg.norm(features, axis=0)
-    for row in range(len(signs)):
-        known = np.array(first, np.int64)
-        near = np.linalg.norm(directions[known] - directions[row], axis=1) <= _SAME_ANGLE
-        apart = np.linalg.norm(features[:, known] - features[:, [row]], axis=0)
-        same = near & (signs[known] == signs[row]) & (apart <= 1e-5 * scale[row])
-        if np.any(same):
-            member_of[row] = int(np.argmax(same))
-        else:
-            member_of[row] = len(first)
-            first.append(row)
-    return np.array(first, np.int64), member_of
 
 
 def inside_support(optima: OptimalSet) -> tuple[Polytope, NDArray[np.bool_]]:

@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from scipy.linalg import qr_delete, qr_insert, solve_triangular
 from scipy.optimize import nnls
 
+from jaxrelu.directions import distinct
 from jaxrelu.networks import GatedNetwork, Network
 from jaxrelu.numerics import as_float
 from jaxrelu.optimal_set import OptimalSet
@@ -35,7 +36,6 @@ Floats = NDArray[np.float64]
 
 # A unit feature this near the span of others depends on them.
 _DEPENDENT = 1e-9
-_SAME_ANGLE = 1e-6
 RULES = ("random", "weight", "activation", "gradient", "residual")
 
 
@@ -342,25 +342,10 @@ def _neurons(network: Network, X: Any) -> tuple[Floats, Floats, Floats, Floats, 
     dead = (norms == 0) | (w == 0) | ~np.any(X @ u > 0, axis=0)
     directions = (u[:, ~dead] / norms[~dead]).T
     signs, a = np.sign(w[~dead]), norms[~dead] * np.abs(w[~dead])
-    return X, *_merged(directions, signs, a), dtype
-
-
-def _merged(directions: Floats, signs: Floats, a: Floats) -> tuple[Floats, Floats, Floats]:
-    """Neurons of equal sign and direction as one; sorted by a projection, neighbours compared."""
-    key = directions @ np.random.default_rng(0).standard_normal(directions.shape[1])
-    order = np.lexsort((key, signs))
-    group = np.arange(len(order))
-    for place, index in enumerate(order):
-        for other in order[:place][::-1]:
-            if signs[other] != signs[index] or key[index] - key[other] > 10 * _SAME_ANGLE:
-                break
-            if np.linalg.norm(directions[index] - directions[other]) <= _SAME_ANGLE:
-                group[index] = group[other]
-                break
-    first, member_of = np.unique(group, return_inverse=True)
+    first, member_of = distinct(directions, signs)
     merged: Floats = np.zeros(first.size)
     np.add.at(merged, member_of, a)
-    return directions[first], signs[first], merged
+    return X, directions[first], signs[first], merged, dtype
 
 
 def _network(directions: Floats, signs: Floats, a: Floats, dtype: Any) -> Network:

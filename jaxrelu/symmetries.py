@@ -18,12 +18,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from jaxrelu.directions import distinct
 from jaxrelu.networks import Network
 from jaxrelu.numerics import as_float, matmul, safe_norm
 from jaxrelu.patterns import patterns_from_weights
 from jaxrelu.pytrees import register
-
-_SAME_ANGLE = 1e-6
 
 
 def balance(network: Network) -> Network:
@@ -91,24 +90,13 @@ def merge(network: Network) -> Network:
     hidden, output = np.asarray(alive.hidden), np.asarray(alive.output)
     weights, signs = (hidden * np.abs(output)).T, np.sign(output)
     unit = weights / np.linalg.norm(weights, axis=1, keepdims=True)
-    sums: list[np.ndarray] = []
-    kept: list[int] = []
-    for k in range(len(weights)):
-        same = [
-            i
-            for i, other in enumerate(kept)
-            if signs[other] == signs[k] and np.linalg.norm(unit[other] - unit[k]) <= _SAME_ANGLE
-        ]
-        if same:
-            sums[same[0]] = sums[same[0]] + weights[k]
-        else:
-            kept.append(k)
-            sums.append(weights[k])
-    total = np.stack(sums) if sums else np.zeros((0, hidden.shape[0]))
+    first, member_of = distinct(unit, signs)
+    total: np.ndarray = np.zeros((first.size, hidden.shape[0]), weights.dtype)
+    np.add.at(total, member_of, weights)
     root = np.sqrt(np.linalg.norm(total, axis=1))
     dtype = network.hidden.dtype
     return Network(
-        jnp.asarray((total / root[:, None]).T, dtype), jnp.asarray(signs[kept] * root, dtype)
+        jnp.asarray((total / root[:, None]).T, dtype), jnp.asarray(signs[first] * root, dtype)
     )
 
 
