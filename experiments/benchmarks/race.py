@@ -8,7 +8,7 @@ import queue
 import resource
 import subprocess
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -175,14 +175,18 @@ class Worker:
         return f"failed: {words[-1][:160]}" if words else f"ended ({self._process.returncode})"
 
 
-def in_turns(workers: list[Worker], repeats: int) -> None:
+def in_turns(workers: list[Worker], repeats: int, below: Sequence[Worker] = ()) -> None:
     """Run all workers side by side, each once a round, and end them.
 
     The first round is the first call (compilation included), after which the solutions are saved;
-    `repeats` rounds follow. A worker that has spent its budget drops out and keeps what it has.
+    `repeats` rounds follow. A worker that has spent its budget drops out and keeps what it has. A
+    rung above one (among these workers, or those of `below`) that ran over the cap is not tried.
     """
     try:
-        for worker in workers:
+        for place, worker in enumerate(workers):
+            if any(_above(worker, rung) for rung in (*below, *workers[:place])):
+                worker.status = "not tried: a looser rung ran over the cap"
+                continue
             worker.start()
             if worker.status == "ok":
                 worker.run()
@@ -194,3 +198,10 @@ def in_turns(workers: list[Worker], repeats: int) -> None:
     finally:
         for worker in workers:
             worker.close()
+
+
+def _above(worker: Worker, rung: Worker) -> bool:
+    """Whether a worker climbs on from a rung that ran over the cap."""
+    same = worker.tool == rung.tool and worker.tool != "jaxrelu"
+    lam = worker.setting.get("lam_index") == rung.setting.get("lam_index")
+    return same and lam and rung.status.startswith(("over", "not tried"))

@@ -94,8 +94,8 @@ def race_row(
             ladder = _with_faster_thread_count(ladder, worker, args.threads)
         (singles if peer.single else paths).extend(worker(peer.name, s) for s in ladder)
     in_turns(paths, args.repeats)
-    for single in singles:
-        in_turns([single], args.repeats)
+    for place, single in enumerate(singles):
+        in_turns([single], args.repeats, below=singles[:place])
 
     done = [w for w in paths + singles if w.saved]
     if done:
