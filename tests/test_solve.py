@@ -156,3 +156,11 @@ def test_a_start_far_from_the_optimum(size):
     far = replace(start, weights=bounds.weights, residual=size * start.residual)
     answer = jr.solve(program, lam, init=far)
     zoo.recheck(program, lam, answer)
+
+
+def test_small_lams_from_nothing():
+    # Correlations are thousands of times lam when the first blocks enter.
+    for seed in (1, 2, 3):
+        X, y = zoo.data(seed, (8, 3))
+        program = zoo.program(X, y, jr.enumerate_patterns(X))
+        jr.raise_if_failed(jr.solve(program, 1e-4 * jr.lambda_max(program)))

@@ -44,6 +44,7 @@ from jaxrelu.solvers.newton_system import (
 _NORM_SHARE = 0.1
 _SMALLEST = 1e-4
 _DAMPING = 0.1
+_DRIFT = 10.0
 _LARGEST_CACHED = 2048
 # Newton steps without a multiplier update before the line search becomes exact.
 _PATIENCE = 10
@@ -140,6 +141,7 @@ class Progress(NamedTuple):
         at: weights and multipliers.
         live: (k,) bool, occupied slots that are not at rest.
         stiffness: scalar, the penalties' common factor.
+        largest: scalar, the largest norm of a block at the last update of the multipliers.
         size: (k,), norms of the blocks relative to the largest, as the penalties know them.
         violation: scalar, at the last update of the multipliers.
         waiting: int32, steps since then.
@@ -149,6 +151,7 @@ class Progress(NamedTuple):
     at: Iterate
     live: Array
     stiffness: Array
+    largest: Array
     size: Array
     violation: Array
     waiting: Array
@@ -197,6 +200,7 @@ def begin(task: Task, start: Iterate, scale: Array) -> Progress:
         start,
         occupied,
         jnp.asarray(_first_stiffness(dtype), dtype),
+        _largest_norm(start.weights, scale),
         _relative_sizes(start.weights, scale),
         jnp.asarray(jnp.finfo(dtype).max, dtype),
         jnp.asarray(0, jnp.int32),
@@ -221,7 +225,9 @@ def newton_step(
     """
     lam, dtype, roundoff = task.lam, task.X.dtype, eps(task.X.dtype)
     at, live = state.at, state.live
+    # The penalties follow the weights, but not for ever: phi must be one function to descend on.
     size_before = _largest_norm(at.weights, scale)
+    size_before = jnp.clip(size_before, state.largest / _DRIFT, state.largest * _DRIFT)
     sigma, kappa = _penalties(lam, state, size_before)
     point = _evaluate(task, at, live, sigma, kappa)
     p = _direction(task, point, live, sigma, kappa, size_before, coupling)
@@ -264,6 +270,7 @@ def newton_step(
         at,
         live & ~resting,
         jnp.minimum(state.stiffness * growth, 1e4 * stiff),
+        jnp.where(update, _largest_norm(at.weights, scale), state.largest),
         jnp.where(update, _relative_sizes(at.weights, scale), state.size),
         jnp.where(update, violation, state.violation),
         jnp.where(update, 0, state.waiting + 1),

@@ -285,6 +285,8 @@ def enter(
     magnitude = (size[lane] - lam) / jnp.where(steepness > 0, steepness, 1.0) / share
     magnitude = jnp.where(steepness > 0, magnitude, 0.0)
 
+    # At an optimum ||q|| is lam: multipliers that belong to a longer one push far too hard.
+    shorter = lam / jnp.maximum(size[lane], lam)
     target = jnp.where(enter, slot, slots)
 
     def put(array: Array, values: Array) -> Array:
@@ -293,6 +295,6 @@ def enter(
     at = Iterate(
         put(held.at.weights, magnitude[:, None] * direction),
         put(held.at.norm_dual, lam * direction),
-        put(held.at.cone_dual, bounds.multipliers[lane]),
+        put(held.at.cone_dual, shorter[:, None] * bounds.multipliers[lane]),
     )
     return held._replace(blocks=put(held.blocks, block), at=at), full
