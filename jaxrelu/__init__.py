@@ -3,6 +3,8 @@
 from jaxrelu.connectivity import connect as connect
 from jaxrelu.descent import DescentPath as DescentPath
 from jaxrelu.descent import descend as descend
+from jaxrelu.exact_path import FollowedPath as FollowedPath
+from jaxrelu.exact_path import follow_path as follow_path
 from jaxrelu.grid import solve_grid as solve_grid
 from jaxrelu.improvement import Improved as Improved
 from jaxrelu.improvement import improve as improve

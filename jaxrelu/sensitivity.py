@@ -28,7 +28,6 @@ import numpy as np
 from jax import Array
 from numpy.typing import NDArray
 from scipy.linalg import cho_factor, cho_solve
-from scipy.optimize import linprog
 
 from jaxrelu import losses
 from jaxrelu.cones import block_patterns
@@ -37,6 +36,7 @@ from jaxrelu.optimality import block_correlations
 from jaxrelu.program import Program, block_signs, sample_weights
 from jaxrelu.pytrees import register
 from jaxrelu.solution import Solution
+from jaxrelu.structure import multiplier_margin, null_space
 
 Floats = NDArray[np.float64]
 
@@ -126,7 +126,7 @@ def sensitivity(program: Program, solution: Solution) -> Sensitivity:
     bends: list[Floats] = []
     pulls: list[Floats] = []
     for k in range(len(coefficients)):
-        N = _null_space(X[walls[:, k]])
+        N = null_space(X[walls[:, k]])
         v = N.T @ directions[k]
         v = v / np.linalg.norm(v)
         columns.append(signs[k] * active[:, [k]] * (X @ N))
@@ -165,15 +165,6 @@ def _walls(X: Floats, directions: Floats) -> NDArray[np.bool_]:
     return on_wall
 
 
-def _null_space(rows: Floats) -> Floats:
-    """Orthonormal columns that span {x : rows x = 0}."""
-    if not len(rows):
-        return np.eye(rows.shape[1])
-    _, sigma, right = np.linalg.svd(rows, full_matrices=True)
-    null: Floats = right[int(np.sum(sigma > 1e-7 * sigma[0])) :].T
-    return null
-
-
 def _walls_hold(
     program: Program,
     optima: OptimalSet,
@@ -200,28 +191,11 @@ def _walls_hold(
             continue
         seen.add(key)
         rows = np.where(mask[on_wall], 1.0, -1.0)[:, None] * X[on_wall]
-        missing = lam * directions[owner[0]] - sign[block] * (X.T @ (mask * r))
-        if not _positive_multiplier(rows, missing, lam):
+        rows = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+        missing = directions[owner[0]] - sign[block] * (X.T @ (mask * r)) / lam
+        if not multiplier_margin(rows, missing) > _POSITIVE:
             return False
     return True
-
-
-def _positive_multiplier(rows: Floats, target: Floats, lam: float) -> bool:
-    """Whether rows^T rho = target has a solution that is positive throughout."""
-    lengths = np.linalg.norm(rows, axis=1)
-    unit = rows / lengths[:, None]
-    start, *_ = np.linalg.lstsq(unit.T, target / lam, rcond=_RANK)
-    null = _null_space(unit.T)
-    m = null.shape[1]
-    # Largest t with start + null z >= t, bounded so that it exists.
-    found = linprog(
-        np.append(np.zeros(m), -1.0),
-        A_ub=np.hstack([-null, np.ones((len(start), 1))]),
-        b_ub=start,
-        bounds=[(None, None)] * m + [(None, 1.0)],
-        method="highs",
-    )
-    return found.x is not None and bool(found.x[-1] > _POSITIVE)
 
 
 def degrees_of_freedom(program: Program, solution: Solution) -> Any:

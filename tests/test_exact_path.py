@@ -1,0 +1,162 @@
+"""`follow_path`: breakpoints and optima between them, against closed forms and dense grids."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import zoo
+
+import jaxrelu as jr
+from jaxrelu import breakpoints, continuity, structure
+
+TRIANGLE = np.asarray([[1.0, 0.0], [-0.5, 0.75**0.5]])
+
+
+def program_of(X, y, **options):
+    return jr.ConvexProgram(X, y, jr.enumerate_patterns(X), **options)
+
+
+def random_program(seed, n=8, d=3, **options):
+    rng = np.random.default_rng(seed)
+    X, y = rng.standard_normal((n, d)), rng.standard_normal(n)
+    return program_of(X, np.sign(y) if "loss" in options else y, **options)
+
+
+def test_group_lasso_of_two_signs_in_closed_form():
+    # X = I: fit = y (1 - lam / ||y||) on the positive and on the negative targets, each on its own.
+    y = np.asarray([3.0, 4.0, -2.0])
+    path = jr.follow_path(program_of(np.eye(3), y), 0.1)
+    np.testing.assert_allclose(path.breakpoints, [5.0, 2.0], rtol=1e-8)
+    assert path.kinds == ("born", "born")
+    assert path.complete
+    for lam in (6.0, 3.0, 1.0, 0.1):
+        expected = np.where(y > 0, max(0.0, 1 - lam / 5), max(0.0, 1 - lam / 2)) * y
+        np.testing.assert_allclose(path(lam).fit, expected, atol=1e-9)
+
+
+def test_shapes_of_the_optimal_set_on_the_known_segment():
+    both = jr.follow_path(program_of(TRIANGLE, np.asarray([2.0, 2.0])), 0.1)
+    assert both.kinds == ("born",)
+    assert not both.is_unique[0]
+    assert (both.num_directions[0], both.support_size[0], both.rank[0]) == (3, 3, 2)
+    later = jr.follow_path(program_of(TRIANGLE, np.asarray([2.0, 0.5])), 0.1)
+    np.testing.assert_allclose(later.breakpoints, [2.0, 0.5], rtol=1e-8)
+    np.testing.assert_array_equal(later.is_unique, [True, False])
+    np.testing.assert_array_equal(later.support_size, [1, 3])
+    # Below 0.5 the minimum-norm network spreads, but from nothing.
+    np.testing.assert_array_equal(later.jump, [0.0, 0.0])
+
+
+def check_against_grid(program, path, lams):
+    assert path.complete
+    for lam in lams:
+        exact, solved = path(lam), jr.solve(program, lam, rtol=1e-10)
+        assert exact.status == jr.Status.OPTIMAL
+        assert exact.certificate.gap <= 1e-10 * exact.certificate.upper
+        np.testing.assert_allclose(exact.fit, solved.fit, atol=2e-5)
+        zoo.recheck(program, jnp.asarray(lam), exact)
+
+
+def grid_of(path, number):
+    return np.geomspace(0.95 * float(path.high[0]), 1.01 * float(path.low[-1]), number)
+
+
+def test_dense_grid_is_the_oracle():
+    program = random_program(0)
+    path = jr.follow_path(program)
+    assert {"born", "dies", "wall hit", "wall left"} >= set(path.kinds)
+    assert len(path.breakpoints) > 15
+    check_against_grid(program, path, grid_of(path, 6))
+    # Stretches join without a gap, and the optimum is continuous across every breakpoint.
+    np.testing.assert_allclose(path.low[:-1], path.high[1:], rtol=1e-8)
+    for lam in np.asarray(path.breakpoints)[1::4]:
+        above, below = path(lam * (1 + 1e-6)), path(lam * (1 - 1e-6))
+        np.testing.assert_allclose(above.fit, below.fit, atol=1e-3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(1, 7))
+def test_more_grids(seed):
+    options = {"loss": jr.LogisticLoss()} if seed % 3 == 0 else {}
+    if seed % 2:
+        options["sample_weight"] = np.random.default_rng(seed).uniform(0.5, 2.0, 8)
+    program = random_program(seed, **options)
+    path = jr.follow_path(program)
+    check_against_grid(program, path, grid_of(path, 12))
+
+
+@pytest.mark.slow
+def test_degenerate_data():
+    rng = np.random.default_rng(5)
+    for X in (np.round(rng.standard_normal((9, 3))), np.sign(rng.standard_normal((9, 3)))):
+        program = program_of(X, np.sign(rng.standard_normal(9)))
+        path = jr.follow_path(program)
+        check_against_grid(program, path, grid_of(path, 5))
+
+
+@pytest.mark.slow
+def test_gated_program():
+    rng = np.random.default_rng(0)
+    X, y = rng.standard_normal((8, 3)), rng.standard_normal(8)
+    patterns = jr.sample_patterns(jax.random.key(0), X, 6, gated=True)
+    program = jr.GatedProgram(X, y, patterns)
+    path = jr.follow_path(program, 0.1 * jr.lambda_max(program))
+    assert set(path.kinds) <= {"born", "dies"}
+    check_against_grid(program, path, grid_of(path, 4))
+
+
+def test_a_new_solution_finds_the_structure_below():
+    program = random_program(0)
+    geometry = structure.geometry(program)
+    path = jr.follow_path(program)
+    lam = float(jnp.sqrt(path.high[8] * path.low[8]))
+    neurons, point = breakpoints._anew(program, geometry, lam, float(path.low[-1]))
+    assert point.lam == pytest.approx(lam, rel=1e-9)  # followed back up to where it was asked for
+    np.testing.assert_allclose(point.fit, path(lam).fit, atol=1e-9)
+    assert len(neurons) == int(path.num_neurons[8])
+
+
+@pytest.mark.slow
+def test_derivative_between_breakpoints_is_the_sensitivity():
+    program = random_program(2)
+    path = jr.follow_path(program)
+    widest = int(jnp.argmax(path.high / path.low))
+    lam = float(jnp.sqrt(path.high[widest] * path.low[widest]))
+    found = jr.sensitivity(program, path(lam))
+    step = 1e-4 * lam
+    slope = (path(lam + step).fit - path(lam - step).fit) / (2 * step)
+    assert found.reliable
+    np.testing.assert_allclose(found.fit_by_lam, slope, rtol=1e-5, atol=1e-6)
+
+
+def test_jump_of_the_minimum_norm_network():
+    # A third direction that is optimal at one lam alone: (c, c, 0) against (2c/3, 2c/3, 2c/3).
+    u = np.vstack([TRIANGLE, [0.5, 0.75**0.5]])
+    features = np.maximum(u @ TRIANGLE.T, 0.0).T
+    member = np.asarray([1.5, 1.5, 0.0])
+    whole = continuity.Dictionary(u, np.ones(3), features, member)
+    part = continuity.Dictionary(u[:2], np.ones(2), features[:, :2], member[:2])
+    assert continuity.jump_between(whole, [part, part]) == pytest.approx(0.5**0.5)
+    assert continuity.jump_between(whole, [whole]) == 0.0
+
+
+def test_ends_and_bad_input():
+    program = random_program(0)
+    short = jr.follow_path(program, max_events=3)
+    assert not short.complete
+    assert len(short.breakpoints) == 3
+    with pytest.raises(ValueError, match="smaller lam_min"):
+        short(0.5 * float(short.low[-1]))
+    nothing = jr.follow_path(program, 2 * jr.lambda_max(program))
+    assert nothing.complete
+    assert nothing.breakpoints.size == 0
+    np.testing.assert_array_equal(nothing(100.0).fit, np.zeros(8))
+    with pytest.raises(ValueError, match="max_events"):
+        jr.follow_path(program, max_events=0)
+    with pytest.raises(ValueError, match="lam"):
+        jr.follow_path(program, -1.0)
+    single = jr.enumerate_patterns(np.asarray(program.X, "f4"))
+    with pytest.raises(TypeError, match="float64"):
+        jr.follow_path(jr.ConvexProgram(program.X.astype("f4"), program.y.astype("f4"), single))
+    with pytest.raises(TypeError, match="outside jit"):
+        jax.jit(lambda p: jr.follow_path(p).low)(program)
