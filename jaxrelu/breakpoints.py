@@ -91,15 +91,16 @@ def walk(
             after = None
         if after is not None:
             neurons, start, event = after
+            inside = start
             events.append(event)
         else:
             found = _anew(program, geometry, point.lam, lowest)
             if found is None:
                 return stretches, events, False
-            neurons, start = found
+            neurons, start, inside = found
             events.append(Event(start.lam, SEVERAL, -1, -1))
         seen = {*seen, _key(neurons)} if start.lam >= point.lam * (1 - 10 * _WIDTH) else set()
-        point, failure = advance(geometry, neurons, start, lowest)
+        point, failure = advance(geometry, neurons, inside, lowest)
         if point.lam < start.lam * (1 - 10 * _WIDTH):
             stretches.append(Stretch(neurons, start, point))
             seen = set()
@@ -141,26 +142,30 @@ def _located(
     bad: tuple[Point, Conditions],
 ) -> tuple[Point, Failure | None]:
     """The event between a good point and a bad one, bracketed to rounding."""
+    known: Conditions | None = bad[1]
+    end = bad[0]
     for turn in range(100):
-        high, low = good[0].lam, bad[0].lam
+        high, low = good[0].lam, end.lam
         if abs(high - low) <= _WIDTH * high:
             break
         share = 0.5
-        if turn % 3 < 2:
+        if turn % 3 < 2 and known is not None:
             # Where the first condition fails if all move linearly; a little below, then above.
-            share = _first_failure(good[1], bad[1])
+            share = _first_failure(good[1], known)
             share += 1e-3 * (1 - share) if turn % 3 == 0 else -1e-3 * share
             edge = 0.1 * _WIDTH * high / abs(high - low)
             share = min(max(share, edge), 1 - edge)
-        trial = structure.solve_equations(geometry, neurons, good[0], high + share * (low - high))
-        if trial is None:
-            return good[0], None
+        lam = high + share * (low - high)
+        trial = structure.solve_equations(geometry, neurons, good[0], lam)
+        if trial is None:  # nearer, then
+            end, known = end._replace(lam=lam), None
+            continue
         found = structure.conditions(geometry, neurons, trial)
         if found.worst < -TOLERANCE:
-            bad = trial, found
+            end, known = trial, found
         else:
             good = trial, found
-    return good[0], Failure(*bad)
+    return good[0], None if known is None else Failure(end, known)
 
 
 def _first_failure(good: Conditions, bad: Conditions) -> float:
@@ -248,8 +253,8 @@ def _walls_left(
 
 def _anew(
     program: Program, geometry: Geometry, lam: float, lowest: float
-) -> tuple[list[Neuron], Point] | None:
-    """A structure read off a solution below lam, and its highest point up to there."""
+) -> tuple[list[Neuron], Point, Point] | None:
+    """A structure read off a solution below lam, its highest point up to there, and that below."""
     for below in _BELOW:
         here = max(lam * (1 - below), lowest)
         answer = solve(program, here, rtol=0.0, atol=0.0)
@@ -260,7 +265,7 @@ def _anew(
             neurons, point = found
             if structure.conditions(geometry, neurons, point).worst >= -TOLERANCE:
                 top, _ = advance(geometry, neurons, point, lam)
-                return neurons, top
+                return neurons, top, point
     return None
 
 

@@ -25,7 +25,7 @@ Floats = NDArray[np.float64]
 _TIGHT = 1e-8
 _AT_EVENT = 1e-7
 # Breakpoints are known to nine digits; a smaller jump is their rounding.
-_ACCURATE = 1e-6
+_ACCURATE = 1e-5
 
 
 class Dictionary(NamedTuple):

@@ -110,8 +110,9 @@ def test_a_new_solution_finds_the_structure_below():
     geometry = structure.geometry(program)
     path = jr.follow_path(program)
     lam = float(jnp.sqrt(path.high[8] * path.low[8]))
-    neurons, point = breakpoints._anew(program, geometry, lam, float(path.low[-1]))
+    neurons, point, below = breakpoints._anew(program, geometry, lam, float(path.low[-1]))
     assert point.lam == pytest.approx(lam, rel=1e-9)  # followed back up to where it was asked for
+    assert below.lam < point.lam
     np.testing.assert_allclose(point.fit, path(lam).fit, atol=1e-9)
     assert len(neurons) == int(path.num_neurons[8])
 
