@@ -98,7 +98,9 @@ class OptimalSet:
     ambiguous: bool = field(metadata={"static": True})
 
 
-def optimal_set(program: Program, solution: Solution) -> OptimalSet:
+def optimal_set(
+    program: Program, solution: Solution, *, max_seconds: float = 30.0
+) -> OptimalSet:
     """The set of all optimal networks of a program, from one certified answer.
 
     The answer is solved further, to the rounding of float64, before anything is identified by it.
@@ -106,6 +108,8 @@ def optimal_set(program: Program, solution: Solution) -> OptimalSet:
     Args:
         program: a `ConvexProgram` or `GatedProgram` in float64, concrete.
         solution: its `Solution` at one lam, with status OPTIMAL.
+        max_seconds: for the search for the smallest network, an integer program; 0 for none, and
+            then `minimal_width` is that of a vertex.
 
     Returns:
         `OptimalSet`; look at `ambiguous`.
@@ -165,7 +169,7 @@ def optimal_set(program: Program, solution: Solution) -> OptimalSet:
     basis = np.zeros((first.size, inside.null.shape[1]))
     basis[support] = inside.null
     dimension, rank = inside.null.shape[1], inside.rows.shape[0]
-    sparse, exact = polytope.fewest(inside)
+    sparse, exact = polytope.fewest(inside, max_seconds)
     ambiguous = not (accurate and agree and P.clear and inside.clear) or doubtful
     return OptimalSet(
         jnp.asarray(directions), jnp.asarray(signs), jnp.asarray(features),

@@ -26,7 +26,6 @@ Floats = NDArray[np.float64]
 ZERO = 1e-6
 _RANK_TOLERANCE = 1e-9
 _MOST_BASES = 200_000
-_SECONDS = 30.0
 _SLACK = 1e-11
 
 
@@ -207,7 +206,7 @@ def some_vertices(P: Polytope, number: int, seed: int) -> Floats:
     return _distinct(np.stack(points)) * P.size
 
 
-def fewest(P: Polytope) -> tuple[Floats, bool]:
+def fewest(P: Polytope, max_seconds: float = 30.0) -> tuple[Floats, bool]:
     """A member with as few non-zero coefficients as there can be, and whether that is proven.
 
     Minimise sum b over Z a = f, 0 <= a <= size b, b binary (the sum of a is constant on P).
@@ -217,14 +216,16 @@ def fewest(P: Polytope) -> tuple[Floats, bool]:
     k, size = P.start.size, P.size
     fit = LinearConstraint(np.hstack([P.rows, np.zeros((P.rows.shape[0], k))]), *_both(P, size))
     below = LinearConstraint(np.hstack([np.eye(k), -np.eye(k)]), -np.inf, 0.0)
+    vertex = maximise(P, np.random.default_rng(0).standard_normal(k))
+    if not max_seconds > 0:
+        return vertex, False
     found = milp(
         np.concatenate([np.zeros(k), np.ones(k)]),
         integrality=np.concatenate([np.zeros(k), np.ones(k)]),
         bounds=Bounds(np.zeros(2 * k), np.ones(2 * k)),
         constraints=[fit, below],
-        options={"time_limit": _SECONDS},
+        options={"time_limit": max_seconds},
     )
-    vertex = maximise(P, np.random.default_rng(0).standard_normal(k))
     if found.x is None:
         return vertex, False
     chosen = found.x[k:] > 0.5

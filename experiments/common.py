@@ -1,0 +1,97 @@
+"""What the experiments share: arguments, data, splits and gates of the paper, resumable tables."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import matplotlib
+import numpy as np
+from numpy.typing import NDArray
+from rich.progress import track
+
+import jaxrelu as jr
+
+matplotlib.use("Agg")
+jax.config.update("jax_enable_x64", True)
+
+Floats = NDArray[np.float64]
+Row = dict[str, Any]
+
+
+def arguments(description: str | None) -> argparse.Namespace:
+    """--data, --out and --quick."""
+    parser = argparse.ArgumentParser(description=(description or "").splitlines()[0])
+    parser.add_argument("--data", type=Path, required=True, help="folder with uci/ and images/")
+    parser.add_argument("--out", type=Path, required=True, help="folder for CSVs and figures")
+    parser.add_argument("--quick", action="store_true", help="a small version, in about a minute")
+    args = parser.parse_args()
+    args.out.mkdir(parents=True, exist_ok=True)
+    return args
+
+
+class Table:
+    """Rows in a CSV file; those of an earlier, interrupted run are kept and skipped."""
+
+    def __init__(self, path: Path, keys: tuple[str, ...]) -> None:
+        """Opens `path`; rows with equal values under `keys` are the same row."""
+        self.path, self.keys = path, keys
+        self.rows: list[Row] = []
+        if path.exists():
+            with path.open(newline="") as file:
+                self.rows = list(csv.DictReader(file))
+
+    def missing(self, wanted: Iterable[tuple[Any, ...]], label: str) -> Iterator[tuple[Any, ...]]:
+        """The keys without a row yet, with a progress bar."""
+        have = {tuple(row[key] for key in self.keys) for row in self.rows}
+        todo = [key for key in wanted if tuple(map(str, key)) not in have]
+        yield from track(todo, label)
+
+    def add(self, rows: list[Row]) -> None:
+        """Writes rows at the end of the file."""
+        new = not self.path.exists()
+        with self.path.open("a", newline="") as file:
+            writer = csv.DictWriter(file, list(rows[0]))
+            if new:
+                writer.writeheader()
+            writer.writerows(rows)
+        self.rows += [{name: str(value) for name, value in row.items()} for row in rows]
+
+    def column(self, name: str, **where: Any) -> Floats:
+        """The numbers of a column in the rows where others have given values."""
+        rows = [r for r in self.rows if all(r[k] == str(v) for k, v in where.items())]
+        return np.array([float(row[name]) for row in rows])
+
+
+def uci(data: Path, name: str) -> tuple[Floats, Floats]:
+    """Features (n, d) and labels -1/+1 (n,) of a UCI set."""
+    table = np.loadtxt(data / "uci" / f"{name}.csv.gz", delimiter=",", skiprows=1)
+    return np.ascontiguousarray(table[:, :-1]), table[:, -1]
+
+
+def split(n: int, share: float, seed: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Rows that stay and a share that goes, as in the published scripts."""
+    order = np.arange(n)
+    np.random.default_rng(seed).shuffle(order)
+    size = int(np.floor(share * n))
+    return order[size:], order[:size]
+
+
+def sampled(X: Floats, number: int, seed: int) -> jr.Patterns:
+    """Patterns of normal gates, as in the published scripts, filled up to `number` by repetition.
+
+    Equal shapes compile once; a pattern that appears twice changes no optimum.
+    """
+    gates = np.random.default_rng(seed).standard_normal((X.shape[1], number))
+    found = jr.patterns_from_gates(X, gates)
+    place = np.arange(number) % found.num_patterns
+    return jax.tree.map(lambda x: np.asarray(x)[:, place], found)
+
+
+def accuracy(network: Any, X: Floats, y: Floats) -> float:
+    """Share of labels whose sign the network has."""
+    return float(np.mean(np.sign(np.asarray(network(X))) == y))

@@ -1,0 +1,48 @@
+"""The experiments run in their quick versions, on made-up data, and resume."""
+
+import csv
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+EXPERIMENTS = Path(__file__).resolve().parent.parent / "experiments"
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data")
+    rng = np.random.default_rng(0)
+    (folder / "uci").mkdir()
+    for name in ("fertility", "monks-1", "parkinsons"):
+        X = rng.standard_normal((60, 4))
+        y = np.where(X[:, 0] + np.abs(X[:, 1]) > 0.5, 1.0, -1.0)
+        header = "f1,f2,f3,f4,label"
+        path = folder / "uci" / f"{name}.csv.gz"
+        np.savetxt(path, np.column_stack([X, y]), delimiter=",", header=header, comments="")
+    (folder / "images").mkdir()
+    parts = {}
+    for part, number in (("train", 400), ("test", 40)):
+        parts[f"x_{part}"] = rng.integers(0, 256, (number, 6, 6), dtype=np.uint8)
+        parts[f"y_{part}"] = rng.choice([1, 7], number).astype(np.uint8)
+    np.savez(folder / "images" / "mnist.npz", **parts)
+    return folder
+
+
+@pytest.mark.slow
+def test_all_run_and_resume(data, tmp_path):
+    command = [sys.executable, str(EXPERIMENTS / "run_all.py"), "--quick"]
+    command += ["--data", str(data), "--out", str(tmp_path)]
+    subprocess.run(command, check=True, timeout=900)
+    before = {path: path.read_text() for path in tmp_path.glob("*.csv")}
+    assert len(before) == 8
+    for path in tmp_path.glob("*.csv"):
+        with path.open() as file:
+            assert list(csv.DictReader(file))
+    assert len(list(tmp_path.glob("*.png"))) == 7
+    for name in ("optimal_accuracy", "pruning_uci", "pruning_images"):
+        script = str(EXPERIMENTS / f"{name}.py")
+        subprocess.run([sys.executable, script, *command[2:]], check=True, timeout=300)
+    assert before == {path: path.read_text() for path in tmp_path.glob("*.csv")}
