@@ -98,9 +98,7 @@ class OptimalSet:
     ambiguous: bool = field(metadata={"static": True})
 
 
-def optimal_set(
-    program: Program, solution: Solution, *, max_seconds: float = 30.0
-) -> OptimalSet:
+def optimal_set(program: Program, solution: Solution, *, max_seconds: float = 30.0) -> OptimalSet:
     """The set of all optimal networks of a program, from one certified answer.
 
     The answer is solved further, to the rounding of float64, before anything is identified by it.

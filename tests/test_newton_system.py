@@ -6,7 +6,12 @@ import numpy as np
 import pytest
 
 from jaxrelu.rows import shared_rows
-from jaxrelu.solvers.newton_system import dual_direction, primal_direction, working_matrix
+from jaxrelu.solvers.newton_system import (
+    dual_direction,
+    gated_direction,
+    primal_direction,
+    working_matrix,
+)
 
 
 def _system(k, d, n, walls, stiffness, seed=0):
@@ -63,3 +68,24 @@ def test_dual_direction_solves_the_lifted_system():
     lifts = jnp.full((12,), 1e-10)
     direction = dual_direction(working_matrix(X, signed), curvature, blocks, lifts, rhs)
     np.testing.assert_allclose(direction, expected, rtol=1e-5, atol=1e-8)
+
+
+def test_gated_direction_solves_the_system():
+    k, d, n = 6, 4, 15
+    rng = np.random.default_rng(1)
+    X, signed = rng.standard_normal((n, d)), rng.choice([-1.0, 0.0, 1.0], (k, n))
+    signed[-1] = 0.0  # an empty slot
+    u = rng.standard_normal((k, d))
+    u /= np.linalg.norm(u, axis=1, keepdims=True)
+    u[1] = 0.0  # a block at zero: alpha in all directions
+    alpha, along = rng.uniform(0.1, 10.0, k), np.asarray([0.0, 0.0, 1e-3, 0.1, 0.0, 0.5])
+    curvature, rhs = rng.uniform(0.5, 1.0, n), rng.standard_normal((k, d))
+    A = (signed.T[:, :, None] * X[:, None, :]).reshape(n, k * d)
+    full = A.T @ (curvature[:, None] * A)
+    for b in range(k):
+        across = np.eye(d) - np.outer(u[b], u[b])
+        own = alpha[b] * across + along[b] * np.outer(u[b], u[b])
+        full[b * d : (b + 1) * d, b * d : (b + 1) * d] += own
+    expected = np.linalg.solve(full, rhs.reshape(-1)).reshape(k, d)
+    found = jax.jit(gated_direction)(X, signed, curvature, alpha, along, u, rhs)
+    np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-10)

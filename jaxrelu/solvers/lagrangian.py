@@ -36,8 +36,10 @@ from jaxrelu.projection import line_minimum
 from jaxrelu.rows import OwnRows, Rows
 from jaxrelu.solvers.newton_system import (
     dual_direction,
+    gated_direction,
     primal_direction,
     uses_dual_form,
+    uses_gated_form,
     working_matrix,
 )
 
@@ -74,6 +76,11 @@ class Task(NamedTuple):
     signed_masks: Array
     cone_signs: Array
     lam: Array
+
+    @property
+    def has_no_cones(self) -> bool:
+        """Whether this is a gated program."""
+        return self.cone_signs.shape[1] == 0
 
     def fit(self, weights: Array) -> Array:
         """F theta, (n,)."""
@@ -172,13 +179,18 @@ def _evaluate(task: Task, at: Iterate, live: Array, sigma: Array, kappa: Array) 
     return _Point(fit, cone, norm, size, active & live, ball, gradient)
 
 
+def _norm_curvature(task: Task, point: _Point, kappa: Array) -> tuple[Array, Array]:
+    """Curvature (k,) of each envelope, and the direction (k, d) in which it has none, or zero."""
+    size = jnp.where(point.norm_size > 0, point.norm_size, 1.0)
+    direction = jnp.where(point.active[:, None], point.norm / size[:, None], 0.0)
+    return jnp.where(point.active, kappa * task.lam / size, kappa), direction
+
+
 def _local_hessians(task: Task, point: _Point, sigma: Array, kappa: Array) -> tuple[Array, Array]:
     """Hessians of envelope and cone terms, (k, d, d), and the curvature of each norm (k,)."""
     d = task.X.shape[1]
     eye = jnp.eye(d, dtype=task.X.dtype)[None]
-    size = jnp.where(point.norm_size > 0, point.norm_size, 1.0)
-    direction = jnp.where(point.active[:, None], point.norm / size[:, None], 0.0)
-    bend = jnp.where(point.active, kappa * task.lam / size, kappa)
+    bend, direction = _norm_curvature(task, point, kappa)
     norm_part = bend[:, None, None] * (eye - direction[:, :, None] * direction[:, None, :])
     walls = (point.cone > 0).astype(task.X.dtype)
     return norm_part + sigma[:, None, None] * task.rows.gram(walls), bend
@@ -188,6 +200,8 @@ def constant_coupling(task: Task) -> Array | None:
     """A^T diag(c) A, (k, d, k, d), where the curvature is constant and the system needs it."""
     k, (n, d) = task.signed_masks.shape[0], task.X.shape
     if not isinstance(task.loss, SquaredLoss) or uses_dual_form(k, d, n, task.X.dtype):
+        return None
+    if task.has_no_cones and uses_gated_form(k, d, n, task.X.dtype):
         return None
     return task.samples.coupling(task.signed_masks, task.sample_weight)
 
@@ -359,16 +373,23 @@ def _direction(
     """The Newton direction (k, d), by the smaller of the primal and the dual system."""
     dtype = task.X.dtype
     (k, d), (n, _) = point.gradient.shape, task.X.shape
-    blocks, bend = _local_hessians(task, point, sigma, kappa)
-    # A stiff block stays where it is, and takes no part in the system.
-    stiffest = jnp.max(jnp.abs(blocks)) + jnp.sum(task.sample_weight)
-    eye = jnp.eye(d, dtype=dtype)[None]
     # Blocks with (nearly) collinear features make the system singular; damping in proportion
     # to the gradient keeps them from huge cancelling steps and fades at the solution.
     remaining = jnp.minimum(1.0, jnp.max(plain_norm(point.gradient), initial=0.0) / task.lam)
     damping = _DAMPING * remaining * task.lam / largest
-    blocks = jnp.where(live[:, None, None], blocks + damping * eye, 1e6 * stiffest * eye)
     h = task.curvature(point.fit)
+    if task.has_no_cones and uses_gated_form(k, d, n, task.X.dtype):
+        bend, direction = _norm_curvature(task, point, kappa)
+        direction = jnp.where(live[:, None], direction, 0.0)
+        return -gated_direction(
+            task.X, task.signed_masks, h, bend + damping, jnp.full_like(bend, damping),
+            direction, point.gradient,
+        )  # fmt: skip
+    blocks, bend = _local_hessians(task, point, sigma, kappa)
+    # A stiff block stays where it is, and takes no part in the system.
+    stiffest = jnp.max(jnp.abs(blocks)) + jnp.sum(task.sample_weight)
+    eye = jnp.eye(d, dtype=dtype)[None]
+    blocks = jnp.where(live[:, None, None], blocks + damping * eye, 1e6 * stiffest * eye)
     if uses_dual_form(k, d, n, dtype):
         matrix_a = working_matrix(task.X, task.signed_masks)
         return -dual_direction(matrix_a, h, blocks, eps(dtype) ** 0.5 * bend, point.gradient)
