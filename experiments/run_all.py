@@ -16,6 +16,7 @@ SCRIPTS = (
     "solution_manifold",
     "hyper_gradient",
     "optimal_accuracy",
+    "same_fit_accuracy",
     "accuracy_distribution",
     "pruning_uci",
     "pruning_images",

@@ -37,7 +37,7 @@ def test_all_run_and_resume(data, tmp_path):
     command += ["--data", str(data), "--out", str(tmp_path)]
     subprocess.run(command, check=True, timeout=900)
     before = {path: path.read_text() for path in tmp_path.glob("*.csv")}
-    assert len(before) == 8
+    assert len(before) == 9
     for path in tmp_path.glob("*.csv"):
         with path.open() as file:
             assert list(csv.DictReader(file))
