@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import matplotlib.pyplot as plt
 import numpy as np
-from common import Floats, Row, Table, arguments, sampled, split, uci
+from common import Floats, Row, Table, arguments, at_end_of_path, sampled, split, uci
 from optimal_accuracy import GATES, LAM
 
 import jaxrelu as jr
@@ -32,7 +32,8 @@ def accuracies(data: Path, name: str, gates: int, samples: int) -> tuple[Floats,
     rest, test = split(len(y), 0.8, 650)
     train = rest[split(len(rest), 0.25, 0)[0]]
     program = jr.ConvexProgram(X[train], y[train], sampled(X[train], gates, 123))
-    optima = jr.optimal_set(program, jr.solve(program, LAM * len(train)), max_seconds=0)
+    solution = at_end_of_path(program, LAM * len(train))
+    optima = jr.optimal_set(program, solution, max_seconds=0)
     a = jr.sample_optimal(jax.random.key(0), optima, samples)
     there = optima.signs * jnp.maximum(X[test] @ optima.directions.T, 0.0)
 

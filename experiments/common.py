@@ -92,6 +92,19 @@ def sampled(X: Floats, number: int, seed: int) -> jr.Patterns:
     return jax.tree.map(lambda x: np.asarray(x)[:, place], found)
 
 
+def at_end_of_path(program: jr.ConvexProgram, lam: float) -> jr.Solution:
+    """The solution at a small lam, reached along a path: supports of any size, from warm starts.
+
+    Raises:
+        RuntimeError: it is not OPTIMAL.
+    """
+    top = float(jr.lambda_max(program))
+    lams = np.geomspace(top, lam, 1 + int(np.ceil(np.log2(max(top / lam, 2.0)))))
+    solution = jr.solve_path(program, lams)[-1]
+    jr.raise_if_failed(solution)
+    return solution
+
+
 def accuracy(network: Any, X: Floats, y: Floats) -> float:
     """Share of labels whose sign the network has."""
     return float(np.mean(np.sign(np.asarray(network(X))) == y))

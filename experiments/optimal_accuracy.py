@@ -21,7 +21,7 @@ from typing import Any
 import jax.numpy as jnp
 import matplotlib.pyplot as plt
 import numpy as np
-from common import Floats, Row, Table, accuracy, arguments, sampled, split, uci
+from common import Floats, Row, Table, accuracy, arguments, at_end_of_path, sampled, split, uci
 
 import jaxrelu as jr
 
@@ -42,8 +42,7 @@ def one(data: Path, name: str, repeat: int, gates: int) -> list[Row]:
     keep, held = split(len(rest), 0.25, repeat)
     train, valid = rest[keep], rest[held]
     program = jr.ConvexProgram(X[train], y[train], sampled(X[train], gates, 123 + repeat))
-    solution = jr.solve(program, LAM * len(train))
-    jr.raise_if_failed(solution)
+    solution = at_end_of_path(program, LAM * len(train))
     optima = jr.optimal_set(program, solution, max_seconds=0)
     chosen = {
         "min_l2_norm": jr.select(optima, "min_norm"),

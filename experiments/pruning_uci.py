@@ -15,7 +15,7 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
-from common import Row, Table, accuracy, arguments, sampled, split, uci
+from common import Row, Table, accuracy, arguments, at_end_of_path, sampled, split, uci
 
 import jaxrelu as jr
 
@@ -37,8 +37,7 @@ def one(data: Path, name: str, repeat: int) -> list[Row]:
     X, y = uci(data, name)
     train, test = split(len(y), 0.5, 650 + repeat)
     program = jr.ConvexProgram(X[train], y[train], sampled(X[train], GATES, 123 + repeat))
-    solution = jr.solve(program, LAM * len(train))
-    jr.raise_if_failed(solution)
+    solution = at_end_of_path(program, LAM * len(train))
     start = jr.to_network(program, solution.weights).compact()
     rows = []
     for rule, corrected, label in RULES:

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
-from common import Floats, Row, Table, arguments, sampled, split, uci
+from common import Floats, Row, Table, arguments, at_end_of_path, sampled, split, uci
 from optimal_accuracy import GATES, LAM, SETS
 from scipy.optimize import nnls
 
@@ -35,7 +35,7 @@ def one(data: Path, name: str, gates: int) -> list[Row]:
     keep, held = split(len(rest), 0.25, 0)
     train, valid = rest[keep], rest[held]
     program = jr.ConvexProgram(X[train], y[train], sampled(X[train], gates, 123))
-    solution = jr.solve(program, LAM * len(train))
+    solution = at_end_of_path(program, LAM * len(train))
     q = np.asarray(jr.block_correlations(program, solution.residual)).reshape(-1, X.shape[1])
     size = np.linalg.norm(q, axis=1)
     signs = np.repeat([1.0, -1.0], len(q) // 2)[size > 1e-6]

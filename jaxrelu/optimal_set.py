@@ -33,11 +33,11 @@ from jaxrelu import polytope
 from jaxrelu.cones import block_patterns
 from jaxrelu.directions import distinct
 from jaxrelu.optimality import block_correlations
+from jaxrelu.path import solve_path
 from jaxrelu.polytope import Polytope
 from jaxrelu.program import Program, block_signs, check_program
 from jaxrelu.pytrees import register
 from jaxrelu.solution import Solution
-from jaxrelu.solve import solve
 from jaxrelu.status import Status
 
 Floats = NDArray[np.float64]
@@ -137,8 +137,9 @@ def optimal_set(program: Program, solution: Solution, *, max_seconds: float = 30
         )
     _check_solution(program, solution)
     lam = float(solution.lam)
-    # Without a tolerance the solver goes on for as long as its gap falls.
-    polished = solve(program, lam, rtol=0.0, atol=0.0, init=solution)
+    # Without a tolerance the solver goes on for as long as its gap falls; that of a path takes as
+    # many slots as the support needs.
+    polished = solve_path(program, [lam], rtol=0.0, atol=0.0, init=solution)[0]
     if not float(polished.certificate.gap) <= float(solution.certificate.gap):
         polished = solution
     q = _correlations(program, polished.residual, lam)

@@ -73,6 +73,7 @@ SIDEWAYS = {
 SOLVER_PARTS = (
     "base",
     "newton_system",
+    "task",
     "lagrangian",
     "near_walls",
     "working_set",

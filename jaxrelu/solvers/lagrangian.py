@@ -28,12 +28,10 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 from jax import Array
 
-from jaxrelu import losses
 from jaxrelu.loops import iterate
-from jaxrelu.losses import Loss, SquaredLoss
-from jaxrelu.numerics import eps, matmul, plain_norm
+from jaxrelu.losses import SquaredLoss
+from jaxrelu.numerics import eps, plain_norm
 from jaxrelu.projection import line_minimum
-from jaxrelu.rows import OwnRows, Rows
 from jaxrelu.solvers.newton_system import (
     dual_direction,
     gated_direction,
@@ -42,6 +40,7 @@ from jaxrelu.solvers.newton_system import (
     uses_gated_form,
     working_matrix,
 )
+from jaxrelu.solvers.task import Task
 
 _NORM_SHARE = 0.1
 _SMALLEST = 1e-4
@@ -50,61 +49,6 @@ _DRIFT = 10.0
 _LARGEST_CACHED = 2048
 # Newton steps without a multiplier update before the line search becomes exact.
 _PATIENCE = 10
-
-
-class Task(NamedTuple):
-    """What stays fixed during one call: data, the gathered blocks, lam.
-
-    Attributes:
-        X: (n, d).
-        y: (n,).
-        sample_weight: (n,).
-        loss: the loss.
-        samples: the rows of X.
-        rows: the rows of the cones: the same, some of each block's own, or none if gated.
-        signed_masks: (k, n), s_b D_b; zero for an empty slot.
-        cone_signs: (k, n), one sign a row; (k, 0) for a gated program.
-        lam: scalar.
-    """
-
-    X: Array
-    y: Array
-    sample_weight: Array
-    loss: Loss
-    samples: Rows
-    rows: Rows | OwnRows
-    signed_masks: Array
-    cone_signs: Array
-    lam: Array
-
-    @property
-    def has_no_cones(self) -> bool:
-        """Whether this is a gated program."""
-        return self.cone_signs.shape[1] == 0
-
-    def fit(self, weights: Array) -> Array:
-        """F theta, (n,)."""
-        return jnp.sum(self.signed_masks * matmul(weights, self.X.T), axis=0)
-
-    def adjoint(self, residual: Array) -> Array:
-        """F^T r, (k, d)."""
-        return matmul(self.signed_masks * residual[None], self.X)
-
-    def slack(self, weights: Array) -> Array:
-        """K theta, (k, n)."""
-        return self.cone_signs * self.rows.forward(weights)
-
-    def cone_adjoint(self, multipliers: Array) -> Array:
-        """K^T mu, (k, d)."""
-        return self.rows.transpose(self.cone_signs * multipliers)
-
-    def gradient(self, fit: Array) -> Array:
-        """Gradient of the loss in the fit, (n,)."""
-        return losses.total_gradient(self.loss, fit, self.y, self.sample_weight)
-
-    def curvature(self, fit: Array) -> Array:
-        """Curvatures of the loss, (n,)."""
-        return losses.total_curvature(self.loss, fit, self.y, self.sample_weight)
 
 
 class Iterate(NamedTuple):

@@ -15,7 +15,8 @@ from jax import Array
 from jaxrelu.loops import iterate
 from jaxrelu.numerics import plain_norm
 from jaxrelu.rows import OwnRows, Rows, nearest
-from jaxrelu.solvers.lagrangian import Iterate, Outcome, Task, constant_coupling, minimise
+from jaxrelu.solvers.lagrangian import Iterate, Outcome, constant_coupling, minimise
+from jaxrelu.solvers.task import Task
 
 _MOST_SWEEPS = 20
 

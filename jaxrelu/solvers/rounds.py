@@ -17,8 +17,9 @@ from jaxrelu.numerics import eps, safe_norm
 from jaxrelu.optimality import dual_point
 from jaxrelu.program import loss_value, residual_at
 from jaxrelu.solvers.base import Tolerance
-from jaxrelu.solvers.lagrangian import Outcome, Task
+from jaxrelu.solvers.lagrangian import Outcome
 from jaxrelu.solvers.near_walls import minimise_near_walls
+from jaxrelu.solvers.task import Task
 from jaxrelu.solvers.working_set import (
     Setting,
     WorkingSet,

@@ -28,7 +28,8 @@ from jaxrelu.program import Program, block_signs, loss_value, sample_weights
 from jaxrelu.projection import project
 from jaxrelu.rows import Rows, shared_rows
 from jaxrelu.solvers.base import Warm
-from jaxrelu.solvers.lagrangian import Iterate, Task
+from jaxrelu.solvers.lagrangian import Iterate
+from jaxrelu.solvers.task import Task
 
 
 class Setting(NamedTuple):
