@@ -107,14 +107,16 @@ def _against(record: Record, peer: str, ours: Record | None) -> tuple[str, float
 
 
 def _per_lam(record: Record, peer: str, ours: Record | None) -> str:
-    """The cell of a peer that solves one lam at a time: the median over its lams."""
+    """The cell of a peer that solves one lam at a time: the median over those it finished."""
     mine = [s for s in record["settings"] if s["tool"] == peer]
     groups: dict[float, list[Record]] = {}
     for setting in mine:
         groups.setdefault(setting["tol"], []).append(setting)
-    whole = {t: g for t, g in groups.items() if all("worst_error" in s for s in g)}
-    if not whole:
+    ended = {t: [s for s in g if "worst_error" in s] for t, g in groups.items()}
+    most = max(map(len, ended.values()), default=0)
+    if most == 0:
         return mine[0]["status"] if mine else ""
+    whole = {t: g for t, g in ended.items() if len(g) == most}
     errors = {t: max(s["worst_error"] for s in g) for t, g in whole.items()}
     times = {t: statistics.median(s["seconds"] for s in g) for t, g in whole.items()}
     accurate = [t for t in whole if errors[t] <= RACE_ERROR]
@@ -123,7 +125,9 @@ def _per_lam(record: Record, peer: str, ours: Record | None) -> str:
     times_ours = ""
     if ours is not None:
         times_ours = f" ({times[tol] * len(record['lams']) / ours['seconds']:.0f})"
-    return f"{_seconds(times[tol])}{times_ours}, tol {tol:g}{mark}"
+    missing = len(groups[tol]) - most
+    part = f", {missing} of {len(groups[tol])} lams did not end" if missing else ""
+    return f"{_seconds(times[tol])}{times_ours}, tol {tol:g}{mark}{part}"
 
 
 def _ours_everywhere(results: dict[str, Record]) -> list[str]:
