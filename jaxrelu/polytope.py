@@ -18,7 +18,15 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import Bounds, LinearConstraint, linprog, milp, minimize, nnls
+from scipy.optimize import (
+    Bounds,
+    LinearConstraint,
+    linprog,
+    milp,
+    minimize,
+    minimize_scalar,
+    nnls,
+)
 
 Floats = NDArray[np.float64]
 
@@ -27,6 +35,8 @@ ZERO = 1e-6
 _RANK_TOLERANCE = 1e-9
 _MOST_BASES = 200_000
 _SLACK = 1e-11
+_MOST_ROUNDS = 20
+_CLOSE = 1e-9
 
 
 class Polytope(NamedTuple):
@@ -144,30 +154,51 @@ def minimise(
 ) -> Floats:
     """A member where a convex differentiable function is smallest.
 
+    By scipy's SLSQP; where its line search gives up, as on linear functions, a step towards the
+    best vertex (Frank and Wolfe) leads on, and says when there is nothing left to gain.
+
     Raises:
-        RuntimeError: scipy's SLSQP did not converge.
+        RuntimeError: neither converged.
     """
     if P.null.shape[1] == 0:
         return P.start
     size, N = P.size, P.null
+    best = P.start
+    scale = 1.0 / max(size * float(np.linalg.norm(N.T @ slope(P.start))), 1e-300)
 
-    def member(t: Floats) -> Floats:
-        a: Floats = P.start + size * (N @ t)
-        return a
+    def along(t: Floats) -> Floats:
+        moved: Floats = best + size * (N @ t)
+        return moved
 
-    found = minimize(
-        lambda t: value(member(t)),
-        np.zeros(N.shape[1]),
-        jac=lambda t: size * (N.T @ slope(member(t))),
-        constraints=[{"type": "ineq", "fun": lambda t: member(t) / size, "jac": lambda t: N}],
-        method="SLSQP",
-        options={"maxiter": 1000, "ftol": 1e-14},
-    )
-    if not found.success:
-        raise RuntimeError(
-            f"the criterion was not minimised over the optimal set: {found.message}."
+    for _ in range(_MOST_ROUNDS):
+        found = minimize(
+            lambda t: scale * value(along(t)),
+            np.zeros(N.shape[1]),
+            jac=lambda t: scale * size * (N.T @ slope(along(t))),
+            constraints=[{"type": "ineq", "fun": lambda t: along(t) / size, "jac": lambda t: N}],
+            method="SLSQP",
+            options={"maxiter": 1000, "ftol": 1e-14},
         )
-    return np.maximum(member(found.x), 0.0)
+        member = np.maximum(along(found.x), 0.0)
+        if found.success:
+            return member
+        if np.all(np.isfinite(member)) and value(member) < value(best):
+            best = member
+        downhill = slope(best)
+        if not np.all(np.isfinite(downhill)):
+            break
+        vertex = maximise(P, -downhill)
+        if scale * float(downhill @ (best - vertex)) <= _CLOSE:
+            return best
+        share = minimize_scalar(
+            lambda s, start=best, end=vertex: scale * value(start + s * (end - start)),
+            bounds=(0.0, 1.0),
+            method="bounded",
+            options={"xatol": 1e-10},
+        ).x
+        moves = [best + s * (vertex - best) for s in (share, 1.0)]
+        best = min([best, *moves], key=value)
+    raise RuntimeError(f"the criterion was not minimised over the optimal set: {found.message}.")
 
 
 def bases(P: Polytope) -> int:

@@ -109,3 +109,15 @@ def test_a_singular_value_too_close_to_call_is_told():
     almost = np.eye(3)[:, [0, 1, 1]]
     almost[2, 2] = 3e-9
     assert not polytope.polytope(almost, np.ones(3)).clear
+
+
+def test_linear_criteria_end_at_a_vertex():
+    # Slopes over many orders of magnitude, on which the line search of SLSQP gives up.
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        Z = rng.random((4, 12))
+        P = polytope.polytope(Z, rng.random(12) ** 8)
+        cost = -1.0 / np.maximum(P.start, 1e-12)
+        found = polytope.minimise(P, lambda a, c=cost: float(c @ a), lambda a, c=cost: c)
+        best = cost @ polytope.maximise(P, -cost)
+        assert cost @ found <= best + 1e-6 * abs(best)
