@@ -21,7 +21,11 @@ from jaxrelu.program import loss_value, residual_at
 from jaxrelu.solve import verdict
 from jaxrelu.solvers.active_newton import ActiveNewton
 from jaxrelu.solvers.base import Tolerance, Warm
-from jaxrelu.solvers.lagrangian import Iterate
+from jaxrelu.solvers.lagrangian import (
+    Iterate,
+    constant_coupling,
+    updated_coupling,
+)
 from jaxrelu.solvers.rounds import (
     MAX_ROUNDS,
     MOST_FUTILE,
@@ -43,11 +47,14 @@ from jaxrelu.solvers.working_set import (
     entering,
     screen,
     slot_features,
+    task_of,
     warm_start,
 )
 from jaxrelu.status import Status
 
 _FEWEST_SLOTS = 16
+# Slots whose rows of the coupling are computed at once.
+_CHANGES = 4
 
 
 class Answer(NamedTuple):
@@ -100,6 +107,9 @@ class Driver:
         self.most = blocks if solver.capacity is None else min(solver.capacity, blocks)
         self.held = cold_start(setting, self._slots(0))
         self.lam: Array | None = None
+        # The coupling of the blocks in slots, the dearest part of a Newton system, and the blocks.
+        self.coupling: Array | None = None
+        self.coupled = np.zeros(0, np.int32)
 
     def start_from(self, warm: Warm, lam: Array) -> None:
         """Takes the working set of a previous solution."""
@@ -115,7 +125,8 @@ class Driver:
         best: Answer | None = None
         taken = futile = 0
         for _ in range(MAX_ROUNDS):
-            solved = _solve(setting, lam, held, ratio, precision, self.limit - taken)
+            coupling = self._coupling_of(held)
+            solved = _solve(setting, lam, held, ratio, precision, self.limit - taken, coupling)
             ratio = 1.0
             screened, violating, ready = _screen(
                 setting, self.solver, lam, tolerance, _Screenable.of(solved)
@@ -149,6 +160,23 @@ class Driver:
         self.lam = lam
         return best._replace(num_steps=np.int32(taken))
 
+    def _coupling_of(self, held: WorkingSet) -> Array | None:
+        """The coupling of the blocks in slots, brought up to date where only some have changed."""
+        blocks = np.asarray(held.blocks)
+        if self.coupled.size != blocks.size:
+            self.coupling = _couple(self.setting, held.blocks)
+        elif self.coupling is not None:
+            (changed,) = np.nonzero(blocks != self.coupled)
+            if changed.size > blocks.size // 4:
+                self.coupling = _couple(self.setting, held.blocks)
+            else:
+                for start in range(0, changed.size, _CHANGES):
+                    some = changed[start : start + _CHANGES]
+                    some = np.pad(some, (0, _CHANGES - some.size), mode="edge")
+                    self.coupling = _recouple(self.setting, held.blocks, self.coupling, some)
+        self.coupled = blocks.copy()
+        return self.coupling
+
     def _certified(self, lam: Array, solved: Solved, screened: Screened, exhausted: bool) -> Answer:
         """Repairs the non-zero blocks, a few at a time in one shape, and evaluates both values."""
         blocks = np.asarray(solved.blocks)
@@ -178,12 +206,32 @@ def _warm(setting: Setting, lam: Array, warm: Warm, empty: WorkingSet) -> Workin
 
 
 @compiled
+def _couple(setting: Setting, blocks: Array) -> Array | None:
+    return constant_coupling(task_of(setting, jnp.ones((), setting.X.dtype), blocks))
+
+
+def _change_coupling(setting: Setting, blocks: Array, coupling: Array, changed: Array) -> Array:
+    task = task_of(setting, jnp.ones((), setting.X.dtype), blocks)
+    return updated_coupling(task, coupling, changed)
+
+
+_recouple = compiled(_change_coupling, donate=(2,))
+
+
+@compiled
 def _solve(
-    setting: Setting, lam: Array, held: WorkingSet, ratio: Array, precision: Array, steps: Array
+    setting: Setting,
+    lam: Array,
+    held: WorkingSet,
+    ratio: Array,
+    precision: Array,
+    steps: Array,
+    coupling: Array | None,
 ) -> Solved:
     # Multipliers of a lam before this one are proportional to lam, to first order.
     at = held.at._replace(norm_dual=held.at.norm_dual * ratio, cone_dual=held.at.cone_dual * ratio)
-    return solve_slots(setting, lam / setting.scale, held._replace(at=at), precision, steps)
+    held = held._replace(at=at)
+    return solve_slots(setting, lam / setting.scale, held, precision, steps, coupling)
 
 
 @compiled

@@ -80,6 +80,18 @@ class Rows(NamedTuple):
         packed = self._sums(of_pairs, weights, pairs=first.size)
         return packed[_unpacking(k)][:, :, _unpacking(d)].transpose(0, 2, 1, 3)
 
+    def cross_coupling(self, some: Array, signed: Array, curvature: Array) -> Array:
+        """The rows of `coupling` of some of its blocks: (c, n), (k, n), (n,) -> (c, d, k, d)."""
+        c, k, d = some.shape[0], signed.shape[0], self.unit.shape[1]
+        first, second = (np.asarray(index).ravel() for index in np.indices((c, k)))
+
+        def of_pairs(parts: Array) -> Array:
+            return parts[first] * parts[c + second] * parts[-1:]
+
+        weights = jnp.concatenate([some, signed, (curvature * self.length**2)[None]])
+        packed = self._sums(of_pairs, weights, pairs=first.size)
+        return packed[:, _unpacking(d)].reshape(c, k, d, d).transpose(0, 2, 1, 3)
+
     def _sums(
         self, weights_of: Callable[[Array], Array], parts: Array, pairs: int | None = None
     ) -> Array:

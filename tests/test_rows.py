@@ -41,3 +41,16 @@ def test_coupling_is_the_gram_matrix_of_the_blocks(data):
     expected = A.T @ (curvature[:, None] * A)
     coupling = shared_rows(jnp.asarray(X)).coupling(jnp.asarray(signed), jnp.asarray(curvature))
     np.testing.assert_allclose(coupling.reshape(20, 20), expected, atol=1e-10)
+
+
+def test_rows_of_newcomers_complete_the_coupling(data):
+    X, rng = data
+    before = rng.choice([-1.0, 0.0, 1.0], (5, 20))
+    after, changed = before.copy(), np.asarray([3, 1, 1, 1])
+    after[3], after[1] = rng.choice([-1.0, 1.0], 20), 0.0
+    curvature, shared = jnp.asarray(rng.uniform(0.0, 2.0, 20)), shared_rows(jnp.asarray(X))
+    expected = shared.coupling(jnp.asarray(after), curvature)
+    some = shared.cross_coupling(jnp.asarray(after[changed]), jnp.asarray(after), curvature)
+    found = shared.coupling(jnp.asarray(before), curvature).at[changed].set(some)
+    found = found.at[:, :, changed].set(some.transpose(2, 3, 0, 1))
+    np.testing.assert_allclose(found, expected, atol=1e-10)

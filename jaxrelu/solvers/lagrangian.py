@@ -140,14 +140,28 @@ def _local_hessians(task: Task, point: _Point, sigma: Array, kappa: Array) -> tu
     return norm_part + sigma[:, None, None] * task.rows.gram(walls), bend
 
 
-def constant_coupling(task: Task) -> Array | None:
-    """A^T diag(c) A, (k, d, k, d), where the curvature is constant and the system needs it."""
+def has_constant_coupling(task: Task) -> bool:
+    """Whether the curvature is constant and the Newton system needs the coupling of the blocks."""
     k, (n, d) = task.signed_masks.shape[0], task.X.shape
-    if not isinstance(task.loss, SquaredLoss) or uses_dual_form(k, d, n, task.X.dtype):
-        return None
-    if task.has_no_cones and uses_gated_form(k, d, n, task.X.dtype):
+    dual = uses_dual_form(k, d, n, task.X.dtype)
+    gated = task.has_no_cones and uses_gated_form(k, d, n, task.X.dtype)
+    return isinstance(task.loss, SquaredLoss) and not dual and not gated
+
+
+def constant_coupling(task: Task) -> Array | None:
+    """A^T diag(c) A, (k, d, k, d), if `has_constant_coupling`."""
+    if not has_constant_coupling(task):
         return None
     return task.samples.coupling(task.signed_masks, task.sample_weight)
+
+
+def updated_coupling(task: Task, coupling: Array, changed: Array) -> Array:
+    """The coupling after some slots (c,) have got other blocks; a slot may be named twice."""
+    some = task.samples.cross_coupling(
+        task.signed_masks[changed], task.signed_masks, task.sample_weight
+    )
+    coupling = coupling.at[changed].set(some)
+    return coupling.at[:, :, changed].set(some.transpose(2, 3, 0, 1))
 
 
 def begin(task: Task, start: Iterate, scale: Array) -> Progress:

@@ -30,7 +30,12 @@ class _Sweep(NamedTuple):
 
 
 def minimise_near_walls(
-    task: Task, start: Iterate, tolerance: Array, max_steps: Any, scale: Array
+    task: Task,
+    start: Iterate,
+    tolerance: Array,
+    max_steps: Any,
+    scale: Array,
+    coupling: Array | None = None,
 ) -> Outcome:
     """`minimise` of `jaxrelu.solvers.lagrangian`, some rows at a time where there are many.
 
@@ -38,8 +43,8 @@ def minimise_near_walls(
     """
     rows = task.rows
     if not (isinstance(rows, Rows) and rows.are_many):
-        return minimise(task, start, tolerance, max_steps, scale)
-    coupling = constant_coupling(task)
+        return minimise(task, start, tolerance, max_steps, scale, coupling)
+    coupling = constant_coupling(task) if coupling is None else coupling
     lane = jnp.arange(start.weights.shape[0])[:, None]
 
     def sweep(state: _Sweep) -> _Sweep:

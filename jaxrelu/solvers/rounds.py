@@ -88,13 +88,17 @@ def screening_limit(setting: Setting, lam: Array, tolerance: Tolerance) -> Array
 
 
 def solve_slots(
-    setting: Setting, lam: Array, held: WorkingSet, precision: Array, max_steps: Any
+    setting: Setting,
+    lam: Array,
+    held: WorkingSet,
+    precision: Array,
+    max_steps: Any,
+    coupling: Array | None = None,
 ) -> Solved:
     """Solves on the slots at lam (scaled) to a precision of stationarity and constraints."""
     task = task_of(setting, lam, held.blocks)
-    inner = minimise_near_walls(
-        task, held.at, precision, jnp.minimum(INNER_STEPS, max_steps), first_scale(setting, lam)
-    )
+    most, scale = jnp.minimum(INNER_STEPS, max_steps), first_scale(setting, lam)
+    inner = minimise_near_walls(task, held.at, precision, most, scale, coupling)
     return solved_slots(setting, lam, held, task, inner)
 
 
