@@ -89,3 +89,10 @@ def test_gated_direction_solves_the_system():
     expected = np.linalg.solve(full, rhs.reshape(-1)).reshape(k, d)
     found = jax.jit(gated_direction)(X, signed, curvature, alpha, along, u, rhs)
     np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-10)
+
+
+def test_without_walls_the_block_diagonal_is_enough():
+    X, signed, curvature, blocks, rhs, expected = _system(33, 20, 60, 0, 1.0)
+    matrix = shared_rows(X).coupling(signed, curvature)
+    direction = primal_direction(matrix, blocks, rhs, walls=False)
+    assert np.linalg.norm(direction - expected) <= 1e-3 * np.linalg.norm(expected)

@@ -358,7 +358,10 @@ def _direction(
 
     # A matrix beyond the caches is read more slowly than the samples are passed twice.
     without = k * d > _LARGEST_CACHED and n < 4 * k * d
-    return -primal_direction(matrix, blocks, point.gradient, operator if without else None)
+    operator_used = operator if without else None
+    return -primal_direction(
+        matrix, blocks, point.gradient, operator_used, walls=not task.has_no_cones
+    )
 
 
 def _violation(task: Task, at: Iterate, point: _Point, live: Array, kappa: Array) -> Array:

@@ -67,12 +67,17 @@ def working_matrix(X: Array, signed_masks: Array) -> Array:
 
 
 def primal_direction(
-    matrix: Array, blocks: Array, rhs: Array, operator: Callable[[Array], Array] | None = None
+    matrix: Array,
+    blocks: Array,
+    rhs: Array,
+    operator: Callable[[Array], Array] | None = None,
+    walls: bool = True,
 ) -> Array:
     """Solves with the matrix itself: matrix (k, d, k, d), blocks (k, d, d), rhs (k, d).
 
     `operator` applies A^T diag(h) A to (k, d) without the matrix; where it is given, conjugate
-    gradients use it.
+    gradients use it. Without `walls` no direction is stiff, and their preconditioner is the block
+    diagonal.
     """
     k, d, _ = blocks.shape
     # Relative to the diagonal: large penalties make an absolute shift too small or too large.
@@ -81,7 +86,7 @@ def primal_direction(
     blocks = blocks + lift[:, :, None] * jnp.eye(d, dtype=rhs.dtype)[None]
     if k * d < _FEWEST_UNKNOWNS or not _iterates(rhs.dtype):
         return _factored(matrix, blocks, rhs)
-    return _conjugate_gradients(matrix, blocks, rhs, operator)
+    return _conjugate_gradients(matrix, blocks, rhs, operator, walls)
 
 
 def _factored(matrix: Array, blocks: Array, rhs: Array) -> Array:
@@ -92,27 +97,14 @@ def _factored(matrix: Array, blocks: Array, rhs: Array) -> Array:
 
 
 def _conjugate_gradients(
-    matrix: Array, blocks: Array, rhs: Array, operator: Callable[[Array], Array] | None
+    matrix: Array,
+    blocks: Array,
+    rhs: Array,
+    operator: Callable[[Array], Array] | None,
+    walls: bool,
 ) -> Array:
     k, d, _ = blocks.shape
-    size, half = k * d, (d + 1) // 2
-    own = matrix[jnp.arange(k), :, jnp.arange(k), :]
-    values, vectors = jnp.linalg.eigh(blocks)
-    turn = vectors.transpose(0, 2, 1)
-    # Soft is relative to the Gram matrix of a block; an empty slot has nothing soft. Eigenvalues
-    # ascend: the soft ones are looked for in the first half, and more than this many in all are
-    # left to the iterations.
-    trace = jnp.trace(own, axis1=1, axis2=2)
-    stiffness = values / jnp.where(trace > 0, trace, jnp.finfo(rhs.dtype).tiny)[:, None]
-    _, among = jax.lax.top_k(-stiffness[:, :half].reshape(-1), min(size // 3, _MOST_SOFT))
-    soft = (among // half) * d + among % half
-    is_soft = jnp.zeros((size,), bool).at[soft].set(True)
-    diagonal = (values + einsum("kij,kjl,kil->ki", turn, own, turn)).reshape(-1)
-
-    # V^T M V on the soft directions: rows first, which the symmetry of M makes plain products.
-    some = matmul(turn[:, :half], matrix.reshape(k, d, size)).reshape(-1, size)[among]
-    inner = matmul(turn[:, :half], some.T.reshape(k, d, -1)).reshape(k * half, -1)[among]
-    factor = cho_factor(inner + jnp.diag(values.reshape(-1)[soft]))
+    size = k * d
 
     def product(x: Array) -> Array:
         return matmul(matrix.reshape(size, size), x.reshape(-1)).reshape(k, d)
@@ -122,11 +114,8 @@ def _conjugate_gradients(
     def apply(x: Array) -> Array:
         return coupled(x) + einsum("kij,kj->ki", blocks, x)
 
-    def precondition(x: Array) -> Array:
-        turned = einsum("kij,kj->ki", turn, x).reshape(-1)
-        out = jnp.where(is_soft, 0.0, turned / diagonal)
-        out = out.at[soft].set(cho_solve(factor, turned[soft]))
-        return einsum("kij,kj->ki", vectors, out.reshape(k, d))
+    own = matrix[jnp.arange(k), :, jnp.arange(k), :]
+    precondition = _of_soft_directions(matrix, own, blocks) if walls else _of_blocks(own + blocks)
 
     def step(state: tuple[Array, ...]) -> tuple[Array, ...]:
         x, residual, p, square = state
@@ -146,6 +135,43 @@ def _conjugate_gradients(
         max_steps=_MOST_ITERATIONS,
         watch=lambda s: (s[0], s[3]),
     ).state[0]
+
+
+def _of_blocks(diagonal: Array) -> Callable[[Array], Array]:
+    """The inverse of the diagonal blocks (k, d, d)."""
+    inverse = jnp.linalg.inv(diagonal)
+    inverse = 0.5 * (inverse + inverse.transpose(0, 2, 1))
+    return lambda x: einsum("kij,kj->ki", inverse, x)
+
+
+def _of_soft_directions(matrix: Array, own: Array, blocks: Array) -> Callable[[Array], Array]:
+    """The inverse of the system on its soft directions, and of the diagonal on the stiff ones."""
+    k, d, _ = blocks.shape
+    size, half = k * d, (d + 1) // 2
+    values, vectors = jnp.linalg.eigh(blocks)
+    turn = vectors.transpose(0, 2, 1)
+    # Soft is relative to the Gram matrix of a block; an empty slot has nothing soft. Eigenvalues
+    # ascend: the soft ones are looked for in the first half, and more than this many in all are
+    # left to the iterations.
+    trace = jnp.trace(own, axis1=1, axis2=2)
+    stiffness = values / jnp.where(trace > 0, trace, jnp.finfo(blocks.dtype).tiny)[:, None]
+    _, among = jax.lax.top_k(-stiffness[:, :half].reshape(-1), min(size // 3, _MOST_SOFT))
+    soft = (among // half) * d + among % half
+    is_soft = jnp.zeros((size,), bool).at[soft].set(True)
+    diagonal = (values + einsum("kij,kjl,kil->ki", turn, own, turn)).reshape(-1)
+
+    # V^T M V on the soft directions: rows first, which the symmetry of M makes plain products.
+    some = matmul(turn[:, :half], matrix.reshape(k, d, size)).reshape(-1, size)[among]
+    inner = matmul(turn[:, :half], some.T.reshape(k, d, -1)).reshape(k * half, -1)[among]
+    factor = cho_factor(inner + jnp.diag(values.reshape(-1)[soft]))
+
+    def precondition(x: Array) -> Array:
+        turned = einsum("kij,kj->ki", turn, x).reshape(-1)
+        out = jnp.where(is_soft, 0.0, turned / diagonal)
+        out = out.at[soft].set(cho_solve(factor, turned[soft]))
+        return einsum("kij,kj->ki", vectors, out.reshape(k, d))
+
+    return precondition
 
 
 def dual_direction(A: Array, curvature: Array, blocks: Array, lifts: Array, rhs: Array) -> Array:
