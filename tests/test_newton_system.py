@@ -91,8 +91,13 @@ def test_gated_direction_solves_the_system():
     np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-10)
 
 
-def test_without_walls_the_block_diagonal_is_enough():
-    X, signed, curvature, blocks, rhs, expected = _system(33, 20, 60, 0, 1.0)
+def test_without_walls_the_block_diagonal_preconditions():
+    X, signed, curvature, _, rhs, _ = _system(33, 20, 60, 0, 1.0)
+    (k, n), d = signed.shape, X.shape[1]
+    A = (signed.T[:, :, None] * X[:, None, :]).reshape(n, k * d)
+    blocks = 10.0 * jnp.broadcast_to(jnp.eye(d), (k, d, d))
+    full = A.T @ (curvature[:, None] * A) + 10.0 * jnp.eye(k * d)
+    expected = jnp.linalg.solve(full, rhs.reshape(-1)).reshape(k, d)
     matrix = shared_rows(X).coupling(signed, curvature)
     direction = primal_direction(matrix, blocks, rhs, walls=False)
     assert np.linalg.norm(direction - expected) <= 1e-3 * np.linalg.norm(expected)
