@@ -56,7 +56,8 @@ def accuracies(
     worth = worth[np.isfinite(worth)]
     low, first, middle, third, high = np.quantile(found, [0, 0.25, 0.5, 0.75, 1])
     return found, {
-        "dataset": name, "features": X.shape[1], "dimension": optima.dimension, "rank": optima.rank, "lowest": low,
+        "dataset": name, "features": X.shape[1], "dimension": optima.dimension,
+        "rank": optima.rank, "lowest": low,
         "lower_quartile": first, "median": middle, "upper_quartile": third, "highest": high,
         "least_effective_size": float(worth.min()) if worth.size else np.nan,
     }  # fmt: skip
