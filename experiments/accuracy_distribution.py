@@ -18,7 +18,7 @@ import jax
 import jax.numpy as jnp
 import matplotlib.pyplot as plt
 import numpy as np
-from common import Floats, Row, Table, arguments, at_end_of_path, sampled, split, uci
+from common import Floats, Row, Table, arguments, at_end_of_path, parser, sampled, split, uci
 from optimal_accuracy import GATES, LAM
 
 import jaxrelu as jr
@@ -65,7 +65,7 @@ def accuracies(
 
 def main() -> None:
     """Runs what is missing, and draws."""
-    args = arguments(__doc__)
+    args = arguments(parser(__doc__))
     cases, gates, samples = (CASES[1:2], 50, 500) if args.quick else (CASES, GATES, SAMPLES)
     table = Table(args.out / "accuracy_distribution.csv", ("dataset",))
     case = {name: (features, repeat) for name, features, repeat in cases}

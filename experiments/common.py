@@ -23,12 +23,18 @@ Floats = NDArray[np.float64]
 Row = dict[str, Any]
 
 
-def arguments(description: str | None) -> argparse.Namespace:
-    """--data, --out and --quick."""
-    parser = argparse.ArgumentParser(description=(description or "").splitlines()[0])
-    parser.add_argument("--data", type=Path, required=True, help="folder with uci/ and images/")
-    parser.add_argument("--out", type=Path, required=True, help="folder for CSVs and figures")
-    parser.add_argument("--quick", action="store_true", help="a small version, in about a minute")
+def parser(description: str | None, *, data: bool = True) -> argparse.ArgumentParser:
+    """--data (needed unless an experiment reads none), --out and --quick."""
+    found = argparse.ArgumentParser(description=(description or "").splitlines()[0])
+    text = "folder with uci/ and images/" if data else "not read here; run_all passes it to all"
+    found.add_argument("--data", type=Path, required=data, help=text)
+    found.add_argument("--out", type=Path, required=True, help="folder for CSVs and figures")
+    found.add_argument("--quick", action="store_true", help="a small version, in about a minute")
+    return found
+
+
+def arguments(parser: argparse.ArgumentParser) -> argparse.Namespace:
+    """The arguments, once the folder for the output is there."""
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     return args

@@ -1,6 +1,6 @@
 r"""A path of smallest networks that jumps, beside the path of the convex program, which does not.
 
-    python experiments/discontinuous_path.py --data DIR --out DIR [--quick]
+    python experiments/discontinuous_path.py --out DIR [--quick]
 
 One feature, one neuron: a neuron of positive weight sees the samples x > 0 and one of negative
 weight those of x < 0. Each side alone lowers the objective by (c - lam)_+^2 / (2 s), c = |sum x y|
@@ -16,7 +16,7 @@ from __future__ import annotations
 import jax.numpy as jnp
 import matplotlib.pyplot as plt
 import numpy as np
-from common import Table, arguments
+from common import Table, arguments, parser
 
 import jaxrelu as jr
 
@@ -35,7 +35,7 @@ def sides() -> list[tuple[float, float]]:
 
 def main() -> None:
     """Computes both paths, checks the convex one against `follow_path`, and draws."""
-    args = arguments(__doc__)
+    args = arguments(parser(__doc__, data=False))
     program = jr.ConvexProgram(X, Y, jr.enumerate_patterns(X))
     path = jr.follow_path(program, 0.02)
     parts = sides()

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import matplotlib.pyplot as plt
 import numpy as np
 import optax
-from common import Table, arguments, sampled, split, uci
+from common import Table, arguments, parser, sampled, split, uci
 
 import jaxrelu as jr
 
@@ -26,7 +26,7 @@ GATES, STEPS, RATE = 20, 30, 0.2
 
 def main() -> None:
     """Descends from a large lam and compares with the grid."""
-    args = arguments(__doc__)
+    args = arguments(parser(__doc__))
     X, y = uci(args.data, "parkinsons")
     train, valid = split(len(y), 0.5, 0)
     patterns = sampled(X[train], 10 if args.quick else GATES, 0)
@@ -48,8 +48,6 @@ def main() -> None:
     log_lam = jnp.log(0.5 * top)
     optimizer = optax.adam(RATE)
     memory = optimizer.init(log_lam)
-    table = Table(args.out / "hyper_gradient.csv", ("step",))
-    table.path.unlink(missing_ok=True)
     rows = []
     solution = jr.solve(program, jnp.exp(log_lam))
     for step in range(5 if args.quick else STEPS):
@@ -58,7 +56,8 @@ def main() -> None:
                      "slope": float(slope)})  # fmt: skip
         change, memory = optimizer.update(slope, memory, log_lam)
         log_lam = optax.apply_updates(log_lam, change)
-    table.add(rows)
+    (args.out / "hyper_gradient.csv").unlink(missing_ok=True)
+    Table(args.out / "hyper_gradient.csv", ("step",)).add(rows)
 
     grid = np.geomspace(0.9 * top, 0.01 * top, 5 if args.quick else 40)
     path = jr.solve_path(program, grid)

@@ -21,7 +21,18 @@ from typing import Any
 import jax.numpy as jnp
 import matplotlib.pyplot as plt
 import numpy as np
-from common import Floats, Row, Table, accuracy, arguments, at_end_of_path, sampled, split, uci
+from common import (
+    Floats,
+    Row,
+    Table,
+    accuracy,
+    arguments,
+    at_end_of_path,
+    parser,
+    sampled,
+    split,
+    uci,
+)
 
 import jaxrelu as jr
 
@@ -112,7 +123,7 @@ def report(table: Table, published: Path, out: Path) -> None:
 
 def main() -> None:
     """Runs what is missing and reports."""
-    args = arguments(__doc__)
+    args = arguments(parser(__doc__))
     sets, repeats, gates = (("fertility",), 1, 50) if args.quick else (SETS, REPEATS, GATES)
     table = Table(args.out / "optimal_accuracy.csv", ("dataset", "repeat"))
     wanted = [(name, repeat) for name in sets for repeat in range(repeats)]

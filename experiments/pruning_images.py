@@ -15,7 +15,6 @@ Writes pruning_images.csv, pruning_images_parts.csv (sizes, gaps, seconds) and a
 
 from __future__ import annotations
 
-import argparse
 import time
 from pathlib import Path
 from typing import Any
@@ -25,7 +24,7 @@ import jax.numpy as jnp
 import matplotlib.pyplot as plt
 import numpy as np
 import optax
-from common import Floats, Row, Table, accuracy, sampled
+from common import Floats, Row, Table, accuracy, arguments, parser, sampled
 from pruning_uci import RULES
 
 import jaxrelu as jr
@@ -147,14 +146,10 @@ def draw(table: Table, out: Path) -> None:
 
 def main() -> None:
     """Runs what is missing, and draws."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--minutes", type=float, default=30.0, help="for the optimum of each pair")
-    parser.add_argument("--pairs", nargs="+", default=PAIRS)
-    parser.add_argument("--quick", action="store_true")
-    args = parser.parse_args()
-    args.out.mkdir(parents=True, exist_ok=True)
+    options = parser(__doc__)
+    options.add_argument("--minutes", type=float, default=30.0, help="for the optimum of each pair")
+    options.add_argument("--pairs", nargs="+", default=PAIRS)
+    args = arguments(options)
     pairs = ("mnist-1-7",) if args.quick else args.pairs
     table = Table(args.out / "pruning_images.csv", ("pair",))
     parts = Table(args.out / "pruning_images_parts.csv", ("pair",))

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
-from common import Row, Table, accuracy, arguments, at_end_of_path, sampled, split, uci
+from common import Row, Table, accuracy, arguments, at_end_of_path, parser, sampled, split, uci
 
 import jaxrelu as jr
 
@@ -85,7 +85,7 @@ def draw(table: Table, out: Path) -> None:
 
 def main() -> None:
     """Runs what is missing, and draws."""
-    args = arguments(__doc__)
+    args = arguments(parser(__doc__))
     sets, repeats = (("fertility",), 1) if args.quick else (SETS, REPEATS)
     table = Table(args.out / "pruning_uci.csv", ("dataset", "repeat"))
     wanted = [(name, repeat) for name in sets for repeat in range(repeats)]

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
-from common import Floats, Row, Table, arguments, at_end_of_path, sampled, split, uci
+from common import Floats, Row, Table, arguments, at_end_of_path, parser, sampled, split, uci
 from optimal_accuracy import GATES, LAM, SETS
 from scipy.optimize import nnls
 
@@ -66,7 +66,7 @@ def one(data: Path, name: str, gates: int) -> list[Row]:
 
 def main() -> None:
     """Runs what is missing and writes the table."""
-    args = arguments(__doc__)
+    args = arguments(parser(__doc__))
     sets, gates = (("fertility",), 50) if args.quick else (SETS, GATES)
     table = Table(args.out / "same_fit_accuracy.csv", ("dataset",))
     for (name,) in table.missing([(name,) for name in sets], "same fit"):

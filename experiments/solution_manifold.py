@@ -1,6 +1,6 @@
 """A polytope of convex weights, and the curved set of networks that it is mapped to.
 
-    python experiments/solution_manifold.py --data DIR --out DIR [--quick]
+    python experiments/solution_manifold.py --out DIR [--quick]
 
 The optimal coefficients a of a small problem form a polytope of dimension three; the networks have
 weights of size sqrt(a): the same set, curved. Where a coefficient vanishes the network loses a
@@ -16,7 +16,7 @@ from itertools import combinations
 import jax
 import matplotlib.pyplot as plt
 import numpy as np
-from common import Floats, Table, arguments
+from common import Floats, Table, arguments, parser
 from scipy.spatial import ConvexHull
 
 import jaxrelu as jr
@@ -53,7 +53,7 @@ def surface(corners: Floats, faces: Floats, parts: int) -> tuple[Floats, Floats]
 
 def main() -> None:
     """Computes the set and draws it twice."""
-    args = arguments(__doc__)
+    args = arguments(parser(__doc__, data=False))
     found = optima()
     corners = np.asarray(jr.vertices(found))
     table = Table(args.out / "solution_manifold.csv", ("vertex",))

@@ -73,7 +73,7 @@ def walk(
 ) -> tuple[list[Stretch], list[Event], bool]:
     """All stretches and events from lambda_max down to `lowest`, and whether that was reached."""
     nothing = structure.empty(geometry, 1.0)
-    first, top = geometry.largest(nothing.residual)
+    top = geometry.largest(nothing.residual)
     if top <= lowest:
         still = nothing._replace(lam=lowest)
         return [Stretch([], still, still)], [], True

@@ -53,12 +53,15 @@ class DescentPath:
     Attributes:
         turning: t up to 1/2.
         moving: t from 1/2, in pieces.
-        width_needed: scalar int32, the largest number of neurons on the second half.
     """
 
     turning: DecreasingPath
     moving: NetworkPath
-    width_needed: Array
+
+    @property
+    def width_needed(self) -> Array:
+        """Scalar int32, the largest number of neurons on the second half."""
+        return self.moving.width_needed
 
     def __call__(self, t: Any) -> Network:
         """The network at t, a scalar; traceable."""
@@ -147,7 +150,7 @@ def descend(
     join(Z, first, last)
     pieces = first.pieces + [(which, end, begin) for which, begin, end in reversed(last.pieces)]
     moving = as_path(first, pieces, directions, signs, network.hidden.dtype)
-    return DescentPath(turning, moving, moving.width_needed)
+    return DescentPath(turning, moving)
 
 
 def _padded(network: Network, m: int) -> Network:
@@ -164,6 +167,8 @@ def _check_optimum(
     """No direction of either network may have a correlation above lam at the optimal fit."""
     fit, target = jnp.asarray(Z @ a), jnp.asarray(as_float(y, "y"))
     weight = jnp.ones_like(fit) if sample_weight is None else jnp.asarray(sample_weight)
+    if target.shape != fit.shape:
+        raise ValueError(f"y has shape {target.shape}; pass one value a row of X, {fit.shape}.")
     r = -np.asarray(losses.total_gradient(loss, fit, target, weight), np.float64)
     correlation, lam = r @ Z, float(lam)
     if not lam > 0:

@@ -21,11 +21,7 @@ from jaxrelu.program import loss_value, residual_at
 from jaxrelu.solve import verdict
 from jaxrelu.solvers.active_newton import ActiveNewton
 from jaxrelu.solvers.base import Tolerance, Warm
-from jaxrelu.solvers.lagrangian import (
-    Iterate,
-    constant_coupling,
-    updated_coupling,
-)
+from jaxrelu.solvers.lagrangian import Iterate, constant_coupling, updated_coupling
 from jaxrelu.solvers.rounds import (
     MAX_ROUNDS,
     MOST_FUTILE,

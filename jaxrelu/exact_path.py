@@ -13,12 +13,11 @@ from jax import Array
 from jaxrelu import structure
 from jaxrelu.breakpoints import KINDS, Event, Stretch, walk
 from jaxrelu.continuity import jump, shape
-from jaxrelu.optimality import certify, check_lam, rounding_error
-from jaxrelu.program import Program, check_program, residual_at
-from jaxrelu.program import fit as program_fit
+from jaxrelu.optimality import check_lam
+from jaxrelu.path import certified
+from jaxrelu.program import Program, check_program
 from jaxrelu.pytrees import register
 from jaxrelu.solution import Solution
-from jaxrelu.solve import tolerances, verdict
 from jaxrelu.structure import Geometry, Neuron, Point
 
 
@@ -91,27 +90,13 @@ class FollowedPath:
         for neuron, size, u in zip(neurons, point.sizes, point.directions, strict=True):
             flat[neuron.block] += size * u
         weights = jnp.asarray(flat.reshape(*shape, -1))
-        lam = jnp.asarray(value, weights.dtype)
-        bounds = certify(self.program, lam, weights)
-        f = program_fit(self.program, bounds.weights)
-        residual = residual_at(self.program, f)
-        rounding = rounding_error(self.program, lam, bounds.weights, residual)
-        yes = jnp.asarray(True)
-        status = verdict(
-            lam,
-            tolerances(self.program, None, None),
-            bounds.upper,
-            bounds.lower,
-            rounding,
-            yes,
-            yes,
-        )
-        return Solution(bounds.weights, lam, f, residual, bounds, status, jnp.asarray(0, jnp.int32))
+        return certified(self.program, jnp.asarray(value, weights.dtype), weights)
 
     def _point(self, lam: float) -> tuple[Point, list[Neuron]]:
         geometry = structure.geometry(self.program)
         low, high = np.asarray(self.low), np.asarray(self.high)
-        if lam >= high[0]:
+        breakpoints = np.asarray(self.breakpoints)
+        if not breakpoints.size or lam >= breakpoints[0]:
             return structure.empty(geometry, lam), []
         near = (low * (1 - 1e-8) <= lam) & (lam <= high * (1 + 1e-8))
         for s in np.flatnonzero(near):
@@ -128,9 +113,10 @@ class FollowedPath:
                     point = structure.solve_equations(geometry, neurons, point, target)
             if point is not None:
                 return point, neurons
+        last = np.min(low, initial=breakpoints[0])
         raise ValueError(
-            f"lam is {lam:g}; the path was followed from {high[0]:g} down to {low[-1]:g}: pass a "
-            "smaller lam_min to follow_path, or use solve."
+            f"lam is {lam:g}; the path was followed down to {last:g}: "
+            "pass a smaller lam_min or a larger max_events to follow_path, or use solve."
         )
 
 
@@ -181,7 +167,7 @@ def follow_path(program: Program, lam_min: Any = None, *, max_events: int = 1000
         raise ValueError(f"max_events is {max_events}; pass a positive integer.")
     geometry = structure.geometry(program)
     if lam_min is None:
-        _, top = geometry.largest(structure.empty(geometry, 1.0).residual)
+        top = geometry.largest(structure.empty(geometry, 1.0).residual)
         lam_min = 0.01 * top if top > 0 else 1.0
     lowest = float(check_lam(program, lam_min))
     if not lowest > 0 or not np.isfinite(lowest):

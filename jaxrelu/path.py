@@ -220,7 +220,12 @@ def interpolate(program: Program, path: Path, lam: Any) -> Solution:
         raise ValueError(f"the neighbours of lam {value:g} on the path were not solved.")
     apart = high.lam - low.lam
     t = jnp.where(apart > 0, (lam - low.lam) / jnp.where(apart > 0, apart, 1.0), 0.0)
-    bounds = certify(program, lam, (1 - t) * low.weights + t * high.weights)
+    return certified(program, lam, (1 - t) * low.weights + t * high.weights)
+
+
+def certified(program: Program, lam: Array, weights: Array) -> Solution:
+    """Weights from anywhere as a `Solution`: OPTIMAL within the default tolerance, or MAX_STEPS."""
+    bounds = certify(program, lam, weights)
     f = fit(program, bounds.weights)
     residual = residual_at(program, f)
     rounding = rounding_error(program, lam, bounds.weights, residual)

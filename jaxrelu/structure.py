@@ -100,7 +100,7 @@ class Geometry:
         derivatives: fit -> (gradient, curvature) of the loss, (n,) each.
         spread: (B,), the largest singular value of D_b X.
         seen: residual / lam, (B, n), at which `lengths` was computed.
-        lengths: (B,), ||q_b|| / lam there.
+        lengths: (B,), ||q_b|| / lam there; `shortfalls` keeps both up to date.
     """
 
     X: Floats
@@ -123,10 +123,10 @@ class Geometry:
         q: Floats = c + cone.T @ nnls(cone.T, -c)[0]
         return q
 
-    def largest(self, residual: Floats) -> tuple[int, float]:
-        """The block with the longest correlation, and that length."""
+    def largest(self, residual: Floats) -> float:
+        """The length of the longest correlation."""
         size = [np.linalg.norm(self.correlation(b, residual)) for b in range(len(self.signs))]
-        return int(np.argmax(size)), float(np.max(size))
+        return float(np.max(size))
 
     def shortfalls(self, blocks: NDArray[np.int64], dual: Floats) -> Floats:
         """1 - ||q_b|| / lam at residual / lam, or less: exact where it is not plainly positive.

@@ -76,6 +76,10 @@ def test_bad_input_names_the_fix():
         jr.descend(poor, jr.balance(poor), X, 5 * y, lam, width=3)
     with pytest.raises(ValueError, match="own correlations"):
         jr.descend(poor, best, X, 0.9 * y, lam, width=3)
+    with pytest.raises(ValueError, match="one value a row"):
+        jr.descend(poor, best, X, y[:1], lam, width=3)
+    with pytest.raises(ValueError, match="lam is"):
+        jr.descend(poor, best, X, y, 0.0, width=3)
     with pytest.raises(ValueError, match="not balanced"):
         jr.descend(poor, jr.Network(2 * best.hidden, best.output), X, y, lam, width=3)
     with pytest.raises(TypeError, match="outside jit"):
@@ -108,3 +112,8 @@ def test_simplex_walks_agree_with_an_independent_solver(seed):
         assert cost @ corner == pytest.approx(least, abs=1e-7)
     np.testing.assert_allclose(Z @ corners[0], Z @ begin, atol=1e-8)
     np.testing.assert_allclose(Z @ corners[-1], Z @ end, atol=1e-8)
+
+
+def test_a_right_hand_side_out_of_reach_is_said():
+    with pytest.raises(RuntimeError, match="left the cone"):
+        simplex.follow(np.eye(2), [0, 1], np.ones(2), np.ones(2), np.asarray([1.0, -1.0]))

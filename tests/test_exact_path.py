@@ -148,6 +148,10 @@ def test_ends_and_bad_input():
     assert len(short.breakpoints) == 3
     with pytest.raises(ValueError, match="smaller lam_min"):
         short(0.5 * float(short.low[-1]))
+    tied = jr.follow_path(program_of(np.eye(2), np.asarray([1.0, -1.0])), max_events=1)
+    assert not tied.complete
+    with pytest.raises(ValueError, match="larger max_events"):
+        tied(0.5)  # two neurons are born at one lam: the path ends where it begins
     nothing = jr.follow_path(program, 2 * jr.lambda_max(program))
     assert nothing.complete
     assert nothing.breakpoints.size == 0

@@ -197,9 +197,7 @@ def newton_step(
     """
     lam, dtype, roundoff = task.lam, task.X.dtype, eps(task.X.dtype)
     at, live = state.at, state.live
-    # The penalties follow the weights, but not for ever: phi must be one function to descend on.
-    size_before = _largest_norm(at.weights, scale)
-    size_before = jnp.clip(size_before, state.largest / _DRIFT, state.largest * _DRIFT)
+    size_before = _penalty_scale(state, scale)
     sigma, kappa = _penalties(lam, state, size_before)
     point = _evaluate(task, at, live, sigma, kappa)
     p = _direction(task, point, live, sigma, kappa, size_before, coupling)
@@ -252,7 +250,7 @@ def newton_step(
 
 def outcome(task: Task, state: Progress, scale: Array, num_steps: Array, finite: Array) -> Outcome:
     """What `minimise` returns, from where it stands."""
-    penalties = _penalties(task.lam, state, _largest_norm(state.at.weights, scale))
+    penalties = _penalties(task.lam, state, _penalty_scale(state, scale))
     point = _evaluate(task, state.at, state.live, *penalties)
     return Outcome(state.at, point.active, num_steps, finite)
 
@@ -302,6 +300,12 @@ def _first_stiffness(dtype: Any) -> float:
 def _largest_norm(weights: Array, scale: Array) -> Array:
     largest = jnp.max(plain_norm(weights), initial=0.0)
     return jnp.where(largest > 0, largest, scale)
+
+
+def _penalty_scale(state: Progress, scale: Array) -> Array:
+    """The largest norm, near that of the last update: phi must be one function to descend on."""
+    largest = _largest_norm(state.at.weights, scale)
+    return jnp.clip(largest, state.largest / _DRIFT, state.largest * _DRIFT)
 
 
 def _relative_sizes(weights: Array, scale: Array) -> Array:
