@@ -9,8 +9,10 @@ import pytest
 import reference
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.optimize import lsq_linear
 
-from jaxrelu.projection import line_minimum, project
+from jaxrelu.line_search import line_minimum
+from jaxrelu.projection import project
 from jaxrelu.rows import shared_rows
 
 # One shape for the file, n = 12, d = 3, m = 24: few programs to compile.
@@ -286,3 +288,27 @@ def test_line_minimum_of_parabolas():
     np.testing.assert_allclose(sizes[:2], minima[:2], atol=2.0**-12)
     # The slope at one is small enough there.
     np.testing.assert_array_equal(sizes[2:], np.ones(3))
+
+
+def test_distances_to_zonotopes_agree_with_bounded_least_squares() -> None:
+    """Min ||c + K^T mu|| over 0 <= mu <= cap, some caps zero and some infinite."""
+    rng = np.random.default_rng(3)
+    X = rng.standard_normal((12, 4))
+    signs = rng.choice([-1.0, 1.0], (6, 12))
+    points = 3 * rng.standard_normal((6, 4))
+    caps = rng.choice([0.0, 0.3, 1.0, np.inf], (6, 12))
+    rows = shared_rows(jnp.asarray(X))
+    found = project(
+        rows,
+        jnp.asarray(signs),
+        jnp.asarray(points),
+        multipliers=jnp.zeros((6, 12)),
+        cap=jnp.asarray(caps),
+    )
+    for k in range(6):
+        free = caps[k] > 0
+        K = signs[k, :, None] * np.asarray(rows.unit)
+        exact = lsq_linear(K[free].T, -points[k], (0.0, caps[k, free]), tol=1e-14).cost
+        np.testing.assert_allclose(found.bound[k], np.sqrt(2 * exact), rtol=1e-9, atol=1e-12)
+    assert np.all(np.asarray(found.multipliers) <= caps)
+    np.testing.assert_array_less(found.residual, 1e-10)

@@ -28,10 +28,10 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 from jax import Array
 
+from jaxrelu.line_search import line_minimum
 from jaxrelu.loops import iterate
 from jaxrelu.losses import SquaredLoss
 from jaxrelu.numerics import eps, plain_norm
-from jaxrelu.projection import line_minimum
 from jaxrelu.solvers.newton_system import (
     dual_direction,
     gated_direction,
