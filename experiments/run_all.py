@@ -14,6 +14,7 @@ from pathlib import Path
 SCRIPTS = (
     "discontinuous_path",
     "solution_manifold",
+    "closed_form_pictures",
     "hyper_gradient",
     "optimal_accuracy",
     "same_fit_accuracy",

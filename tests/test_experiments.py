@@ -37,11 +37,11 @@ def test_all_run_and_resume(data, tmp_path):
     command += ["--data", str(data), "--out", str(tmp_path)]
     subprocess.run(command, check=True, timeout=900)
     before = {path: path.read_text() for path in tmp_path.glob("*.csv")}
-    assert len(before) == 9
+    assert len(before) == 10
     for path in tmp_path.glob("*.csv"):
         with path.open() as file:
             assert list(csv.DictReader(file))
-    assert len(list(tmp_path.glob("*.png"))) == 7
+    assert len(list(tmp_path.glob("*.png"))) == 9
     for name in ("optimal_accuracy", "pruning_uci", "pruning_images"):
         script = str(EXPERIMENTS / f"{name}.py")
         subprocess.run([sys.executable, script, *command[2:]], check=True, timeout=300)

@@ -1,0 +1,146 @@
+"""What a closed form returns: a network, its value, and the dual point that proves it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from numpy.typing import NDArray
+
+from jaxrelu.losses import Loss
+from jaxrelu.networks import Network
+from jaxrelu.numerics import as_float
+from jaxrelu.pytrees import register
+
+Floats = NDArray[np.float64]
+
+# A relative gap below this is rounding.
+_EXACT = 1e-6
+
+
+@register
+@dataclass(frozen=True)
+class ClosedForm:
+    r"""An optimal network with its proof, lower <= optimum <= value.
+
+    The training problem is min over f of loss(f) + lam R(f), R(f) the least sum of ||u_k|| |a_k|
+    of the networks of fit f; its dual is max -loss*(-r) subject to polar(r) <= lam, where
+
+        polar(r) = max over ||u|| <= 1 of |r . (X u)_+|.
+
+    Attributes:
+        network: `Network`, hidden (d, m), balanced, without zero neurons.
+        fit: (n,), its predictions on X.
+        residual: (n,), minus the gradient of the loss at the fit: the dual point.
+        lam: the strength of the regularization.
+        value: the objective at the network.
+        lower: the dual value at the residual, scaled by min(1, lam / polar): a lower bound.
+        polar: polar(residual), or an upper bound of it; at most lam at an optimum.
+    """
+
+    network: Network
+    fit: Array
+    residual: Array
+    lam: float
+    value: float
+    lower: float
+    polar: float
+
+    @property
+    def gap(self) -> float:
+        """Value - lower; at rounding level the network is proven to be optimal."""
+        return self.value - self.lower
+
+    @property
+    def exact(self) -> bool:
+        """Whether the gap is below 1e-6 of the value."""
+        return self.gap <= _EXACT * abs(self.value)
+
+
+class Task(NamedTuple):
+    """Checked arguments, on the host: X (n, d) and y (n,) in float64, and the dtype of X."""
+
+    X: Floats
+    y: Floats
+    dtype: Any
+    loss: Loss
+
+    def loss_value(self, fit: Floats) -> float:
+        """The loss, a sum over samples."""
+        return float(jnp.sum(self.loss.value(self.cast(fit), self.cast(self.y))))
+
+    def residual(self, fit: Floats) -> Floats:
+        """Minus the gradient of the loss, (n,)."""
+        return -np.asarray(self.loss.gradient(self.cast(fit), self.cast(self.y)), np.float64)
+
+    def dual_value(self, dual: Floats) -> float:
+        """-sum_i l*(-dual_i, y_i)."""
+        return -float(jnp.sum(self.loss.conjugate(self.cast(-dual), self.cast(self.y))))
+
+    def cast(self, values: Any) -> Array:
+        """As a JAX array of the dtype of X."""
+        return jnp.asarray(values, self.dtype)
+
+    def network(self, directions: Floats, coefficients: Floats) -> Network:
+        """Balanced neurons: unit directions (d, m), signed sizes (m,); zero sizes are left out."""
+        kept = np.asarray(coefficients) != 0
+        sizes = np.asarray(coefficients, float)[kept]
+        root = np.sqrt(np.abs(sizes))
+        hidden = np.asarray(directions, float)[:, kept] * root[None]
+        return Network(self.cast(hidden), self.cast(np.sign(sizes) * root))
+
+    def answer(
+        self, lam: float, directions: Floats, coefficients: Floats, fit: Floats, polar: Any
+    ) -> ClosedForm:
+        """The answer of unit neurons (d, m) with signed sizes (m,), a fit and a function polar."""
+        r = self.residual(fit)
+        size = float(polar(r))
+        lower = self.dual_value(r * min(1.0, lam / size) if size > 0 else r)
+        value = self.loss_value(fit) + lam * float(np.sum(np.abs(coefficients)))
+        network = self.network(directions, coefficients)
+        return ClosedForm(network, self.cast(fit), self.cast(r), lam, value, lower, size)
+
+
+def checked(X: Any, y: Any, loss: Loss) -> Task:
+    """The arguments on the host.
+
+    Raises:
+        ValueError, TypeError: shapes that do not fit, NaN or inf, a traced argument, a target that
+            the loss cannot take.
+    """
+    if any(isinstance(value, jax.core.Tracer) for value in (X, y)):
+        raise TypeError("closed forms look at values: call them on the host, outside jit and vmap.")
+    data, target = as_float(X, "X"), as_float(y, "y")
+    if data.ndim != 2 or 0 in data.shape:
+        raise ValueError(f"X has shape {data.shape}; pass a matrix (n, d), X[:, None] for one row.")
+    if target.shape != data.shape[:1]:
+        raise ValueError(
+            f"y has shape {target.shape}, but X has {data.shape[0]} rows: pass one value a row."
+        )
+    rows, values = np.asarray(data, np.float64), np.asarray(target, np.float64)
+    for name, array in (("X", rows), ("y", values)):
+        if not np.isfinite(array).all():
+            raise ValueError(f"{name} has NaN or infinite entries: remove or impute them first.")
+    loss.check_target(target)
+    return Task(rows, values, data.dtype, loss)
+
+
+def positive(lam: Any) -> float:
+    """Lam as a number.
+
+    Raises:
+        ValueError: it is not positive and finite.
+    """
+    strength = float(lam)
+    if not (np.isfinite(strength) and strength > 0):
+        raise ValueError(f"lam is {strength}; pass a positive finite number.")
+    return strength
+
+
+def tolerance(task: Task) -> float:
+    """Entries of unit rows this near are equal: 200 eps of the dtype of X."""
+    return 200.0 * float(np.finfo(task.dtype).eps)
