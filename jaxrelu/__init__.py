@@ -1,10 +1,15 @@
 """Two-layer ReLU networks, trained to certified global optimality."""
 
+from jaxrelu import closed_form as closed_form
 from jaxrelu.connectivity import connect as connect
 from jaxrelu.descent import DescentPath as DescentPath
 from jaxrelu.descent import descend as descend
 from jaxrelu.exact_path import FollowedPath as FollowedPath
 from jaxrelu.exact_path import follow_path as follow_path
+from jaxrelu.global_certificate import certify_global as certify_global
+from jaxrelu.global_search import Refined as Refined
+from jaxrelu.global_search import refine as refine
+from jaxrelu.global_search import refine_path as refine_path
 from jaxrelu.grid import solve_grid as solve_grid
 from jaxrelu.improvement import Improved as Improved
 from jaxrelu.improvement import improve as improve
@@ -13,6 +18,12 @@ from jaxrelu.losses import Loss as Loss
 from jaxrelu.losses import SquaredLoss as SquaredLoss
 from jaxrelu.mapping import from_network as from_network
 from jaxrelu.mapping import to_network as to_network
+from jaxrelu.margin_conditions import MarginConditions as MarginConditions
+from jaxrelu.margin_conditions import margin_conditions as margin_conditions
+from jaxrelu.max_margin import MaxMargin as MaxMargin
+from jaxrelu.max_margin import MinimumNorm as MinimumNorm
+from jaxrelu.max_margin import max_margin as max_margin
+from jaxrelu.max_margin import minimum_norm as minimum_norm
 from jaxrelu.memory import estimate_memory as estimate_memory
 from jaxrelu.networks import GatedNetwork as GatedNetwork
 from jaxrelu.networks import Network as Network
@@ -34,6 +45,8 @@ from jaxrelu.patterns import enumerate_patterns as enumerate_patterns
 from jaxrelu.patterns import patterns_from_gates as patterns_from_gates
 from jaxrelu.patterns import patterns_from_weights as patterns_from_weights
 from jaxrelu.patterns import sample_patterns as sample_patterns
+from jaxrelu.polar.gauge import PolarGauge as PolarGauge
+from jaxrelu.polar.gauge import polar_gauge as polar_gauge
 from jaxrelu.program import ConvexProgram as ConvexProgram
 from jaxrelu.program import GatedProgram as GatedProgram
 from jaxrelu.program import lambda_grid as lambda_grid

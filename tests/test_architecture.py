@@ -15,17 +15,20 @@ PACKAGE = Path(__file__).resolve().parent.parent / "jaxrelu"
 
 FLOORS = {
     "pytrees": 0, "numerics": 0, "rows": 0, "batches": 0, "status": 0, "loops": 0,
+    "line_search": 0,
     "losses": 1, "proximal": 1, "projection": 1, "cones": 1, "enumeration": 1, "patterns": 1,
     "networks": 1, "polytope": 1, "simplex": 1, "directions": 1,
-    "program": 2,
-    "optimality": 3, "solution": 3, "sharding": 3,
-    "solvers": 4, "implicit": 4,
+    "program": 2, "separability": 2, "exact_fit": 2,
+    "optimality": 3, "solution": 3, "sharding": 3, "polar": 3, "local_training": 3,
+    "solvers": 4, "implicit": 4, "pattern_pool": 4,
     "solve": 5, "lanes": 5, "grid": 5, "memory": 5, "driver": 5, "path": 5,
     "mapping": 6, "optimal_set": 6, "selection": 6, "symmetries": 6,
     "improvement": 6, "stationarity": 6, "slots": 6, "connectivity": 6, "descent": 6,
     "pruning": 6, "sampling": 6, "sensitivity": 6,
     "structure": 6, "breakpoints": 6, "continuity": 6, "exact_path": 6,
-    "global_search": 6, "closed_form": 6, "max_margin": 6, "vector_output": 6,
+    "global_certificate": 6, "global_search": 6, "closed_form": 6, "max_margin": 6,
+    "vector_output": 6,
+    "multipliers": 6, "margin_conditions": 6,
     "estimators": 7, "plotting": 7, "datasets": 7, "cli": 7, "__main__": 7,
     "__init__": 8,
 }  # fmt: skip
@@ -65,21 +68,39 @@ SIDEWAYS = {
     ("sensitivity", "structure"),
     ("improvement", "mapping"),
     ("improvement", "pruning"),
+    ("max_margin", "mapping"),
+    ("max_margin", "multipliers"),
+    ("global_certificate", "mapping"),
+    ("global_search", "global_certificate"),
+    ("global_search", "mapping"),
     ("cli", "datasets"),
     ("cli", "plotting"),
     ("__main__", "cli"),
 }
-# What the solvers share. Each of these imports those before it, every other solver any of them.
-SOLVER_PARTS = (
-    "base",
-    "newton_system",
-    "task",
-    "lagrangian",
-    "near_walls",
-    "working_set",
-    "rounds",
-    "splitting",
-)
+# What the modules of a folder share. Each of these imports those before it, every other module of
+# the folder any of them.
+PARTS = {
+    "solvers": (
+        "base",
+        "newton_system",
+        "task",
+        "lagrangian",
+        "near_walls",
+        "working_set",
+        "rounds",
+        "splitting",
+    ),
+    "polar": (
+        "arrangement",
+        "zonotope",
+        "exact",
+        "ascent",
+        "relaxations",
+        "semidefinite",
+        "branch",
+    ),
+    "closed_form": ("answer", "columns", "margin", "rank_one"),
+}
 TOP_FLOOR = 7
 MAX_LINES = 400
 OPTIONAL = {"matplotlib", "sklearn", "typer", "rich"}
@@ -128,9 +149,11 @@ def inner_module(name: str, modules: dict[str, Path]) -> str | None:
     return "__init__"
 
 
-def solver_edge_is_allowed(source: str, target: str) -> bool:
-    before = SOLVER_PARTS.index(source) if source in SOLVER_PARTS else len(SOLVER_PARTS)
-    return target in SOLVER_PARTS[:before]
+def edge_inside_is_allowed(folder: str, source: str, target: str) -> bool:
+    parts = PARTS.get(folder, ())
+    # Only the folder's front lists all its members.
+    before = parts.index(source) if source in parts else len(parts)
+    return source == "__init__" or target in parts[:before]
 
 
 def edge_is_allowed(source: str, target: str) -> bool:
@@ -141,9 +164,10 @@ def edge_is_allowed(source: str, target: str) -> bool:
         return False
     if target_floor != source_floor:
         return target_floor < source_floor
-    if source.startswith("solvers.") and target.startswith("solvers."):
-        # Only the package's front lists all its members.
-        return source == "solvers.__init__" or solver_edge_is_allowed(source[8:], target[8:])
+    source_folder, _, source_part = source.partition(".")
+    target_folder, _, target_part = target.partition(".")
+    if source_part and source_folder == target_folder:
+        return edge_inside_is_allowed(source_folder, source_part, target_part)
     return (source, target) in SIDEWAYS
 
 

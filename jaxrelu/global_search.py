@@ -1,0 +1,358 @@
+r"""Closing the gap between sampled patterns and the global optimum: pattern generation.
+
+The convex program over some patterns bounds the training problem from above. Its residual r is dual
+feasible for the whole problem if and only if R(r) <= lam; a direction u with |r^T (X u)_+| > lam
+names a cell whose block would lower the objective. So: solve, look for the best such directions,
+add their cells, drop cells that no answer uses, and start again from the answer. Every round that
+does not end adds a cell, so there are finitely many; where the oracle's upper bound says that no
+direction is left, the answer is the global optimum of the non-convex problem.
+
+Reference: the semi-infinite dual of Pilanci and Ergen (ICML 2020), Section 4; column generation of
+L. R. Ford and D. R. Fulkerson (1958), as cutting planes of the dual.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from numpy.typing import NDArray
+
+from jaxrelu.global_certificate import global_certificate
+from jaxrelu.local_training import train_from
+from jaxrelu.mapping import to_network
+from jaxrelu.networks import Network
+from jaxrelu.optimality import Certificate
+from jaxrelu.path import solve_path
+from jaxrelu.pattern_pool import PatternPool
+from jaxrelu.polar.arrangement import Arrangement
+from jaxrelu.polar.gauge import PolarGauge, gauge, random_starts
+from jaxrelu.program import ConvexProgram, check_program
+from jaxrelu.solution import Solution
+from jaxrelu.solve import check_lams, tolerances
+from jaxrelu.solvers.active_newton import ActiveNewton
+from jaxrelu.status import Status
+
+Floats = NDArray[np.float64]
+
+_STARTS = 256
+_INNER = 0.01
+_SEARCH_SHARE = 0.75
+_FINEST = 1e-12
+_COARSE = 1e-4
+
+
+class Round(NamedTuple):
+    """One round of a refinement.
+
+    Attributes:
+        patterns: number of patterns in the program.
+        upper: objective of its answer.
+        lower: global lower bound, -inf where the oracle only looked for directions.
+        correlation: the largest |r^T (X u)_+| found, over lam.
+        seconds: since the start.
+    """
+
+    patterns: int
+    upper: float
+    lower: float
+    correlation: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Refined:
+    """An answer to the non-convex training problem with its global certificate.
+
+    Attributes:
+        network: the network.
+        program: the `ConvexProgram` over the final patterns.
+        solution: its `Solution`; ``solution.certificate`` is about these patterns alone.
+        certificate: `Certificate` of the training problem over all networks.
+        gauge: the `PolarGauge` of the residual that it rests on.
+        status: ``Status.OPTIMAL``: the global gap is closed. ``Status.MAX_STEPS``: time or rounds
+            ran out. ``Status.STALLED``: no direction above lam was found, but the upper bound of
+            the gauge does not reach lam either, so that optimality is likely and not proven; or
+            the program over the patterns could not be solved to the accuracy needed.
+        history: one `Round` after the other.
+    """
+
+    network: Network
+    program: ConvexProgram
+    solution: Solution
+    certificate: Certificate
+    gauge: PolarGauge
+    status: Status
+    history: tuple[Round, ...]
+
+
+def refine(
+    program: ConvexProgram,
+    lam: Any,
+    *,
+    rtol: Any = None,
+    max_patterns: int = 128,
+    max_rounds: int = 200,
+    max_seconds: float = 60.0,
+    init: Solution | None = None,
+    solver: ActiveNewton | None = None,
+) -> Refined:
+    r"""Moves a program's patterns until its optimum is that of the non-convex training problem.
+
+        min over networks of any width of  sum_i c_i loss(f_i, y_i)
+                                           + lam/2 sum_k (||hidden_k||^2 + output_k^2)
+
+    Args:
+        program: a `ConvexProgram`; its patterns are the start, a few sampled ones will do.
+        lam: scalar, > 0.
+        rtol: relative *global* gap, (upper - lower) / |upper|, at which to stop; default 1e-6 in
+            float64, 1e-4 in float32.
+        max_patterns: places for patterns. Idle ones leave when there is no room.
+        max_rounds: limit on rounds.
+        max_seconds: no new work is begun after this time; the certificate is valid anyway. A
+            quarter of it is kept for the oracle's upper bound.
+        init: a `Solution` of this program to start from.
+        solver: as in `solve_path`.
+
+    Returns:
+        `Refined`. The objective never rises from round to round, and is never above that of the
+        program it was given.
+
+    Raises:
+        ValueError, TypeError: as `solve`; a program that is not a `ConvexProgram`.
+
+    Example:
+        >>> import jax, jaxrelu as jr, numpy as np
+        >>> X = np.asarray([[1.0, 0.2], [0.3, -1.0], [-0.5, 0.8]], "float32")
+        >>> y = np.asarray([1.0, -1.0, 2.0], "float32")
+        >>> program = jr.ConvexProgram(X, y, jr.sample_patterns(jax.random.key(0), X, 1))
+        >>> found = jr.refine(program, 0.1, rtol=1e-3)
+        >>> found.status.name
+        'OPTIMAL'
+
+    Reference: `jaxrelu.global_search`.
+    """
+    return refine_path(
+        program,
+        jnp.atleast_1d(jnp.asarray(lam)),
+        rtol=rtol,
+        max_patterns=max_patterns,
+        max_rounds=max_rounds,
+        max_seconds=max_seconds,
+        init=init,
+        solver=solver,
+    )[0]
+
+
+def refine_path(
+    program: ConvexProgram,
+    lams: Any,
+    *,
+    rtol: Any = None,
+    max_patterns: int = 128,
+    max_rounds: int = 200,
+    max_seconds: float = 60.0,
+    init: Solution | None = None,
+    solver: ActiveNewton | None = None,
+) -> list[Refined]:
+    """`refine` for several lams, the largest first, each from the patterns and weights before.
+
+    Args:
+        program: a `ConvexProgram`.
+        lams: (L,), each > 0, in any order.
+        rtol: relative global gap, as in `refine`.
+        max_patterns: as in `refine`.
+        max_rounds: for each lam.
+        max_seconds: for each lam.
+        init: as in `refine`, for the largest lam.
+        solver: as in `solve_path`.
+
+    Returns:
+        A list of `Refined`; entry k belongs to ``lams[k]``.
+
+    Raises:
+        ValueError, TypeError: as `refine`.
+
+    Example:
+        >>> import jax, jaxrelu as jr, numpy as np
+        >>> X, y = np.eye(2, dtype="float32"), np.asarray([1.0, -2.0], "float32")
+        >>> program = jr.ConvexProgram(X, y, jr.sample_patterns(jax.random.key(0), X, 2))
+        >>> [found.status.name for found in jr.refine_path(program, [0.5, 0.1], rtol=1e-3)]
+        ['OPTIMAL', 'OPTIMAL']
+
+    Reference: `jaxrelu.global_search`.
+    """
+    if not isinstance(program, ConvexProgram):
+        raise TypeError(
+            f"refine takes a ConvexProgram, not a {type(program).__name__}: the gates of a gated "
+            "program are part of its model, and its optimum is global as it stands."
+        )
+    check_program(program)
+    strengths = check_lams(program, lams)
+    rtol = float(tolerances(program, rtol, None).relative)
+    for name, value in (("max_patterns", max_patterns), ("max_rounds", max_rounds)):
+        if int(value) < 1:
+            raise ValueError(f"{name} is {value}: pass at least 1.")
+    search = _Search(program, rtol, max_patterns, max_rounds, solver, init)
+    order = np.argsort(-np.asarray(strengths), kind="stable")
+    found: dict[int, Refined] = {}
+    for k in order:
+        found[int(k)] = search.run(strengths[k], time.monotonic(), float(max_seconds))
+    return [found[k] for k in range(len(order))]
+
+
+def _at(
+    program: ConvexProgram,
+    lam: Array,
+    rtol: float,
+    init: Solution | None,
+    solver: ActiveNewton | None,
+) -> Solution:
+    return solve_path(program, lam[None], rtol=rtol, init=init, solver=solver)[0]
+
+
+class _Search:
+    """The state of a refinement that goes from lam to lam."""
+
+    def __init__(
+        self,
+        program: ConvexProgram,
+        rtol: float,
+        max_patterns: int,
+        max_rounds: int,
+        solver: ActiveNewton | None,
+        init: Solution | None,
+    ) -> None:
+        self.program, self.rtol, self.max_rounds, self.solver = program, rtol, max_rounds, solver
+        self.max_patterns = max_patterns
+        self.arrangement = Arrangement(np.asarray(program.X, np.float64))
+        self.pool: PatternPool | None = None
+        self.warm = init
+        self.rng = np.random.default_rng(0)
+
+    def run(self, lam: Array, start: float, seconds: float) -> Refined:
+        """Refines at one lam."""
+        strength = float(lam)
+        goal = max(_INNER * self.rtol, _FINEST)  # the precision of an answer worth certifying
+        precision = max(goal, _COARSE)
+        history: list[Round] = []
+        best: tuple[ConvexProgram, Solution] | None = None
+        certificate: Certificate | None = None
+
+        while True:
+            pool, solution = self._solve(lam, precision)
+            if best is None or solution.certificate.upper <= best[1].certificate.upper:
+                best = pool.compact(solution)
+            size = pool.size
+            found, maxima = self._gauge(lam, solution, 0.0)
+            late = (
+                time.monotonic() >= start + _SEARCH_SHARE * seconds
+                or len(history) + 1 >= self.max_rounds
+            )
+            again = not late and self._grow(lam, solution, found, maxima, precision)
+            if again:
+                # Far from the optimum an answer over the wrong cells need not be precise.
+                excess = found.lower / strength - 1.0
+                precision = max(goal, min(precision, _COARSE * excess))
+            elif not late and precision > goal:
+                precision, again = goal, True
+            else:
+                if not found.closed:
+                    found, _ = self._gauge(lam, best[1], start + seconds)
+                certificate = global_certificate(
+                    best[0], lam, best[1].weights, best[1].residual, found,
+                    best[1].certificate.upper,
+                )  # fmt: skip
+                closed = bool(certificate.gap <= self.rtol * abs(certificate.upper))
+                if not (closed or late):
+                    again = (
+                        found.lower > strength * (1 + goal)
+                        and pool.add(found.direction[None], 1) > 0
+                    )
+                if not (closed or late or again) and found.closed and goal > _FINEST:
+                    # Closed above lam without a new cell: the answer is not precise enough.
+                    goal = precision = max(_INNER * goal, _FINEST)
+                    again = True
+            history.append(
+                Round(
+                    size,
+                    float(best[1].certificate.upper),
+                    -np.inf if certificate is None else float(certificate.lower),
+                    found.lower / strength,
+                    time.monotonic() - start,
+                )
+            )
+            if not again:
+                break
+            certificate = None
+        assert certificate is not None
+        status = Status.OPTIMAL if closed else Status.MAX_STEPS if late else Status.STALLED
+        network = to_network(*best).compact()
+        assert isinstance(network, Network)
+        return Refined(network, *best, certificate, found, status, tuple(history))
+
+    def _solve(self, lam: Array, rtol: float) -> tuple[PatternPool, Solution]:
+        """The answer over the pool, warm; cold where that fails."""
+        if self.pool is None:
+            self.pool, self.warm = self._first_pool(lam)
+        program, warm = self.pool.program(), self.warm
+        solution = _at(program, lam, rtol, warm, self.solver)
+        poor = int(solution.status) not in (Status.OPTIMAL, Status.PRECISION_FLOOR)
+        if warm is not None and poor:
+            cold = _at(program, lam, rtol, None, self.solver)
+            if not float(solution.certificate.gap) <= float(cold.certificate.gap):
+                solution = cold
+        self.pool.record(solution.weights)
+        self.warm = solution
+        return self.pool, solution
+
+    def _first_pool(self, lam: Array) -> tuple[PatternPool, Solution | None]:
+        """The given patterns; where they are too many, those that their own answer uses."""
+        count = self.program.patterns.num_patterns
+        kept = np.arange(count)
+        if count > self.max_patterns or self.warm is not None:
+            solution = _at(self.program, lam, self.rtol, self.warm, self.solver)
+            size = np.sum(np.linalg.norm(np.asarray(solution.weights), axis=-1), axis=0)
+            order = np.argsort(-size, kind="stable")
+            kept = np.sort(order[: min(self.max_patterns, max(1, int(np.sum(size > 0))))])
+        return PatternPool(self.program, self.max_patterns, kept), None
+
+    def _grow(
+        self,
+        lam: Array,
+        solution: Solution,
+        found: PolarGauge,
+        maxima: tuple[Floats, Floats],
+        precision: float,
+    ) -> bool:
+        """Adds the cells of directions above lam, and those that local search from there finds."""
+        values, directions = maxima
+        directions = directions[values > float(lam) * (1 + precision)] @ self.arrangement.basis.T
+        if len(directions) == 0 or self.pool is None:
+            return False
+        if not found.closed:
+            weights = np.asarray(solution.weights, np.float64)
+            residual = np.asarray(solution.residual, np.float64)
+            trained = train_from(
+                self.program, lam, weights, residual, directions, self.max_patterns
+            )
+            directions = np.concatenate([directions, trained])
+        return self.pool.add(directions, self.max_patterns) > 0
+
+    def _gauge(
+        self, lam: Array, solution: Solution, deadline: float
+    ) -> tuple[PolarGauge, tuple[Floats, Floats]]:
+        weights = np.asarray(solution.weights, np.float64).reshape(-1, self.program.X.shape[1])
+        neurons = weights[np.any(weights != 0, axis=1)]
+        return gauge(
+            self.arrangement,
+            np.asarray(solution.residual, np.float64),
+            random_starts(self.rng, _STARTS, self.arrangement, neurons),
+            rtol=_INNER * self.rtol,
+            threshold=float(lam) * (1 + _INNER * self.rtol),
+            deadline=deadline,
+        )
