@@ -82,5 +82,7 @@ from jaxrelu.symmetries import merge as merge
 from jaxrelu.symmetries import nearly_minimal as nearly_minimal
 from jaxrelu.symmetries import permute as permute
 from jaxrelu.symmetries import split as split
+from jaxrelu.wall_crossing import Crossed as Crossed
+from jaxrelu.wall_crossing import cross_walls as cross_walls
 
 __version__ = "0.1.0"

@@ -25,9 +25,9 @@ from numpy.typing import NDArray
 from jaxrelu.global_certificate import global_certificate
 from jaxrelu.local_training import train_from
 from jaxrelu.mapping import to_network
+from jaxrelu.master import Master
 from jaxrelu.networks import Network
 from jaxrelu.optimality import Certificate
-from jaxrelu.path import solve_path
 from jaxrelu.pattern_pool import PatternPool
 from jaxrelu.polar.arrangement import Arrangement
 from jaxrelu.polar.gauge import PolarGauge, gauge, random_starts
@@ -205,16 +205,6 @@ def refine_path(
     return [found[k] for k in range(len(order))]
 
 
-def _at(
-    program: ConvexProgram,
-    lam: Array,
-    rtol: float,
-    init: Solution | None,
-    solver: ActiveNewton | None,
-) -> Solution:
-    return solve_path(program, lam[None], rtol=rtol, init=init, solver=solver)[0]
-
-
 class _Search:
     """The state of a refinement that goes from lam to lam."""
 
@@ -227,11 +217,10 @@ class _Search:
         solver: ActiveNewton | None,
         init: Solution | None,
     ) -> None:
-        self.program, self.rtol, self.max_rounds, self.solver = program, rtol, max_rounds, solver
+        self.program, self.rtol, self.max_rounds = program, rtol, max_rounds
         self.max_patterns = max_patterns
+        self.master = Master(program, max_patterns, rtol, solver, init)
         self.arrangement = Arrangement(np.asarray(program.X, np.float64))
-        self.pool: PatternPool | None = None
-        self.warm = init
         self.rng = np.random.default_rng(0)
 
     def run(self, lam: Array, start: float, seconds: float) -> Refined:
@@ -244,7 +233,7 @@ class _Search:
         certificate: Certificate | None = None
 
         while True:
-            pool, solution = self._solve(lam, precision)
+            pool, solution = self.master.solve(lam, precision)
             if best is None or solution.certificate.upper <= best[1].certificate.upper:
                 best = pool.compact(solution)
             size = pool.size
@@ -253,7 +242,7 @@ class _Search:
                 time.monotonic() >= start + _SEARCH_SHARE * seconds
                 or len(history) + 1 >= self.max_rounds
             )
-            again = not late and self._grow(lam, solution, found, maxima, precision)
+            again = not late and self._grow(pool, lam, solution, found, maxima, precision)
             if again:
                 # Far from the optimum an answer over the wrong cells need not be precise.
                 excess = found.lower / strength - 1.0
@@ -262,9 +251,10 @@ class _Search:
                 precision, again = goal, True
             else:
                 if not found.closed:
-                    found, _ = self._gauge(lam, best[1], start + seconds)
+                    found, _ = self._gauge(lam, solution, start + seconds)
+                # The gauge is that of the last residual, which need not be the best answer's.
                 certificate = global_certificate(
-                    best[0], lam, best[1].weights, best[1].residual, found,
+                    best[0], lam, best[1].weights, solution.residual, found,
                     best[1].certificate.upper,
                 )  # fmt: skip
                 closed = bool(certificate.gap <= self.rtol * abs(certificate.upper))
@@ -295,34 +285,9 @@ class _Search:
         assert isinstance(network, Network)
         return Refined(network, *best, certificate, found, status, tuple(history))
 
-    def _solve(self, lam: Array, rtol: float) -> tuple[PatternPool, Solution]:
-        """The answer over the pool, warm; cold where that fails."""
-        if self.pool is None:
-            self.pool, self.warm = self._first_pool(lam)
-        program, warm = self.pool.program(), self.warm
-        solution = _at(program, lam, rtol, warm, self.solver)
-        poor = int(solution.status) not in (Status.OPTIMAL, Status.PRECISION_FLOOR)
-        if warm is not None and poor:
-            cold = _at(program, lam, rtol, None, self.solver)
-            if not float(solution.certificate.gap) <= float(cold.certificate.gap):
-                solution = cold
-        self.pool.record(solution.weights)
-        self.warm = solution
-        return self.pool, solution
-
-    def _first_pool(self, lam: Array) -> tuple[PatternPool, Solution | None]:
-        """The given patterns; where they are too many, those that their own answer uses."""
-        count = self.program.patterns.num_patterns
-        kept = np.arange(count)
-        if count > self.max_patterns or self.warm is not None:
-            solution = _at(self.program, lam, self.rtol, self.warm, self.solver)
-            size = np.sum(np.linalg.norm(np.asarray(solution.weights), axis=-1), axis=0)
-            order = np.argsort(-size, kind="stable")
-            kept = np.sort(order[: min(self.max_patterns, max(1, int(np.sum(size > 0))))])
-        return PatternPool(self.program, self.max_patterns, kept), None
-
     def _grow(
         self,
+        pool: PatternPool,
         lam: Array,
         solution: Solution,
         found: PolarGauge,
@@ -332,7 +297,7 @@ class _Search:
         """Adds the cells of directions above lam, and those that local search from there finds."""
         values, directions = maxima
         directions = directions[values > float(lam) * (1 + precision)] @ self.arrangement.basis.T
-        if len(directions) == 0 or self.pool is None:
+        if len(directions) == 0:
             return False
         if not found.closed:
             weights = np.asarray(solution.weights, np.float64)
@@ -341,7 +306,7 @@ class _Search:
                 self.program, lam, weights, residual, directions, self.max_patterns
             )
             directions = np.concatenate([directions, trained])
-        return self.pool.add(directions, self.max_patterns) > 0
+        return pool.add(directions, self.max_patterns) > 0
 
     def _gauge(
         self, lam: Array, solution: Solution, deadline: float

@@ -49,7 +49,7 @@ class PolarGauge:
         sign: +1 or -1, the sign of r^T (X u)_+ there.
         lower_by: how the direction was found.
         upper_by: how the upper bound was.
-        closed: whether upper <= lower (1 + rtol).
+        closed: whether upper <= lower (1 + rtol), up to the rounding of both.
     """
 
     lower: float
@@ -106,7 +106,11 @@ def polar_gauge(
     Pilanci, "Convex geometry and duality of over-parameterized neural networks", JMLR 22 (2021).
     """
     data = host_matrix(X, "X", "(n, d)")
+    if isinstance(r, jax.core.Tracer):
+        raise TypeError("r is traced, but the gauge is computed on the host: call it outside jit.")
     residual = np.asarray(r)
+    if residual.dtype.kind not in "fiub":
+        raise TypeError(f"r has dtype {residual.dtype}; pass an array of real numbers.")
     if residual.shape != data.shape[:1]:
         raise ValueError(
             f"r has shape {residual.shape}, but X has {len(data)} rows: pass one number per row."
@@ -122,6 +126,11 @@ def polar_gauge(
     guesses = np.zeros((0, data.shape[1]))
     if starts is not None:
         guesses = host_matrix(starts, "starts", "(m, d)").astype(np.float64)
+        if guesses.shape[1] != data.shape[1]:
+            raise ValueError(
+                f"starts has shape {guesses.shape}, but X has {data.shape[1]} features: pass one "
+                "direction per row, starts.T if they are columns."
+            )
     seed = 0 if key is None else np.asarray(jax.random.key_data(key)).tolist()
     rng = np.random.default_rng(seed)
     return gauge(
@@ -179,6 +188,8 @@ def gauge(
             arrangement, front, back, best, name, rtol=rtol, threshold=threshold, deadline=deadline
         )
     direction = arrangement.basis @ interval.direction
+    if not direction.any():  # all directions are equal: zero data or a zero residual
+        direction[0] = 1.0
     value = float(values_of(lines, front, back, interval.direction[None])[0])
     upper = max(interval.upper, abs(value)) + slack
     found = PolarGauge(
