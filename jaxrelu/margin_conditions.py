@@ -39,7 +39,8 @@ from scipy.optimize import lsq_linear, nnls
 
 from jaxrelu.networks import Network
 from jaxrelu.numerics import as_float
-from jaxrelu.patterns import Patterns, enumerate_patterns
+from jaxrelu.patterns import Patterns
+from jaxrelu.polar.gauge import polar_gauge
 from jaxrelu.program import ConvexProgram, lambda_max
 
 Floats = NDArray[np.float64]
@@ -88,6 +89,7 @@ def margin_conditions(
     *,
     patterns: Patterns | None = None,
     gauge_upper: Any = None,
+    max_seconds: float = 30.0,
     wall_tolerance: float = _WALL,
     support_tolerance: float = _SUPPORT,
 ) -> MarginConditions:
@@ -102,8 +104,9 @@ def margin_conditions(
         X: array (n, d).
         y: array (n,), labels -1 and +1.
         patterns: cells over which R'(nu) is taken; `lower` is then a bound for the networks over
-            these cells. Default all of them, which takes few samples or features.
+            these cells. By default all cells count, through `polar_gauge`.
         gauge_upper: a function nu (n,) -> an upper bound of R'(nu), in place of patterns.
+        max_seconds: of work on the polar gauge; its upper bound is valid whenever that ends.
         wall_tolerance: sample j is on a wall where |x_j . u| is at most this, times both norms.
         support_tolerance: samples with y_i f_i <= 1 + this may have multipliers.
 
@@ -112,8 +115,7 @@ def margin_conditions(
         relative accuracy ``gap / value``.
 
     Raises:
-        ValueError: a network that does not separate the data, other labels, shapes that do not fit;
-            too many patterns to list.
+        ValueError: a network that does not separate the data, other labels, shapes that do not fit.
         TypeError: called in a trace; both patterns and gauge_upper.
 
     Example:
@@ -156,7 +158,7 @@ def margin_conditions(
     mu, stationarity, unique = _multipliers(rows, labels, hidden, output, support, wall_tolerance)
     nu = labels * mu
     value = 0.5 * float(np.sum(hidden**2) + np.sum(output**2))
-    gauge = _gauge(X, nu, patterns, gauge_upper)
+    gauge = _gauge(X, nu, patterns, gauge_upper, max_seconds)
     lower = float(np.sum(mu)) / gauge if gauge > 0 else 0.0
 
     def array(result: Any) -> Array:
@@ -174,15 +176,19 @@ def margin_conditions(
     )
 
 
-def _gauge(X: Array, nu: Floats, patterns: Patterns | None, gauge_upper: Any) -> float:
-    """An upper bound of R'(nu): as asked for, or exactly over all cells.
+def _gauge(
+    X: Array, nu: Floats, patterns: Patterns | None, gauge_upper: Any, max_seconds: float
+) -> float:
+    """An upper bound of R'(nu): as asked for, or of the polar gauge over all cells.
 
     Over given patterns it is lambda_max of the squared loss with the target nu.
     """
+    target = jnp.asarray(nu, X.dtype)
     if gauge_upper is not None:
-        return float(gauge_upper(jnp.asarray(nu, X.dtype)))
-    cells = enumerate_patterns(X) if patterns is None else patterns
-    return float(lambda_max(ConvexProgram(X, jnp.asarray(nu, X.dtype), cells)))
+        return float(gauge_upper(target))
+    if patterns is not None:
+        return float(lambda_max(ConvexProgram(X, target, patterns)))
+    return polar_gauge(X, target, max_seconds=max_seconds).upper
 
 
 def _multipliers(

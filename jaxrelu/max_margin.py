@@ -70,7 +70,7 @@ class MaxMargin:
             X^T D_j farkas = 0 for every pattern, so that farkas . f = 0 for all their networks. Its
             non-zero entries are samples whose labels no network over these patterns can have at
             once.
-        status: int32, a `Status`: OPTIMAL means upper - lower <= rtol upper. INVALID where the
+        status: int32, a `Status`: OPTIMAL means upper - lower <= rtol upper. INFEASIBLE where the
             labels are not separable: nothing was solved, and nothing failed.
         num_steps: int32, solves taken.
     """
@@ -189,7 +189,7 @@ def max_margin(
         end = minimise_weights(program, target, tolerance, steps, feasible, solver)
     else:
         zero = jnp.zeros((*program.block_shape, program.X.shape[1]), program.X.dtype)
-        end = End(zero, np.zeros_like(target), np.inf, np.inf, Status.INVALID, 0)
+        end = End(zero, np.zeros_like(target), np.inf, np.inf, Status.INFEASIBLE, 0)
 
     def number(value: float) -> Array:
         return jnp.asarray(value, program.X.dtype)

@@ -26,6 +26,7 @@ class Status(IntEnum):
     NONFINITE = 4
     INVALID = 5
     SKIPPED = 6
+    INFEASIBLE = 7
 
 
 _DESCRIPTIONS = {
@@ -38,6 +39,7 @@ _DESCRIPTIONS = {
     Status.NONFINITE: "a NaN or an infinity appeared in the data or in the iterates",
     Status.INVALID: "lam is not a positive finite number",
     Status.SKIPPED: "the path stopped early, before this lam was solved",
+    Status.INFEASIBLE: "no network over these patterns meets the constraints, as `farkas` proves",
 }
 
 _REMEDIES = {
@@ -60,6 +62,10 @@ _REMEDIES = {
         "pass lam > 0, for example 1e-6 * lambda_max(program) to come close to lam = 0"
     ),
     Status.SKIPPED: "turn the early stop of the path off, or pass fewer lams",
+    Status.INFEASIBLE: (
+        "pass more patterns or features (a column of ones, for example), or use solve, which "
+        "allows for errors"
+    ),
 }
 
 

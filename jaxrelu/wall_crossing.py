@@ -13,8 +13,8 @@ again. The objective falls strictly whenever a cell is added, so no set of cells
 the search ends at a network that no single wall holds back; if the rows of every neuron's walls are
 independent that is a directionally stationary one.
 
-Reference: the local search over cells that Mishkin and Pilanci (ICML 2023) sketch, with the
-condition 0 <= rho_j <= -s r_j on the multipliers of the walls in place of a heuristic.
+Reference: the conditions are those of every adjacent cell's block (`jaxrelu.stationarity`); taken
+one wall at a time they are 0 <= rho_j <= -s r_j.
 """
 
 from __future__ import annotations
@@ -145,7 +145,8 @@ def _beyond_walls(program: ConvexProgram, solution: Solution, least: float) -> F
     masks = np.asarray(program.patterns.masks).astype(np.bool_)
     weights = np.asarray(solution.weights, np.float64)
     residual = np.asarray(solution.residual, np.float64)
-    found: list[tuple[float, Floats]] = []
+    values: list[float] = []
+    directions: list[Floats] = []
     for side, pattern in np.argwhere(np.any(weights != 0, axis=2)):
         theta = weights[side, pattern] / np.linalg.norm(weights[side, pattern])
         pull = residual if side == 0 else -residual
@@ -158,9 +159,10 @@ def _beyond_walls(program: ConvexProgram, solution: Solution, least: float) -> F
             # Its value, not the length of q: a projection that is off is no reason to cross.
             value = float(pull @ np.maximum(X @ direction, 0.0))
             if value > least:
-                found.append((value, direction))
-    found.sort(key=lambda pair: -pair[0])
-    return np.asarray([direction for _, direction in found]).reshape(len(found), X.shape[1])
+                values.append(value)
+                directions.append(direction)
+    order = np.argsort(-np.asarray(values), kind="stable")
+    return np.asarray(directions).reshape(len(values), X.shape[1])[order]
 
 
 def _lines(unit: Floats, walls: NDArray[np.intp]) -> list[NDArray[np.intp]]:

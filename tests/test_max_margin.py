@@ -211,7 +211,7 @@ def test_labels_against_the_odd_part_are_not_separable():
     X, y, patterns = shaped(X, impossible)
     found = max_margin(X, y, patterns)
     assert not bool(found.separable)
-    assert jr.Status(int(found.status)) is jr.Status.INVALID
+    assert jr.Status(int(found.status)) is jr.Status.INFEASIBLE
     nu = np.asarray(found.farkas)
     assert np.all(y * nu >= 0)
     assert np.max(np.abs(nu)) == pytest.approx(1.0)

@@ -14,6 +14,7 @@ def test_numbers_are_fixed_because_they_are_stored_in_files():
         "NONFINITE": 4,
         "INVALID": 5,
         "SKIPPED": 6,
+        "INFEASIBLE": 7,
     }
 
 
@@ -32,8 +33,8 @@ def test_words_for_integers_and_arrays(text, value):
 
 @pytest.mark.parametrize("text", [describe, remedy])
 def test_an_unknown_number_is_an_error(text):
-    with pytest.raises(ValueError, match="7 is not a valid Status"):
-        text(7)
+    with pytest.raises(ValueError, match="8 is not a valid Status"):
+        text(8)
 
 
 def test_remedies_name_the_argument_to_change():
