@@ -207,7 +207,7 @@ def test_crossing_walls_ends_at_a_stationary_network(seed):
     assert np.max(np.asarray(residual.directional)[large]) < 1e-3
 
 
-@pytest.mark.parametrize("seed", [3, 9, 14, 21, 28, 33, 40, 56, 63, 91])
+@pytest.mark.parametrize("seed", [3, 91])
 def test_degenerate_problems_are_certified_and_never_wrongly(seed):
     """Duplicate, parallel, zero rows, missing ranks, one class; 91 once had lower > upper."""
     row = check(seed)

@@ -164,3 +164,15 @@ def test_small_lams_from_nothing():
         X, y = zoo.data(seed, (8, 3))
         program = zoo.program(X, y, jr.enumerate_patterns(X))
         jr.raise_if_failed(jr.solve(program, 1e-4 * jr.lambda_max(program)))
+
+
+def test_a_loss_without_curvature_at_zero():
+    """Huber's loss is linear at most targets: blocks once entered with lengths of 1e30."""
+    X = np.linalg.qr(np.random.default_rng(0).standard_normal((4, 4)))[0].T
+    loss = zoo.Huber(jnp.asarray(0.5))
+    patterns = jr.enumerate_patterns(X)
+    for y in ([1.0, -1.0, 0.3, -0.6], [2.0, 0.1, -3.0, 0.8], [-1.0, -2.0, 5.0, 4.0]):
+        solution = jr.solve(jr.ConvexProgram(X, np.asarray(y), patterns, loss), 0.3)
+        assert int(solution.status) == jr.Status.OPTIMAL
+        exact = jr.closed_form.whitened(X, np.asarray(y), 0.3, loss)
+        np.testing.assert_allclose(solution.certificate.upper, exact.value, rtol=2e-6)

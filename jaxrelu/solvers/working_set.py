@@ -31,6 +31,8 @@ from jaxrelu.solvers.base import Warm
 from jaxrelu.solvers.lagrangian import Iterate
 from jaxrelu.solvers.task import Task
 
+_LEAST_BEND = 0.01
+
 
 class Setting(NamedTuple):
     """The scaled program in flat block order, computed once a call."""
@@ -280,7 +282,9 @@ def enter(
     block, q = bounds.chunk[lane], bounds.points[lane]
     direction = unit(q)
     features = setting.gathered(block) * matmul(direction, setting.X.T)
-    bend = task.curvature(task.fit(held.at.weights))
+    # A loss that is linear at the fit (Huber's far away) is not so all along the way.
+    largest = task.sample_weight * jnp.asarray(task.loss.smoothness, features.dtype)
+    bend = jnp.maximum(task.curvature(task.fit(held.at.weights)), _LEAST_BEND * largest)
     steepness = matmul(features * features, bend[:, None])[:, 0]
     share = jnp.maximum(jnp.sum(enter), 1).astype(q.dtype)
     magnitude = (size[lane] - lam) / jnp.where(steepness > 0, steepness, 1.0) / share
