@@ -11,6 +11,7 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
+import jax
 import numpy as np
 from common import Row, Table, arguments, parser, sampled, uci
 
@@ -68,6 +69,7 @@ def main() -> None:
     table = Table(args.out / "polar_gauge_bounds.csv", ("dataset", "share"))
     for name, share in table.missing([(n, s) for s in shares for n in sets], "polar gauge"):
         table.add([one(args.data, name, share, seconds)])
+        jax.clear_caches()  # every set has shapes of its own
     report(table, args.out)
 
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
+import jax
 import matplotlib.pyplot as plt
 import numpy as np
 from common import Row, Table, arguments, at_end_of_path, parser, sampled, uci
@@ -93,6 +94,7 @@ def main() -> None:
     table = Table(args.out / "refinement.csv", ("dataset",))
     for (name,) in table.missing([(name,) for name in sets], "refinement"):
         table.add([one(args.data, name, gates, seconds)])
+        jax.clear_caches()  # every set has shapes of its own
     report(table, args.out)
 
 

@@ -155,7 +155,7 @@ def _beyond_walls(program: ConvexProgram, solution: Solution, least: float) -> F
             mask = masks[:, pattern].copy()
             mask[line] = ~mask[line]
             q = _correlation(unit, mask, X.T @ (mask * pull))
-            direction = q / max(np.linalg.norm(q), 1e-300)
+            direction = q / max(float(np.linalg.norm(q)), 1e-300)
             # Its value, not the length of q: a projection that is off is no reason to cross.
             value = float(pull @ np.maximum(X @ direction, 0.0))
             if value > least:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+import jaxrelu as jr
 from jaxrelu import cli
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -117,3 +118,13 @@ def test_snippets_of_the_docs_run(name):
     assert page["small"].num_neurons <= 30
     assert page["pruned"].network.num_neurons <= 8
     assert page["better"].objective <= page["better"].objective_before
+
+
+@pytest.mark.slow
+def test_snippets_on_global_optimality_run():
+    page = {}
+    for snippet in blocks("python", (ROOT / "docs" / "global-optimality.md").read_text("utf-8")):
+        exec(compile(snippet, "global-optimality.md", "exec"), page)
+    assert page["found"].status is jr.Status.OPTIMAL
+    assert page["gauge"].upper_by == "all cells"
+    assert page["gauge"].upper <= float(page["lam"]) * (1 + 1e-6)

@@ -18,12 +18,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from jaxrelu.enumeration import MAX_BITS, count_patterns, half_cells
+from jaxrelu.enumeration import count_patterns, half_cells
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 
 _MOST_CELLS = 200_000
+_MOST_BITS = 2**24  # they are multiplied as float64: 128 MiB
 _PARALLEL = 1e-12
 _EPS = float(np.finfo(np.float64).eps)
 
@@ -97,7 +98,7 @@ class Arrangement:
         if self.rank <= 2:
             return True
         count = count_patterns(len(self.lines), self.rank)
-        return count <= _MOST_CELLS and count * len(self.lines) <= MAX_BITS
+        return count <= _MOST_CELLS and count * len(self.lines) <= _MOST_BITS
 
     @cached_property
     def cells(self) -> Bools:
