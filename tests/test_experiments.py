@@ -35,13 +35,13 @@ def data(tmp_path_factory):
 def test_all_run_and_resume(data, tmp_path):
     command = [sys.executable, str(EXPERIMENTS / "run_all.py"), "--quick"]
     command += ["--data", str(data), "--out", str(tmp_path)]
-    subprocess.run(command, check=True, timeout=900)
+    subprocess.run(command, check=True, timeout=1800)
     before = {path: path.read_text() for path in tmp_path.glob("*.csv")}
-    assert len(before) == 10
+    assert len(before) == 18
     for path in tmp_path.glob("*.csv"):
         with path.open() as file:
             assert list(csv.DictReader(file))
-    assert len(list(tmp_path.glob("*.png"))) == 9
+    assert len(list(tmp_path.glob("*.png"))) == 14
     for name in ("optimal_accuracy", "pruning_uci", "pruning_images"):
         script = str(EXPERIMENTS / f"{name}.py")
         subprocess.run([sys.executable, script, *command[2:]], check=True, timeout=300)
