@@ -73,9 +73,11 @@ class Table:
         return np.array([float(row[name]) for row in rows])
 
 
-def uci(data: Path, name: str) -> tuple[Floats, Floats]:
-    """Features (n, d) and labels -1/+1 (n,) of a UCI set."""
+def uci(data: Path, name: str, most: int | None = None) -> tuple[Floats, Floats]:
+    """Features (n, d) and labels -1/+1 (n,) of a UCI set, or of so many random rows of it."""
     table = np.loadtxt(data / "uci" / f"{name}.csv.gz", delimiter=",", skiprows=1)
+    if most is not None:
+        table = table[np.random.default_rng(0).permutation(len(table))[:most]]
     return np.ascontiguousarray(table[:, :-1]), table[:, -1]
 
 

@@ -24,9 +24,7 @@ ROWS, STARTED, HELD = 200, 50, 100
 
 def one(data: Path, name: str, share: float, seconds: float) -> Row:
     """The interval of one residual."""
-    X, y = uci(data, name)
-    rows = np.random.default_rng(0).permutation(len(y))[:ROWS]
-    X, y = X[rows], y[rows]
+    X, y = uci(data, name, ROWS)
     program = jr.ConvexProgram(X, y, sampled(X, STARTED, 123))
     lam = share * float(jr.lambda_max(program))
     found = jr.refine(program, lam, max_patterns=HELD, max_seconds=seconds)

@@ -27,9 +27,7 @@ GAUGED = ("fertility", "monks-1", "planning", "parkinsons", "statlog-heart")
 
 def one(data: Path, name: str, gates: int, seconds: float) -> Row:
     """Both ways on one set."""
-    X, y = uci(data, name)
-    rows = np.random.default_rng(0).permutation(len(y))[:ROWS]
-    X, y = X[rows], y[rows]
+    X, y = uci(data, name, ROWS)
     program = jr.ConvexProgram(X, y, sampled(X, gates, 123))
     lam = SHARE * float(jr.lambda_max(program))
     start = time.perf_counter()

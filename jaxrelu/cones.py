@@ -12,8 +12,8 @@ K_b^* = {K_b^T mu : mu >= 0}, ||c_b + v|| is at least the norm of the projection
 again in the dual cone for t >= 0. A block is remembered by its v (d numbers), not by its
 multipliers (n numbers).
 
-Reference: THEORY of the unique block correlation, Mishkin and Pilanci (ICML 2023), Section 3;
-Moreau's decomposition.
+Reference: Mishkin and Pilanci (ICML 2023), Section 3, on the unique block correlation; Moreau's
+decomposition.
 """
 
 from __future__ import annotations

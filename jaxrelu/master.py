@@ -2,15 +2,39 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from jax import Array
 
 from jaxrelu.path import solve_path
 from jaxrelu.pattern_pool import PatternPool
-from jaxrelu.program import ConvexProgram
+from jaxrelu.program import ConvexProgram, check_program
 from jaxrelu.solution import Solution
+from jaxrelu.solve import check_lams, tolerances
 from jaxrelu.solvers.active_newton import ActiveNewton
 from jaxrelu.status import Status
+
+
+def check_search(
+    caller: str, program: Any, lams: Any, rtol: Any, max_patterns: int, max_rounds: int
+) -> tuple[Array, float]:
+    """The checked lams and tolerance of a search over patterns.
+
+    Raises:
+        ValueError, TypeError: as `solve`; a gated program, limits below one.
+    """
+    if not isinstance(program, ConvexProgram):
+        raise TypeError(
+            f"{caller} takes a ConvexProgram, not a {type(program).__name__}: the gates of a gated "
+            "program are part of its model, and its optimum is global as it stands."
+        )
+    check_program(program)
+    strengths = check_lams(program, lams)
+    for name, value in (("max_patterns", max_patterns), ("max_rounds", max_rounds)):
+        if int(value) < 1:
+            raise ValueError(f"{name} is {value}: pass at least 1.")
+    return strengths, float(tolerances(program, rtol, None).relative)
 
 
 class Master:

@@ -100,7 +100,7 @@ def project(
         >>> [round(float(x), 4) for x in p.points[0]]
         [3.0, 0.0]
 
-    Reference: Moreau decomposition; DESIGN of the certificate in `jaxrelu.optimality`.
+    Reference: Moreau's decomposition; `jaxrelu.optimality` for the use of the bound.
     """
     if isinstance(rows, Rows) and rows.are_many and cap is None:
         return _cutting_planes(rows, signs, points, offset, multipliers, threshold, near, max_steps)

@@ -16,7 +16,7 @@ all cells S is the span of all (X u)_+. It is not R^n when rows are parallel, an
 distinct directions: the odd part of a network without a bias is linear, so the rows +-x, +-z,
 +-(x + z) span only five of their six dimensions.
 
-Reference: Fredholm's and Gordan's theorems of the alternative; THEORY of homogeneous networks.
+Reference: Fredholm's and Gordan's theorems of the alternative.
 """
 
 from __future__ import annotations

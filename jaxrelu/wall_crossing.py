@@ -25,17 +25,15 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
 from numpy.typing import NDArray
 from scipy.optimize import nnls
 
 from jaxrelu.enumeration import unit_columns
 from jaxrelu.mapping import to_network
-from jaxrelu.master import Master
+from jaxrelu.master import Master, check_search
 from jaxrelu.networks import Network
-from jaxrelu.program import ConvexProgram, check_program
+from jaxrelu.program import ConvexProgram
 from jaxrelu.solution import Solution
-from jaxrelu.solve import check_lams, tolerances
 from jaxrelu.solvers.active_newton import ActiveNewton
 from jaxrelu.status import Status
 
@@ -110,17 +108,11 @@ def cross_walls(
 
     Reference: `jaxrelu.wall_crossing`.
     """
-    if not isinstance(program, ConvexProgram):
-        raise TypeError(
-            f"cross_walls takes a ConvexProgram, not a {type(program).__name__}: the blocks of a "
-            "gated program have no walls."
-        )
-    check_program(program)
-    strength: Array = check_lams(program, jnp.asarray(lam)[None])[0]
-    tolerance = float(tolerances(program, rtol, None).relative)
-    for name, value in (("max_patterns", max_patterns), ("max_rounds", max_rounds)):
-        if int(value) < 1:
-            raise ValueError(f"{name} is {value}: pass at least 1.")
+    lams = jnp.asarray(lam)[None]
+    strengths, tolerance = check_search(
+        "cross_walls", program, lams, rtol, max_patterns, max_rounds
+    )
+    strength = strengths[0]
     start = time.monotonic()
     master = Master(program, max_patterns, tolerance, solver, init)
     objectives: list[float] = []

@@ -75,6 +75,7 @@ SIDEWAYS = {
     ("global_search", "global_certificate"),
     ("global_search", "mapping"),
     ("master", "path"),
+    ("master", "solve"),
     ("wall_crossing", "mapping"),
     ("cli", "datasets"),
     ("cli", "plotting"),

@@ -111,7 +111,7 @@ def test_refinement_ends_at_the_optimum_over_all_cells(seed, loss):
 
 
 def test_no_training_run_is_better():
-    """Quasi-Newton from many random networks: never below the optimum, and it gets there."""
+    """Quasi-Newton from 60 random networks: never below the optimum; kinks stop it 0.3 % above."""
     program, lam = problem(3)
     X, y = jnp.asarray(program.X), jnp.asarray(program.y)
     found = jr.refine(program, lam, max_patterns=PLACES, max_seconds=600)
@@ -133,7 +133,7 @@ def test_no_training_run_is_better():
         ends.append(run.fun)
     lower = float(found.certificate.lower)
     assert min(ends) >= lower * (1 - 1e-9)
-    assert min(ends) <= float(found.certificate.upper) * (1 + 2e-2)
+    assert min(ends) <= float(found.certificate.upper) * (1 + 5e-3)
 
 
 def test_budgets_end_the_search_and_leave_a_valid_certificate():

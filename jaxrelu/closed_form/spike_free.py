@@ -35,10 +35,10 @@ import numpy as np
 from jax import Array
 
 from jaxrelu.closed_form.answer import ClosedForm, Floats, Task, checked, positive, tolerance
-from jaxrelu.closed_form.columns import Cells
 from jaxrelu.closed_form.margin import shortest
 from jaxrelu.losses import Loss, SquaredLoss
-from jaxrelu.patterns import Patterns, count_patterns, enumerate_patterns
+from jaxrelu.patterns import Patterns
+from jaxrelu.polar.gauge import polar_gauge
 from jaxrelu.program import ConvexProgram
 from jaxrelu.pytrees import register
 from jaxrelu.solution import raise_if_failed
@@ -48,7 +48,6 @@ _SQUARED_LOSS = SquaredLoss()
 # M is one up to this, or the rounding of the dtype if that is more.
 _PROVEN = 1e-10
 _OUTSIDE = 1e-6
-_MOST_PATTERNS = 5_000
 
 
 @register
@@ -143,8 +142,8 @@ def spike_free(X: Any, y: Any, lam: Any, loss: Loss = _SQUARED_LOSS) -> ClosedFo
 
     Returns:
         `ClosedForm`, optimal over all networks where ``exact`` is True. Its `lower` and `polar` are
-        those of the whole training problem: by the test `is_spike_free`, else over all patterns
-        where they are few, else by the crude polar(r) <= sum_i |r_i| ||x_i||.
+        those of the whole training problem: by the test `is_spike_free`, else by the upper
+        bound of `jaxrelu.polar_gauge`.
 
     Raises:
         ValueError, TypeError: no u is positive on all rows; shapes that do not fit, lam that is not
@@ -188,11 +187,9 @@ def _polar_bound(task: Task, dual: Floats, lam: float) -> float:
     """An upper bound of polar(dual), for a dual whose polar over D = I is at most lam."""
     data = task.X.astype(task.dtype)
     checkup = is_spike_free(data)
-    crude = float(np.abs(dual) @ np.linalg.norm(task.X, axis=1))
-    bound = min(crude, lam * checkup.upper)
-    if checkup.holds or not _few(task):
-        return bound
-    return min(bound, Cells(task.X, np.asarray(enumerate_patterns(data).masks)).polar(dual)[0])
+    if checkup.holds:
+        return lam * checkup.upper
+    return min(lam * checkup.upper, polar_gauge(data, dual, threshold=lam).upper)
 
 
 def _rays(unit: Floats, close: float) -> Floats:
@@ -202,12 +199,6 @@ def _rays(unit: Floats, close: float) -> Floats:
         rays.append(left[0])
         left = left[np.linalg.norm(left - left[0], axis=1) > close]
     return np.stack(rays)
-
-
-def _few(task: Task) -> bool:
-    rank = int(np.linalg.matrix_rank(task.X))
-    rows = int(np.sum(np.any(task.X != 0, axis=1)))
-    return 0 < rank and count_patterns(rows, rank) <= _MOST_PATTERNS
 
 
 def _positive_direction(task: Task) -> Floats:

@@ -6,7 +6,7 @@ all blocks are screened, the worst violators enter, and so on until the certific
 program closes. Shapes are fixed, so the same code runs traced, batched over lam, and driven along a
 path from the host.
 
-Reference: THEORY of gap-safe working sets; Mishkin and Pilanci (ICML 2023), Section 3.
+Reference: Mishkin and Pilanci (ICML 2023), Section 3, for the conditions that screening checks.
 """
 
 from __future__ import annotations

@@ -17,8 +17,8 @@ cheap steps for four digits, and block coordinate descent cannot be driven beyon
 much below the defaults need more multiplier updates than they save; a kappa as large as sigma makes
 entering blocks crawl.
 
-Reference: Li, Sun and Toh (SIAM J. Optim. 2018) for the method on lasso problems; DESIGN of the
-working set in `jaxrelu.solvers.active_newton`.
+Reference: Li, Sun and Toh (SIAM J. Optim. 2018) for the method on lasso problems; the working
+set is that of `jaxrelu.solvers.active_newton`.
 """
 
 from __future__ import annotations
