@@ -14,6 +14,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
@@ -21,11 +22,12 @@ from jax import Array
 from jaxrelu.losses import Loss, SquaredLoss
 from jaxrelu.mapping import from_network
 from jaxrelu.networks import GatedNetwork, Network
-from jaxrelu.numerics import safe_norm
+from jaxrelu.numerics import as_float, check_seconds, safe_norm
 from jaxrelu.optimality import Certificate, check_lam, dual_point
 from jaxrelu.polar.arrangement import Arrangement
 from jaxrelu.polar.gauge import PolarGauge, gauge, random_starts
 from jaxrelu.program import ConvexProgram, loss_value, residual_at
+from jaxrelu.solve import tolerances
 
 _STARTS = 256
 
@@ -38,7 +40,7 @@ def certify_global(
     loss: Loss | None = None,
     *,
     sample_weight: Any = None,
-    rtol: float = 1e-6,
+    rtol: Any = None,
     max_seconds: float = 30.0,
 ) -> Certificate:
     r"""Bounds of the global optimum of the non-convex training problem, from any network.
@@ -50,13 +52,15 @@ def certify_global(
     gauge R(r) proves feasible. The network is globally optimal up to the gap, whatever its size.
 
     Args:
-        network: a `Network`; or its weights as a pair ``(hidden (d, m), output (m,))``.
+        network: a `Network`, of no neurons too; or its weights as a pair ``(hidden (d, m),
+            output (m,))``.
         X: (n, d).
         y: (n,).
         lam: scalar, > 0; objective: sum of losses + lam/2 (||hidden||^2 + ||output||^2).
         loss: a `Loss`; default the squared loss 1/2 (f - y)^2.
         sample_weight: (n,), or None.
-        rtol: relative gap at which the work on the gauge stops.
+        rtol: relative gap at which the work on the gauge stops; default 1e-6 in float64, 1e-4 in
+            float32.
         max_seconds: of work on the gauge; what it has then gives the lower bound.
 
     Returns:
@@ -66,7 +70,8 @@ def certify_global(
         (`polar_gauge` of ``-gradient`` tells which).
 
     Raises:
-        ValueError, TypeError: as `from_network`; a `GatedNetwork`, whose program is exact already.
+        ValueError, TypeError: as `from_network`; a `GatedNetwork`, whose program is exact already;
+            called in a trace.
 
     Example:
         >>> import jaxrelu as jr, numpy as np
@@ -85,7 +90,14 @@ def certify_global(
         )
     if isinstance(network, tuple):
         network = Network(*network)
+    if isinstance(lam, jax.core.Tracer):
+        raise TypeError(
+            "lam is traced, but the gauge is computed on the host: call it outside jit."
+        )
+    seconds = check_seconds(max_seconds)
     loss = SquaredLoss() if loss is None else loss
+    if network.num_neurons == 0:
+        network = _with_idle_neuron(network, X)
     program, weights = from_network(network, X, y, loss, sample_weight=sample_weight)
     assert isinstance(program, ConvexProgram)
     lam = check_lam(program, lam)
@@ -99,11 +111,19 @@ def certify_global(
         arrangement,
         np.asarray(residual, np.float64),
         random_starts(np.random.default_rng(0), _STARTS, arrangement, neurons),
-        rtol=rtol,
+        rtol=float(tolerances(program, rtol, None).relative),
         threshold=float(lam),
-        deadline=time.monotonic() + float(max_seconds),
+        deadline=time.monotonic() + seconds,
     )
     return global_certificate(program, lam, weights, residual, found, upper)
+
+
+def _with_idle_neuron(network: Network, X: Any) -> Network:
+    """A neuron that sees a sample and says nothing: the cells of a program are those of neurons."""
+    data = as_float(X, "X")
+    longest = jnp.argmax(safe_norm(data)) if data.size else 0
+    hidden = jnp.reshape(data[longest], (-1, 1)).astype(network.hidden.dtype)
+    return Network(hidden, jnp.zeros(1, network.output.dtype))
 
 
 def global_certificate(

@@ -17,7 +17,6 @@ import time
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from numpy.typing import NDArray
@@ -25,7 +24,7 @@ from numpy.typing import NDArray
 from jaxrelu.global_certificate import global_certificate
 from jaxrelu.local_training import train_from
 from jaxrelu.mapping import to_network
-from jaxrelu.master import Master, check_search
+from jaxrelu.master import Master, check_search, one_lam
 from jaxrelu.networks import Network
 from jaxrelu.optimality import Certificate
 from jaxrelu.pattern_pool import PatternPool
@@ -73,10 +72,10 @@ class Refined:
         solution: its `Solution`; ``solution.certificate`` is about these patterns alone.
         certificate: `Certificate` of the training problem over all networks.
         gauge: the `PolarGauge` of the residual that it rests on.
-        status: ``Status.OPTIMAL``: the global gap is closed. ``Status.MAX_STEPS``: time or rounds
-            ran out. ``Status.STALLED``: no direction above lam was found, but the upper bound of
-            the gauge does not reach lam either, so that optimality is likely and not proven; or
-            the program over the patterns could not be solved to the accuracy needed.
+        status: ``Status.OPTIMAL``: the global gap is closed. ``Status.MAX_STEPS``: time, rounds or
+            places ran out. ``Status.STALLED``: no direction above lam was found, but the upper
+            bound of the gauge does not reach lam either, so that optimality is likely and not
+            proven; or the program over the patterns could not be solved to the accuracy needed.
         history: one `Round` after the other.
     """
 
@@ -119,7 +118,8 @@ def refine(
 
     Returns:
         `Refined`. The objective never rises from round to round, and is never above that of the
-        program it was given by more than the first round's precision, 1e-4 relative.
+        program it was given by more than the first round's precision, 1e-4 relative, if the support
+        of its optimum fits into `max_patterns`.
 
     Raises:
         ValueError, TypeError: as `solve`; a program that is not a `ConvexProgram`.
@@ -137,7 +137,7 @@ def refine(
     """
     return refine_path(
         program,
-        jnp.atleast_1d(jnp.asarray(lam)),
+        one_lam(lam),
         rtol=rtol,
         max_patterns=max_patterns,
         max_rounds=max_rounds,
@@ -185,12 +185,14 @@ def refine_path(
 
     Reference: `jaxrelu.global_search`.
     """
-    strengths, tolerance = check_search("refine", program, lams, rtol, max_patterns, max_rounds)
+    strengths, tolerance, seconds = check_search(
+        "refine", program, lams, rtol, max_patterns, max_rounds, max_seconds
+    )
     search = _Search(program, tolerance, max_patterns, max_rounds, solver, init)
     order = np.argsort(-np.asarray(strengths), kind="stable")
     found: dict[int, Refined] = {}
     for k in order:
-        found[int(k)] = search.run(strengths[k], time.monotonic(), float(max_seconds))
+        found[int(k)] = search.run(strengths[k], time.monotonic(), seconds)
     return [found[k] for k in range(len(order))]
 
 
@@ -269,7 +271,9 @@ class _Search:
                 break
             certificate = None
         assert certificate is not None
-        status = Status.OPTIMAL if closed else Status.MAX_STEPS if late else Status.STALLED
+        full = pool.size == pool.capacity and found.lower > strength * (1 + goal)
+        limited = late or full
+        status = Status.OPTIMAL if closed else Status.MAX_STEPS if limited else Status.STALLED
         network = to_network(*best).compact()
         assert isinstance(network, Network)
         return Refined(network, *best, certificate, found, status, tuple(history))
@@ -292,7 +296,7 @@ class _Search:
             weights = np.asarray(solution.weights, np.float64)
             residual = np.asarray(solution.residual, np.float64)
             trained = train_from(
-                self.program, lam, weights, residual, directions, self.max_patterns
+                self.program, lam, weights, residual, directions, self.max_patterns, self.rng
             )
             directions = np.concatenate([directions, trained])
         return pool.add(directions, self.max_patterns) > 0

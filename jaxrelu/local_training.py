@@ -1,45 +1,37 @@
 """Local search on the non-convex training problem: where to look for cells, never what to trust.
 
-Quasi-Newton steps on all weights of a network of fixed width cross walls freely, which the convex
+Gradient steps on all weights of a network of fixed width cross walls freely, which the convex
 program over some cells cannot. What comes out names cells; their convex program then does at least
-as well. Alternating the two is the alternating descent conditional gradient method.
+as well. Alternating the two is the alternating descent conditional gradient method. Steps of fixed
+relative length that decay (Adam) pass the kinks at which quasi-Newton steps stop: most neurons of
+an answer lie on walls.
 
 Reference: N. Boyd, G. Schiebinger and B. Recht, "The alternating descent conditional gradient
-method for sparse inverse problems" (2017); D. C. Liu and J. Nocedal, "On the limited memory BFGS
-method" (1989), as in SciPy.
+method for sparse inverse problems" (2017); D. P. Kingma and J. Ba, "Adam" (2015), as in Optax.
 """
 
 from __future__ import annotations
 
+from functools import partial
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from jax import Array
 from numpy.typing import NDArray
-from scipy.optimize import minimize
 
-from jaxrelu.networks import Network
-from jaxrelu.numerics import matmul
-from jaxrelu.program import ConvexProgram, loss_value
+from jaxrelu.losses import Loss
+from jaxrelu.networks import Network, nonconvex_objective
+from jaxrelu.program import ConvexProgram
 
 Floats = NDArray[np.float64]
 
-_STEPS = 100
-_NEGLIGIBLE = 1e-4
-
-
-@jax.jit
-def _value_and_gradient(
-    program: ConvexProgram, lam: Array, network: Network
-) -> tuple[Array, Network]:
-    def value(network: Network) -> Array:
-        X = jnp.asarray(program.X)
-        hidden = jax.nn.relu(matmul(X, network.hidden))
-        decay = jnp.sum(network.hidden**2) + jnp.sum(network.output**2)
-        return loss_value(program, matmul(hidden, network.output)) + 0.5 * lam * decay
-
-    found: tuple[Array, Network] = jax.value_and_grad(value)(network)
-    return found
+_STEPS = 1000
+_RATE = 0.03
+_STIR = 0.03
+_NEGLIGIBLE = 1e-3
 
 
 def train_from(
@@ -49,11 +41,12 @@ def train_from(
     residual: Floats,
     directions: Floats,
     width: int,
+    rng: np.random.Generator,
 ) -> Floats:
     """Where an answer's neurons, and new ones along given directions, go by local search.
 
     New neurons share the length that a single one would have, (|r^T z| - lam) / ||z||^2 with
-    z = (X u)_+.
+    z = (X u)_+. All are stirred a little, off their walls.
 
     Args:
         program: gives X, y, the loss and the sample weights; its patterns are not looked at.
@@ -62,9 +55,10 @@ def train_from(
         residual: (n,), at those weights.
         directions: (m, d), unit.
         width: so many neurons of the answer and so many new ones at most, the first of each.
+        rng: of the stirring.
 
     Returns:
-        Hidden weights times |output|, (., d), the largest first, without zeros.
+        Hidden weights times |output|, (., d), the largest first, without negligible ones.
     """
     X = np.asarray(program.X, np.float64)
     flat = weights.reshape(-1, X.shape[1])
@@ -78,28 +72,48 @@ def train_from(
     signs[: len(order)] = np.repeat([1.0, -1.0], weights.shape[1])[order]
     neurons[width : width + len(sizes)] = (sizes / len(sizes))[:, None] * directions[:width]
     signs[width : width + len(sizes)] = np.where(values < 0, -1.0, 1.0)
-    found = _train(program, lam, neurons, signs)
+
+    root = np.sqrt(np.linalg.norm(neurons, axis=1))
+    hidden = neurons / np.where(root > 0, root, 1.0)[:, None]
+    lengths = root[:, None] / np.sqrt(X.shape[1])
+    hidden += _STIR * lengths * rng.standard_normal(hidden.shape)
+    dtype = jnp.asarray(program.X).dtype
+    start = Network(jnp.asarray(hidden.T, dtype), jnp.asarray(signs * root, dtype))
+    loss, weight = program.loss, program.sample_weight
+    end = _adam(start, program.X, program.y, lam, loss, weight, type(loss))
+    found = np.asarray(end.hidden, np.float64).T * np.abs(np.asarray(end.output))[:, None]
     size = np.linalg.norm(found, axis=1)
     order = np.argsort(-size, kind="stable")
     return found[order[: int(np.sum(size > _NEGLIGIBLE * np.max(size)))]]
 
 
-def _train(program: ConvexProgram, lam: Array, neurons: Floats, signs: Floats) -> Floats:
-    """theta_k = |a_k| u_k (m, d) after quasi-Newton steps from theta_k with signs (m,)."""
-    m, d = neurons.shape
-    dtype = jnp.asarray(program.X).dtype
-    root = np.sqrt(np.linalg.norm(neurons, axis=1))
-    hidden = neurons / np.where(root > 0, root, 1.0)[:, None]
+@partial(jax.jit, static_argnames=("loss_type",))
+def _adam(
+    start: Network, X: Any, y: Any, lam: Array, loss: Loss, sample_weight: Any, loss_type: type
+) -> Network:
+    """Adam with a step size that decays to zero; `loss_type` is part of the key of the cache."""
+    del loss_type
+    # In units of the typical weight of each layer, so that one step size suits all data.
+    used = start.output != 0
+    count = jnp.maximum(jnp.sum(used), 1)
 
-    def evaluate(x: Floats) -> tuple[float, Floats]:
-        network = Network(jnp.asarray(x[m:].reshape(d, m), dtype), jnp.asarray(x[:m], dtype))
-        value, slope = _value_and_gradient(program, lam, network)
-        flat = np.concatenate([np.asarray(slope.output), np.asarray(slope.hidden).ravel()])
-        return float(value), flat.astype(np.float64)
+    def typical(weights: Array) -> Array:
+        return jnp.sqrt(jnp.sum(weights**2) / (count * weights.size / used.size))
 
-    start = np.concatenate([signs * root, hidden.T.ravel()])
-    end = minimize(
-        evaluate, start, jac=True, method="L-BFGS-B", options={"maxiter": _STEPS, "maxcor": 20}
-    ).x
-    found: Floats = end[m:].reshape(d, m).T * np.abs(end[:m])[:, None]
-    return found
+    unit = jax.tree.map(typical, start)
+    optimizer = optax.adam(optax.cosine_decay_schedule(_RATE, _STEPS))
+
+    def network(scaled: Network) -> Network:
+        return jax.tree.map(jnp.multiply, scaled, unit)
+
+    def value(scaled: Network) -> Array:
+        return nonconvex_objective(network(scaled), X, y, lam, loss, sample_weight)
+
+    def step(_: int, state: Any) -> Any:
+        scaled, memory = state
+        change, memory = optimizer.update(jax.grad(value)(scaled), memory, scaled)
+        return optax.apply_updates(scaled, change), memory
+
+    scaled = jax.tree.map(lambda w, u: w / jnp.where(u > 0, u, 1.0), start, unit)
+    end, _ = jax.lax.fori_loop(0, _STEPS, step, (scaled, optimizer.init(scaled)))
+    return network(end)

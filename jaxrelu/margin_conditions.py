@@ -156,10 +156,11 @@ def margin_conditions(
     hidden, output, margins = hidden / margin**0.5, output / margin**0.5, margins / margin
     support = np.flatnonzero(margins <= 1.0 + support_tolerance)
     mu, stationarity, unique = _multipliers(rows, labels, hidden, output, support, wall_tolerance)
-    nu = labels * mu
+    # What is returned is what the bound is about: multipliers in the dtype of the data.
+    nu = np.asarray(jnp.asarray(labels * mu, X.dtype), np.float64)
     value = 0.5 * float(np.sum(hidden**2) + np.sum(output**2))
     gauge = _gauge(X, nu, patterns, gauge_upper, max_seconds)
-    lower = float(np.sum(mu)) / gauge if gauge > 0 else 0.0
+    lower = float(labels @ nu) / gauge if gauge > 0 else 0.0
 
     def array(result: Any) -> Array:
         return jnp.asarray(np.asarray(result, np.float64), fit.dtype)
@@ -188,7 +189,7 @@ def _gauge(
         return float(gauge_upper(target))
     if patterns is not None:
         return float(lambda_max(ConvexProgram(X, target, patterns)))
-    return polar_gauge(X, target, max_seconds=max_seconds).upper
+    return polar_gauge(X, nu, max_seconds=max_seconds).upper
 
 
 def _multipliers(

@@ -165,6 +165,18 @@ def host_float(value: Any, name: str) -> np.ndarray[Any, Any]:
     return np.asarray(_real(np.asarray(value).tolist(), name))
 
 
+def check_seconds(max_seconds: Any) -> float:
+    """A limit of time as a number.
+
+    Raises:
+        ValueError: it is negative or not a number.
+    """
+    seconds = float(host_float(max_seconds, "max_seconds"))
+    if not seconds >= 0:
+        raise ValueError(f"max_seconds is {max_seconds}: pass a number that is zero or positive.")
+    return seconds
+
+
 def _real(value: Any, name: str) -> Any:
     if not isinstance(value, Array):
         declared = hasattr(value, "dtype")

@@ -104,6 +104,9 @@ def project(
     """
     if isinstance(rows, Rows) and rows.are_many and cap is None:
         return _cutting_planes(rows, signs, points, offset, multipliers, threshold, near, max_steps)
+    if multipliers is not None:
+        # Zeros that the compiler does not know, or it folds constants of this size for seconds.
+        multipliers = multipliers + 0.0 * points[:, :1]
     # A block that is not finite is put aside, or the loops would stop for all the others.
     sound = _lane_finite(points) if multipliers is None else _lane_finite(points, multipliers)
     points = jnp.where(sound[:, None], points, 0.0)

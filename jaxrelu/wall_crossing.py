@@ -23,14 +23,13 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import nnls
 
 from jaxrelu.enumeration import unit_columns
 from jaxrelu.mapping import to_network
-from jaxrelu.master import Master, check_search
+from jaxrelu.master import Master, check_search, one_lam
 from jaxrelu.networks import Network
 from jaxrelu.program import ConvexProgram
 from jaxrelu.solution import Solution
@@ -53,9 +52,10 @@ class Crossed:
         network: the network.
         program: the `ConvexProgram` over the final cells.
         solution: its `Solution`.
-        objectives: one a round, never rising.
+        objectives: one a round, the best until then; the last is that of `network`.
         status: ``Status.OPTIMAL``: no wall is left to cross. ``Status.MAX_STEPS``: rounds, time or
-            places ran out.
+            places ran out. ``Status.STALLED``: the program over the cells could not be solved to
+            the accuracy needed to tell.
     """
 
     network: Network
@@ -108,25 +108,30 @@ def cross_walls(
 
     Reference: `jaxrelu.wall_crossing`.
     """
-    lams = jnp.asarray(lam)[None]
-    strengths, tolerance = check_search(
-        "cross_walls", program, lams, rtol, max_patterns, max_rounds
+    strengths, tolerance, seconds = check_search(
+        "cross_walls", program, one_lam(lam), rtol, max_patterns, max_rounds, max_seconds
     )
     strength = strengths[0]
     start = time.monotonic()
     master = Master(program, max_patterns, tolerance, solver, init)
     objectives: list[float] = []
+    best: tuple[ConvexProgram, Solution] | None = None
     while True:
         pool, solution = master.solve(strength, _INNER * tolerance)
-        best = pool.compact(solution)
-        objectives.append(min([float(solution.certificate.upper), *objectives[-1:]]))
-        beyond = _beyond_walls(*best, float(strength) * (1 + tolerance))
-        late = time.monotonic() - start >= max_seconds or len(objectives) >= max_rounds
+        here = pool.compact(solution)
+        value = float(solution.certificate.upper)
+        if best is None or value <= objectives[-1]:
+            best = here
+        objectives.append(min([value, *objectives[-1:]]))
+        beyond = _beyond_walls(*here, float(strength) * (1 + tolerance))
+        late = time.monotonic() - start >= seconds or len(objectives) >= max_rounds
         if len(beyond) == 0 or late or pool.add(beyond, max_patterns) == 0:
             break
     network = to_network(*best).compact()
     assert isinstance(network, Network)
-    status = Status.OPTIMAL if len(beyond) == 0 else Status.MAX_STEPS
+    # The walls are those of the last answer, which must be precise and the best one.
+    through = len(beyond) == 0 and best is here and master.is_precise
+    status = Status.OPTIMAL if through else Status.MAX_STEPS if len(beyond) else Status.STALLED
     return Crossed(network, *best, tuple(objectives), status)
 
 

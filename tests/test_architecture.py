@@ -97,6 +97,7 @@ PARTS = {
     "polar": (
         "arrangement",
         "zonotope",
+        "spikes",
         "exact",
         "ascent",
         "relaxations",

@@ -153,10 +153,9 @@ def test_the_lower_bound_is_one_at_any_network(rng):
     polar = lambda r: max(np.linalg.norm(r[r > 0]), np.linalg.norm(r[r < 0]))  # noqa: E731
     for _ in range(20):
         fit = y * rng.uniform(0.0, 1.5)
-        sizes = np.asarray([np.hypot(fit[0], fit[2]), fit[1]])
-        neurons = np.stack([np.maximum(y, 0), np.maximum(-y, 0)], axis=1)
-        neurons /= np.linalg.norm(neurons, axis=0)
-        found = checked(X, y, jr.SquaredLoss()).answer(LAM, neurons, sizes, fit, polar)
+        neurons = np.stack([np.maximum(fit, 0), np.maximum(-fit, 0)], axis=1)
+        found = checked(X, y, jr.SquaredLoss()).answer(LAM, neurons, np.asarray([1.0, -1.0]), polar)
+        np.testing.assert_allclose(found.fit, fit, rtol=1e-12)
         np.testing.assert_allclose(found.network(X), fit, atol=1e-12)
         assert found.lower <= optimum <= found.value
         assert not found.exact

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -94,14 +95,17 @@ class Task(NamedTuple):
         return Network(self.cast(hidden), self.cast(np.sign(sizes) * root))
 
     def answer(
-        self, lam: float, directions: Floats, coefficients: Floats, fit: Floats, polar: Any
+        self, lam: float, directions: Floats, coefficients: Floats, polar: Callable[[Floats], float]
     ) -> ClosedForm:
-        """The answer of unit neurons (d, m) with signed sizes (m,), a fit and a function polar."""
+        """The answer of neurons (d, m) with signed sizes (m,), and an upper bound of the polar."""
+        lengths = np.linalg.norm(directions, axis=0)
+        sizes = coefficients * lengths
+        fit = np.maximum(self.X @ directions, 0.0) @ coefficients
         r = self.residual(fit)
         size = float(polar(r))
         lower = self.dual_value(r * min(1.0, lam / size) if size > 0 else r)
-        value = self.loss_value(fit) + lam * float(np.sum(np.abs(coefficients)))
-        network = self.network(directions, coefficients)
+        value = self.loss_value(fit) + lam * float(np.sum(np.abs(sizes)))
+        network = self.network(directions / np.where(lengths > 0, lengths, 1.0), sizes)
         return ClosedForm(network, self.cast(fit), self.cast(r), lam, value, lower, size)
 
 

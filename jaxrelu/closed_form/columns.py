@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from scipy.optimize import linprog, nnls
 
 from jaxrelu.closed_form.answer import Floats
+from jaxrelu.enumeration import half_cells
 
 # A relative gap of this size is closed; after so many rounds without progress rounding is all.
 _CLOSED = 1e-11
@@ -57,6 +58,19 @@ class Cells(NamedTuple):
 
     X: Floats
     masks: NDArray[np.bool_]
+
+    @classmethod
+    def of(cls, X: Floats) -> Cells:
+        """All of them, told apart in float64 whatever the dtype that X came in.
+
+        Raises:
+            ValueError: too many to list.
+        """
+        real = np.any(X != 0, axis=1)
+        half = half_cells(X[real], float(np.finfo(np.float64).eps))[0]
+        masks = np.zeros((len(X), 2 * len(half)), np.bool_)
+        masks[real] = np.concatenate([half, ~half]).T
+        return cls(X, masks)
 
     def columns(self, directions: Floats) -> Columns:
         """Columns of directions (d, k) of any length."""

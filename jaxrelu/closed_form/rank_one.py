@@ -59,13 +59,13 @@ def rank_one(X: Any, y: Any, lam: Any, loss: Loss = _SQUARED_LOSS) -> ClosedForm
     c, a = line(task)
     features = np.maximum(np.stack([c, -c], axis=1), 0.0)
     sizes = np.asarray([_coefficient(task, phi, strength) for phi in features.T])
-    directions = np.stack([a, -a], axis=1)
-    fit = features @ sizes
+    # What rounding leaves of X beside the line.
+    beside = np.linalg.norm(task.X - np.outer(c, a), axis=1)
 
     def polar(r: Floats) -> float:
-        return float(np.max(np.abs(features.T @ r)))
+        return float(np.max(np.abs(features.T @ r)) + np.abs(r) @ beside)
 
-    return task.answer(strength, directions, sizes, fit, polar)
+    return task.answer(strength, np.stack([a, -a], axis=1), sizes, polar)
 
 
 def line(task: Task) -> tuple[Floats, Floats]:

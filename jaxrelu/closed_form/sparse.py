@@ -30,7 +30,6 @@ from jaxrelu.closed_form.answer import checked, tolerance
 from jaxrelu.closed_form.columns import Cells, least_polar
 from jaxrelu.losses import SquaredLoss
 from jaxrelu.networks import Network
-from jaxrelu.patterns import enumerate_patterns
 from jaxrelu.pytrees import register
 
 _SQUARED_LOSS = SquaredLoss()
@@ -106,7 +105,7 @@ def l0_l1_equivalent(X: Any, y: Any) -> L0L1:
     features = (parts[:, used] / sizes[used]).T
     # The row space alone matters: X has n columns in it.
     rows = np.linalg.qr(task.X.T)[1].T
-    cells = Cells(rows, np.asarray(enumerate_patterns(rows.astype(task.dtype)).masks))
+    cells = Cells.of(rows)
     first = np.linalg.solve(rows, np.hstack([features.T, np.eye(n)]))
     found = least_polar(cells.columns(first), features, signs[used], cells)
     lower, upper = max(1.0, found.lower), found.upper

@@ -9,15 +9,11 @@ The test, derived here. (1) All (X u)_+ lie in the range if and only if the non-
 positive multiples of independent unit rows V (k, d). If so, take z with V z = e_j. Conversely,
 across the wall of a line of rows c_i v, (X u)_+ changes by (v.u) |c_i| on these rows; so some z
 has x_i . z = |c_i| on them and 0 on all others: no two of them are opposite, and v is independent
-of the other lines. (2) Let Z = V^+, with columns z_i. Every u in the row space is z - w, z =
-sum over S of a_i z_i, w = sum over the others of b_j z_j, a, b >= 0, any S, and z = X^+ (X u)_+. So
-M = 1 means ||z|| <= ||z - w||, 2 z.w <= ||w||^2, for all a, b >= 0, and by scaling z.w <= 0:
+of the other lines. (2) For such V, M is that of `jaxrelu.polar.spikes`:
 
-    X is spike-free  <=>  the off-diagonal entries of (V V^T)^{-1} are all <= 0.
+    X is spike-free  <=>  the off-diagonal entries of (V V^T)^{-1} are all <= 0,
 
-An entry with cosine g > 0 gives the witness u = z_i - w, z_i . w = ||w||^2, with M >= (1 -
-g^2)^{-1/2}. Above, z.w <= g_max sum a sum b with unit z_i gives M <= (1 - kappa^2)^{-1/2}, kappa =
-g_max k / sigma, sigma the smallest eigenvalue of the cosines of the z_i.
+with bounds of M that the largest entry gives where they are not.
 
 The criterion of the paper that maximises only over u with (X u)_+ in the range is not enough: X =
 [1; -1] passes it with no u to look at.
@@ -39,6 +35,7 @@ from jaxrelu.closed_form.margin import shortest
 from jaxrelu.losses import Loss, SquaredLoss
 from jaxrelu.patterns import Patterns
 from jaxrelu.polar.gauge import polar_gauge
+from jaxrelu.polar.spikes import spike_bounds
 from jaxrelu.program import ConvexProgram
 from jaxrelu.pytrees import register
 from jaxrelu.solution import raise_if_failed
@@ -104,29 +101,16 @@ def is_spike_free(X: Any) -> SpikeFree:
     if not len(unit):
         return SpikeFree(True, 1.0, 1.0, none)
     V = _rays(unit, tolerance(task))
-    sigma = np.linalg.svd(V, compute_uv=False)
-    if len(V) > V.shape[1] or sigma[-1] <= tolerance(task) * sigma[0]:
+    found = spike_bounds(V, tolerance(task))
+    if found is None:
         outside = _outside(task.X, V)
         if outside is None:
             return SpikeFree(None, 1.0, np.inf, none)
         return SpikeFree(False, np.inf, np.inf, task.cast(outside))
-    Z = np.linalg.pinv(V)
-    Z = Z / np.linalg.norm(Z, axis=0)
-    cosines = Z.T @ Z
-    apart = cosines - np.diag(np.diag(cosines))
-    i, j = divmod(int(np.argmax(apart)), len(V))
-    largest = max(0.0, float(apart[i, j]))
-    rounding = tolerance(task) * float(sigma[0]) / float(sigma[-1])
-    least = max(float(np.linalg.eigvalsh(cosines)[0]), 1e-300)
-    kappa = (largest + rounding) * len(V) / least
-    upper = (1.0 - kappa**2) ** -0.5 if kappa < 1.0 else np.inf
     proven = 1.0 + max(_PROVEN, tolerance(task))
-    if largest > rounding:
-        lower = (1.0 - min(largest**2, 1.0 - 1e-15)) ** -0.5
-        if lower > proven:
-            u = Z[:, i] - largest * Z[:, j]
-            return SpikeFree(False, lower, upper, task.cast(u / np.linalg.norm(u)))
-    return SpikeFree(True if upper <= proven else None, 1.0, upper, none)
+    if found.lower > proven:
+        return SpikeFree(False, found.lower, found.upper, task.cast(found.witness))
+    return SpikeFree(True if found.upper <= proven else None, 1.0, found.upper, none)
 
 
 def spike_free(X: Any, y: Any, lam: Any, loss: Loss = _SQUARED_LOSS) -> ClosedForm:

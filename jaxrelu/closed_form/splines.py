@@ -38,7 +38,6 @@ from jaxrelu.closed_form.rank_one import line
 from jaxrelu.losses import SquaredLoss
 from jaxrelu.networks import Network
 from jaxrelu.numerics import as_float
-from jaxrelu.patterns import enumerate_patterns
 from jaxrelu.pytrees import register
 
 _SQUARED_LOSS = SquaredLoss()
@@ -114,7 +113,7 @@ def spline(X: Any, y: Any, lam: Any = None, *, bias: str = "free", constant: boo
         raise ValueError(f"bias is {bias!r}; pass one of {', '.join(map(repr, _BIASES))}.")
     task = checked(_matrix(X), y, _SQUARED_LOSS)
     x, axis = line(task)
-    columns, cells = _dictionary(task, x, bias)
+    columns, cells = _dictionary(x, bias)
     with_constant = constant or bias == "free"
     if lam is None:
         found, value, lower = _interpolant(columns, task.y, with_constant, cells)
@@ -171,7 +170,7 @@ def _matrix(X: Any) -> Any:
     return as_float(X, "X")[:, None] if np.ndim(X) == 1 else X
 
 
-def _dictionary(task: Task, x: Floats, bias: str) -> tuple[Columns, Cells | None]:
+def _dictionary(x: Floats, bias: str) -> tuple[Columns, Cells | None]:
     """Neurons (w, b) on (x, 1): all that matter, or first ones with the cells of the others."""
     if bias == "none":
         directions = np.asarray([[1.0, -1.0], [0.0, 0.0]])
@@ -183,8 +182,7 @@ def _dictionary(task: Task, x: Floats, bias: str) -> tuple[Columns, Cells | None
     data = np.stack([x, np.ones_like(x)], axis=1)
     if bias == "penalised":
         directions = np.hstack([directions, np.asarray([[0.0], [1.0]])])
-        masks = np.asarray(enumerate_patterns(data.astype(task.dtype)).masks)
-        found = Cells(data, masks)
+        found = Cells.of(data)
         return found.columns(directions), found
     features = np.maximum(data @ directions, 0.0)
     return Columns(directions, features, np.arange(directions.shape[1])), None

@@ -69,11 +69,13 @@ def whitened(X: Any, y: Any, lam: Any, loss: Loss = _SQUARED_LOSS) -> ClosedForm
     parts = np.maximum(np.stack([fit, -fit], axis=1), 0.0)
     sizes = np.linalg.norm(parts, axis=0)
     directions = task.X.T @ (parts / np.where(sizes > 0, sizes, 1.0))
-    return task.answer(strength, directions, sizes * np.asarray([1.0, -1.0]), fit, _polar)
+    # Rows of which X X^T - I is not quite zero let X u reach a little beyond the unit ball.
+    reach = np.sqrt(1.0 + float(np.linalg.norm(task.X @ task.X.T - np.eye(len(fit)), 2)))
 
+    def polar(r: Floats) -> float:
+        return float(reach) * max(float(np.linalg.norm(r[r > 0])), float(np.linalg.norm(r[r < 0])))
 
-def _polar(r: Floats) -> float:
-    return max(float(np.linalg.norm(r[r > 0])), float(np.linalg.norm(r[r < 0])))
+    return task.answer(strength, directions, sizes * np.asarray([1.0, -1.0]), polar)
 
 
 def _one_sign(task: Task, at_zero: Floats, side: Any, lam: float) -> Floats:

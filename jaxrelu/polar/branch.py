@@ -182,8 +182,7 @@ def _bounds(Z: Array, a: Array, b: Array, nodes: _Nodes, lower: Array) -> _Bound
         rows,
         jnp.repeat(nodes.signs, lanes, axis=0),
         jnp.tile(both, (batch, 1)),
-        # Zeros that the compiler does not know, or it folds constants of this size for seconds.
-        multipliers=jnp.broadcast_to(0.0 * lower, (batch * lanes, size)),
+        multipliers=jnp.zeros((batch * lanes, size), Z.dtype),
         cap=jnp.where(jnp.repeat(fixed, lanes, axis=0), _INFINITE, 0.0),
         max_steps=_RANGE_STEPS,
     )

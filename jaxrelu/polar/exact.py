@@ -1,4 +1,4 @@
-r"""Exact polar gauges of lines: orthogonal lines, two dimensions, and all cells of small problems.
+r"""Exact polar gauges of lines: orthogonal and spike-free ones, two dimensions, all cells.
 
 The value of a direction u over lines z with coefficients a, b is
 g(u) = sum a (z . u)_+ + b (-z . u)_+; the gauge is the largest |g| on the unit ball.
@@ -10,15 +10,21 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.optimize import nnls
 
 from jaxrelu.enumeration import row_keys
 from jaxrelu.polar.arrangement import Arrangement, unit_rows
+from jaxrelu.polar.spikes import spike_bounds
 from jaxrelu.polar.zonotope import host_distances
 
 Floats = NDArray[np.float64]
 
 _ORTHOGONAL = 1e-12
+_SPIKE_FREE = 1e-9
 _AT_ONCE = 64
+_EPS = float(np.finfo(np.float64).eps)
+# Cells so thin are left out of lists; directions in them are near those of a neighbour.
+_THINNEST = 100 * _EPS
 
 
 class Exact(NamedTuple):
@@ -81,6 +87,10 @@ def _exact_gauge(arrangement: Arrangement, front: Floats, back: Floats) -> Exact
             return _orthogonal(lines, front, back, off)
     if arrangement.rank == 2:
         return _sweep(lines, front, back)
+    if not arrangement.two_sided:
+        found = _spike_free(lines, front)
+        if found is not None:
+            return found
     if arrangement.has_few_cells:
         return _all_cells(arrangement, front, back)
     return None
@@ -101,6 +111,26 @@ def _orthogonal(lines: Floats, front: Floats, back: Floats, off: float) -> Exact
     return _best("orthogonal rows", bound, lines, front, back, directions)
 
 
+def _spike_free(lines: Floats, front: Floats) -> Exact | None:
+    """Lines with rows on one side where (Z u)_+ = Z w has a solution ||w|| <= M ||u||, M = 1.
+
+    Then the directions with Z u >= 0 are enough: R = max over both signs of the norm of the
+    projection of s Z^T a onto that cone, and any multipliers bound it from above. None where M is
+    not one up to rounding.
+    """
+    spikes = spike_bounds(lines, _THINNEST)
+    if spikes is None or not spikes.upper <= 1.0 + _SPIKE_FREE:
+        return None
+    projections = []
+    for sign in (1.0, -1.0):
+        pull = sign * front @ lines
+        multipliers, _ = nnls(lines.T, -pull, maxiter=50 * len(lines))
+        projections.append(pull + multipliers @ lines)
+    bound = float(np.max(np.linalg.norm(projections, axis=1))) * spikes.upper
+    directions = unit_rows(np.stack(projections))[0]
+    return _best("spike-free rows", bound, lines, front, np.zeros_like(front), directions)
+
+
 def _sweep(lines: Floats, front: Floats, back: Floats) -> Exact:
     """Two dimensions: the walls in order of their angle, and in every cell one formula.
 
@@ -113,9 +143,12 @@ def _sweep(lines: Floats, front: Floats, back: Floats) -> Exact:
     change = np.concatenate([lines, -lines])  # of the height's sign, from - to +
     jump = (np.tile(front + back, 2))[:, None] * change
     order = np.argsort(angles, kind="stable")
+    gaps = np.diff(angles[order], append=angles[order[0]] + 2 * np.pi)
+    # The first cell is the widest, where no sign is a matter of rounding.
+    order = np.roll(order, -int(np.argmax(gaps)))
     angles, jump = angles[order], jump[order]
-    middle = (angles + np.append(angles[1:], angles[0] + 2 * np.pi)) / 2
-    at = np.stack([np.cos(middle[:1]), np.sin(middle[:1])], axis=1) @ lines.T
+    middle = angles[0] + np.max(gaps) / 2
+    at = np.asarray([[np.cos(middle), np.sin(middle)]]) @ lines.T
     first = np.where(at > 0, front, -back) @ lines
     vectors = first + np.concatenate([np.zeros((1, 2)), np.cumsum(jump[1:], axis=0)])
     walls = np.stack([np.cos(angles), np.sin(angles)], axis=1)
@@ -158,4 +191,5 @@ def _all_cells(arrangement: Arrangement, front: Floats, back: Floats) -> Exact:
             found.append(unit_rows(vectors)[0])
             lower = max(lower, float(np.max(np.abs(values_of(lines, front, back, found[-1])))))
             upper = max(upper, float(np.max(np.minimum(distance, bound[some]))))
+    upper += _THINNEST * float(np.sum(np.abs(front) + np.abs(back)))
     return _best("all cells", upper, lines, front, back, np.concatenate(found))

@@ -23,7 +23,7 @@ from jax.typing import ArrayLike
 from numpy.typing import NDArray
 
 from jaxrelu.enumeration import NOT_FINITE, host_matrix
-from jaxrelu.numerics import host_float
+from jaxrelu.numerics import check_seconds, host_float
 from jaxrelu.polar.arrangement import Arrangement
 from jaxrelu.polar.ascent import local_maxima
 from jaxrelu.polar.branch import Interval, branch_and_bound
@@ -36,6 +36,8 @@ Floats = NDArray[np.float64]
 _BRANCHING_RANK = 10
 _STALLED_AFTER = 8
 _STALLED = 0.005
+# A step of the lifted program takes 25 eigendecompositions of this size, two minutes beyond it.
+_MOST_LIFTED = 1500
 
 
 @dataclass(frozen=True)
@@ -74,10 +76,10 @@ def polar_gauge(
 ) -> PolarGauge:
     r"""Bounds of R(r) = max over ||u|| <= 1 of |r^T (X u)_+|, equal where it can be computed.
 
-    In this order: closed forms (orthogonal rows, one line), a sweep in two dimensions, all cells
-    where they can be listed; then local maxima from many starts for the lower bound, and for the
-    upper bound sums of norms, a spectral bound, the lifted semidefinite program, and branch and
-    bound over signs for data of low rank.
+    In this order: closed forms (orthogonal rows, one line, spike-free rows), a sweep in two
+    dimensions, all cells where they can be listed; then local maxima from many starts for the lower
+    bound, and for the upper bound sums of norms, a spectral bound, the lifted semidefinite program,
+    and branch and bound over signs for data of low rank.
 
     Args:
         X: (n, d), float32 or float64.
@@ -117,7 +119,8 @@ def polar_gauge(
         )
     if not np.isfinite(residual).all():
         raise ValueError(NOT_FINITE.format(name="r"))
-    for name, number in (("rtol", rtol), ("threshold", threshold), ("max_seconds", max_seconds)):
+    seconds = check_seconds(max_seconds)
+    for name, number in (("rtol", rtol), ("threshold", threshold)):
         if not float(host_float(number, name)) >= 0:
             raise ValueError(f"{name} is {number}: pass a number that is zero or positive.")
     if num_starts < 1:
@@ -139,7 +142,7 @@ def polar_gauge(
         random_starts(rng, num_starts + len(guesses), arrangement, guesses),
         rtol=float(rtol),
         threshold=float(threshold),
-        deadline=time.monotonic() + float(max_seconds),
+        deadline=time.monotonic() + seconds,
     )[0]
 
 
@@ -253,7 +256,12 @@ def _semidefinite(
     deadline: float,
     enough: Callable[[float], bool],
 ) -> float:
-    """The larger of the lifted bounds of both signs, worked on in turns while they fall."""
+    """The larger of the lifted bounds of both signs, worked on in turns while they fall.
+
+    Infinite where the program is too large for a step of it to end in time.
+    """
+    if len(lines) > _MOST_LIFTED:
+        return np.inf
     programs = [Lifted.of(lines, sign * front, sign * back) for sign in (1.0, -1.0)]
     history: list[float] = []
     while time.monotonic() < deadline:
