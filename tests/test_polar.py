@@ -10,9 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from jaxrelu.patterns import enumerate_patterns
 from jaxrelu.polar import exact
 from jaxrelu.polar.arrangement import Arrangement
 from jaxrelu.polar.gauge import polar_gauge
+from jaxrelu.program import ConvexProgram, lambda_max
 
 
 def check(X, r, expected, found=None, rtol=1e-12):
@@ -315,3 +317,24 @@ def test_traced_arguments(traced):
 
     with pytest.raises(TypeError, match=f"{traced} is traced"):
         jax.jit(call)(jnp.asarray(values[traced]))
+
+
+@pytest.mark.parametrize("n", [3, 30])
+def test_spike_free_rows_are_recognised(n):
+    """Rows of A with (A A^T)^-1 = I + ones off the diagonal negative: an M-matrix by design."""
+    rng = np.random.default_rng(n)
+    inverse = np.eye(n) - 0.5 / n * (1 - np.eye(n))
+    rotation = np.linalg.qr(rng.standard_normal((n + 2, n)))[0]
+    X = np.linalg.cholesky(np.linalg.inv(inverse)) @ rotation.T
+    X *= rng.uniform(0.5, 2.0, n)[:, None]
+    r = rng.standard_normal(n)
+    found = polar_gauge(X, r, max_seconds=0.0)
+    assert (found.lower_by, found.upper_by) == ("spike-free rows", "spike-free rows")
+    assert found.closed
+    tried = rng.standard_normal((20_000, n + 2))
+    tried = np.concatenate([tried, tried[:, :n] @ X])
+    tried /= np.linalg.norm(tried, axis=1, keepdims=True)
+    assert np.max(np.abs(np.maximum(tried @ X.T, 0) @ r)) <= found.upper
+    if n == 3:
+        top = lambda_max(ConvexProgram(X, r, enumerate_patterns(X)))
+        np.testing.assert_allclose(found.upper, top, rtol=1e-9)
