@@ -14,7 +14,7 @@ import zoo
 import jaxrelu as jr
 from jaxrelu import closed_form
 from jaxrelu.closed_form.answer import checked
-from jaxrelu.closed_form.columns import nonnegative_lasso
+from jaxrelu.closed_form.columns import Columns, least_polar, nonnegative_lasso
 
 LAM = 0.3
 
@@ -200,6 +200,18 @@ def test_opposite_rows_known_answer():
     np.testing.assert_allclose(found.value, 0.29, rtol=1e-12)
 
 
+@pytest.mark.slow  # compiles the solver
+@pytest.mark.parametrize("loss", [jr.LogisticLoss(), zoo.Huber(jnp.asarray(0.5))])
+def test_rank_one_against_the_solver_for_other_losses(loss):
+    rng = np.random.default_rng(3)
+    X, y = np.outer(rng.standard_normal(6), [0.6, 0.8]), rng.choice([-1.0, 1.0], 6)
+    found = closed_form.rank_one(X, y, 0.05, loss)
+    program = jr.ConvexProgram(X, y, jr.enumerate_patterns(X), loss)
+    certificate = jr.solve(program, 0.05, rtol=1e-8).certificate
+    assert certificate.lower <= found.value * (1 + 1e-9)
+    assert found.value <= certificate.upper * (1 + 1e-9)
+
+
 # ---------------------------------------------------------------- spike-free
 
 
@@ -271,6 +283,15 @@ def test_spike_free_program_is_optimal_where_it_should_be(rng):
     np.testing.assert_allclose(found.value, known.value, rtol=1e-8)
     np.testing.assert_allclose(found.fit, known.fit, atol=1e-6)
     assert found.exact
+    # Not whitened: rows at small angles, with the logistic loss too.
+    X = np.asarray([[1.0, 0.1, 0.1], [0.1, 1.0, 0.1], [0.1, 0.1, 1.0]])
+    for loss, target in ((jr.SquaredLoss(), y), (jr.LogisticLoss(), np.sign(y))):
+        found = closed_form.spike_free(X, target, LAM, loss)
+        program = jr.ConvexProgram(X, target, jr.enumerate_patterns(X), loss)
+        certificate = jr.solve(program, LAM, rtol=1e-8).certificate
+        assert certificate.lower <= found.value * (1 + 1e-9)
+        assert found.value <= certificate.upper * (1 + 2e-8)
+        assert found.exact
     # Spiky data: an upper bound, and honest about it.
     X = np.random.default_rng(1).standard_normal((3, 5))
     assert closed_form.is_spike_free(X).holds is False
@@ -402,6 +423,16 @@ def test_a_free_bias_without_the_constant(rng):
     check_spline(found, x, y, LAM, free_bias=True)
     with pytest.raises(ValueError, match="constant=True"):
         closed_form.spline(x, np.ones(3), LAM, constant=False)
+
+
+def test_constants_from_kinks_at_the_samples_cost_a_slope_both_ways(rng):
+    """Without output constant and kinks elsewhere, 2 |c| / (x_n - x_1)."""
+    x, c = np.sort(rng.standard_normal(5)), 3.0
+    kinks = [np.maximum(s * (x[:, None] - x[None]), 0.0) for s in (1.0, -1.0)]
+    found = least_polar(
+        Columns(np.zeros((2, 10)), np.hstack(kinks), np.arange(10)), np.full((1, 5), c), np.ones(1)
+    )
+    np.testing.assert_allclose(1 / found.upper, 2 * c / (x[-1] - x[0]), rtol=1e-8)
 
 
 @pytest.mark.parametrize("bias", ["free", "penalised", "none"])
@@ -596,6 +627,11 @@ def test_bad_input_names_the_fix(form):
         (lambda: closed_form.spline_norm(np.ones(2), np.arange(2.0)), "equal points"),
         (lambda: closed_form.l0_l1_equivalent(np.ones((2, 2)), np.ones(2)), "full row rank"),
         (lambda: closed_form.l0_l1_equivalent(np.eye(2), np.zeros(2)), "y is zero"),
+        (lambda: closed_form.l0_l1_equivalent(np.eye(2), np.full(2, np.nan)), "NaN or infinite"),
+        (lambda: closed_form.is_spike_free(np.full((2, 2), np.inf)), "NaN or infinite"),
+        (lambda: closed_form.is_spike_free(np.ones(2)), "pass a matrix"),
+        (lambda: closed_form.spline_norm(np.arange(3.0), np.ones(2)), "one value a row"),
+        (lambda: closed_form.separable(np.full((2, 2), np.nan), np.ones(2)), "NaN or infinite"),
     ],
 )
 def test_data_that_a_closed_form_does_not_take(call, sentence):

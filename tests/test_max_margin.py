@@ -184,6 +184,12 @@ def test_orthogonally_separable_data():
     np.testing.assert_allclose(conditions.lower, expected, rtol=1e-5)
 
 
+def test_interpolating_orthonormal_rows_costs_both_signs():
+    y = np.asarray([3.0, 4.0, -2.0])
+    found = minimum_norm(*shaped(np.eye(3), y))
+    np.testing.assert_allclose(found.value, 5.0 + 2.0, rtol=1e-9)
+
+
 def test_rows_in_symmetric_pairs_are_not_representable():
     rng = np.random.default_rng(6)
     X, y = symmetric(rng.standard_normal((2, 2))), rng.standard_normal(6)
