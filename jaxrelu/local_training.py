@@ -80,7 +80,9 @@ def train_from(
     dtype = jnp.asarray(program.X).dtype
     start = Network(jnp.asarray(hidden.T, dtype), jnp.asarray(signs * root, dtype))
     loss, weight = program.loss, program.sample_weight
-    end = _adam(start, program.X, program.y, lam, loss, weight, type(loss))
+    # Optax mixes dtypes that strict promotion keeps apart.
+    with jax.numpy_dtype_promotion("standard"):
+        end = _adam(start, program.X, program.y, lam, loss, weight, type(loss))
     found = np.asarray(end.hidden, np.float64).T * np.abs(np.asarray(end.output))[:, None]
     size = np.linalg.norm(found, axis=1)
     order = np.argsort(-size, kind="stable")
@@ -95,13 +97,17 @@ def _adam(
     del loss_type
     # In units of the typical weight of each layer, so that one step size suits all data.
     used = start.output != 0
-    count = jnp.maximum(jnp.sum(used), 1)
+    count = jnp.maximum(jnp.sum(used), 1).astype(start.output.dtype)
 
     def typical(weights: Array) -> Array:
         return jnp.sqrt(jnp.sum(weights**2) / (count * weights.size / used.size))
 
     unit = jax.tree.map(typical, start)
-    optimizer = optax.adam(optax.cosine_decay_schedule(_RATE, _STEPS))
+
+    def rate(count: Array) -> Array:
+        return 0.5 * _RATE * (1.0 + jnp.cos(jnp.pi * count.astype(unit.output.dtype) / _STEPS))
+
+    optimizer = optax.adam(rate)
 
     def network(scaled: Network) -> Network:
         return jax.tree.map(jnp.multiply, scaled, unit)
