@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jaxrelu import simplex
-from jaxrelu.networks import Network
+from jaxrelu.networks import Network, check_relu
 from jaxrelu.numerics import as_float
 from jaxrelu.slots import NetworkPath, Slots, as_path, in_slots, totals
 
@@ -64,6 +64,8 @@ def connect(a: Network, b: Network, X: Any, *, width: int | None = None) -> Netw
 
     Reference: Kim, Mishkin and Pilanci (ICLR 2025), Theorem 2, by construction.
     """
+    for network in (a, b):
+        check_relu(network, "connect")
     if any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves((a, b, X))):
         raise TypeError("connect looks at values: call it on the host, outside jit and vmap.")
     data = np.asarray(as_float(X, "X"), np.float64)

@@ -32,7 +32,7 @@ from jax import Array
 from jaxrelu import losses, simplex
 from jaxrelu.connectivity import join
 from jaxrelu.losses import Loss, SquaredLoss
-from jaxrelu.networks import Network
+from jaxrelu.networks import Network, check_relu
 from jaxrelu.numerics import as_float
 from jaxrelu.pytrees import register
 from jaxrelu.slots import NetworkPath, Slots, as_path, in_slots
@@ -121,6 +121,8 @@ def descend(
 
     Reference: Kim, Mishkin and Pilanci (ICLR 2025), by construction.
     """
+    for given in (network, optimum):
+        check_relu(given, "descend")
     if any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves((network, optimum, X, y, lam))):
         raise TypeError("descend looks at values: call it on the host, outside jit and vmap.")
     m = max(network.num_neurons, optimum.num_neurons) if width is None else width

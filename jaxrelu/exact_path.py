@@ -149,7 +149,7 @@ def follow_path(program: Program, lam_min: Any = None, *, max_events: int = 1000
         >>> path = jr.follow_path(program, 0.1)
         >>> path.breakpoints.round(6).tolist(), path.kinds
         ([5.0, 2.0], ('born', 'born'))
-        >>> path(1.0).fit.round(6).tolist()  # y (1 - lam / ||y||) on each sign of y
+        >>> np.asarray(path(1.0).fit).round(6).tolist()  # y (1 - lam / ||y||) on each sign of y
         [2.4, 3.2, -1.0]
 
     Reference: Park and Hastie (2007) for predictor-corrector paths; the events are in

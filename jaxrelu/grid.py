@@ -82,6 +82,9 @@ def solve_grid(
         >>> program = jr.ConvexProgram(X, y, jr.sample_patterns(jax.random.key(0), X, 4))
         >>> jr.solve_grid(program, [0.5, 0.2]).status.tolist()
         [0, 0]
+
+    Reference: Friedman, Hastie and Tibshirani (Journal of Statistical Software, 2010) on grids of
+    lam and warm starts along them.
     """
     check_program(program)
     if pattern_batch_size is not None:

@@ -119,12 +119,8 @@ def improve(
         return nonconvex_objective(candidate, program.X, program.y, strength, loss, sample_weight)
 
     before = value(network)
-    candidates: list[Network | GatedNetwork] = [to_network(program, solution).compact()]
-    if isinstance(candidates[0], Network):
-        candidates.append(minimal(candidates[0], program.X))
-    if isinstance(network, Network):
-        candidates.append(minimal(network, program.X))
-    candidates.append(network)
+    solved = to_network(program, solution).compact()
+    candidates = [solved, minimal(solved, program.X), minimal(network, program.X), network]
     values = [value(candidate) for candidate in candidates]
     finite = [k for k in range(len(values)) if bool(jnp.isfinite(values[k]))]
     # The smallest network among those that are as good as the best, up to rounding.

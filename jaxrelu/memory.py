@@ -43,6 +43,8 @@ def estimate_memory(
         >>> program = jr.ConvexProgram(X, y, jr.sample_patterns(jax.random.key(0), X, 4))
         >>> jr.estimate_memory(program, [0.5, 0.2]) < 10_000_000
         True
+
+    Reference: `jax.stages.Compiled.memory_analysis`, the plan that this reads.
     """
     check_program(program)
     solver = checked_solver(program, solver)

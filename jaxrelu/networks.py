@@ -7,6 +7,7 @@ x -> 1[x.g >= 0] (x.u) a. The derivative of relu at 0 is 0 (`jax.nn.relu`).
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -190,6 +191,26 @@ def nonconvex_objective(
             )
     squares = jnp.sum(network.hidden**2) + jnp.sum(network.output**2)
     return total(loss, fit, target, weight) + 0.5 * jnp.asarray(lam, dtype=fit.dtype) * squares
+
+
+def check_relu(network: Any, caller: str) -> None:
+    """Refuses what is not a ReLU network.
+
+    A `GatedNetwork` has the same fields and another function: what is said of the one does not hold
+    for the other.
+
+    Args:
+        network: what was given as a `Network`.
+        caller: the function that it was given to, for the message.
+
+    Raises:
+        TypeError: it is something else.
+    """
+    if not isinstance(network, Network):
+        raise TypeError(
+            f"{caller} takes a Network, not a {type(network).__name__}: pass a ReLU network, for "
+            "example jr.Network(hidden, output)."
+        )
 
 
 def _checked_input(X: ArrayLike, hidden: Array) -> Array:

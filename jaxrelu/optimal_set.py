@@ -20,7 +20,7 @@ the duplicates on walls corrected.
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import jax
 import jax.numpy as jnp
@@ -32,10 +32,10 @@ from scipy.optimize import nnls
 from jaxrelu import polytope
 from jaxrelu.cones import block_patterns
 from jaxrelu.directions import distinct
-from jaxrelu.optimality import block_correlations
+from jaxrelu.optimality import Certificate, block_correlations, certify
 from jaxrelu.path import solve_path
 from jaxrelu.polytope import Polytope
-from jaxrelu.program import Program, block_signs, check_program
+from jaxrelu.program import Program, block_signs, check_program, fit, residual_at
 from jaxrelu.pytrees import register
 from jaxrelu.solution import Solution
 from jaxrelu.status import Status
@@ -46,6 +46,8 @@ Floats = NDArray[np.float64]
 _TIGHT = 1e-6
 # Correlations between the two are too close to call.
 _DOUBTFUL = 1e-4
+# What a gap may be, at the least, of the objective; `solve` stops there by default.
+_OPTIMAL = 1e-6
 # What the answer must be polished to before anything is identified by it.
 _POLISHED = 1e-7
 
@@ -67,6 +69,9 @@ class OptimalSet:
         support: (k,) bool, directions that some optimal network uses.
         basis: (k, dimension), orthonormal: every member is ``interior + basis @ t``.
         gates: (d, k) of a gated program, None for a ReLU program.
+        direction_of: (2, p) or (p,) int32, the direction that each block of the convex weights has
+            in every optimum, -1 for blocks that are zero. A direction on a wall has several blocks.
+        X: (n, d), the samples.
         fit: (n,), that of every optimal network.
         residual: (n,), minus the gradient of the loss at `fit`.
         lam: scalar.
@@ -87,6 +92,8 @@ class OptimalSet:
     support: Array
     basis: Array
     gates: Array | None
+    direction_of: Array
+    X: Array
     fit: Array
     residual: Array
     lam: Array
@@ -113,8 +120,8 @@ def optimal_set(program: Program, solution: Solution, *, max_seconds: float = 30
         `OptimalSet`; look at `ambiguous`.
 
     Raises:
-        ValueError, TypeError: a solution that is not OPTIMAL, of a batch, or of another program;
-            float32, in which equality of correlations cannot be decided.
+        ValueError, TypeError: a solution that is not OPTIMAL, of a batch, or of another program
+            (it is certified anew); float32, in which equality of correlations cannot be decided.
 
     Example:
         >>> import jax, jaxrelu as jr, numpy as np
@@ -140,8 +147,9 @@ def optimal_set(program: Program, solution: Solution, *, max_seconds: float = 30
     # Without a tolerance the solver goes on for as long as its gap falls; that of a path takes as
     # many slots as the support needs.
     polished = solve_path(program, [lam], rtol=0.0, atol=0.0, init=solution)[0]
-    if not float(polished.certificate.gap) <= float(solution.certificate.gap):
-        polished = solution
+    given = _certified(program, solution, polished.certificate)
+    if not float(polished.certificate.gap) <= float(given.certificate.gap):
+        polished = given
     q = _correlations(program, polished.residual, lam)
     size = np.linalg.norm(q, axis=1)
     tight = np.flatnonzero(size >= lam * (1 - _TIGHT))
@@ -161,6 +169,8 @@ def optimal_set(program: Program, solution: Solution, *, max_seconds: float = 30
     accurate = stray <= _POLISHED * total and excess <= _POLISHED
     coefficients: Floats = np.zeros(first.size)
     np.add.at(coefficients, member_of, along)
+    direction_of = np.full(len(q), -1, np.int32)
+    direction_of[tight] = member_of
     directions, signs, features = directions[first], signs[first], features[:, first]
     P = polytope.polytope(features, coefficients)
     interior, support, agree = polytope.relative_interior(P)
@@ -174,6 +184,7 @@ def optimal_set(program: Program, solution: Solution, *, max_seconds: float = 30
         jnp.asarray(directions), jnp.asarray(signs), jnp.asarray(features),
         jnp.asarray(coefficients), jnp.asarray(interior), jnp.asarray(support), jnp.asarray(basis),
         None if gates is None else jnp.asarray(gates[:, first]),
+        jnp.asarray(direction_of.reshape(program.block_shape)), jnp.asarray(program.X),
         polished.fit, polished.residual, jnp.asarray(lam),
         rank, dimension, dimension == 0,
         int(np.sum(sparse > polytope.ZERO * inside.size)), exact, ambiguous,
@@ -199,6 +210,8 @@ def vertices(optima: OptimalSet, *, at_most: int = 1000, seed: int = 0) -> Array
         >>> program = jr.ConvexProgram(X, np.asarray([2.0, 2.0]), jr.enumerate_patterns(X))
         >>> jr.vertices(jr.optimal_set(program, jr.solve(program, 0.5))).shape
         (2, 3)
+
+    Reference: Mishkin and Pilanci (ICML 2023), on minimal networks as the vertices of the set.
     """
     P, support = inside_support(optima)
     found = polytope.all_vertices(P)
@@ -231,6 +244,28 @@ def _check_solution(program: Program, solution: Solution) -> None:
             f"solution.weights has shape {solution.weights.shape}, this program takes {shape}: "
             "pass the solution of this program."
         )
+
+
+def _certified(program: Program, solution: Solution, known: Certificate) -> Solution:
+    """The solution with the fit, residual and bounds that its weights have in this program.
+
+    A lower bound of the optimum that is `known` already counts: where lam is small, one from the
+    residual of the weights alone can be far off.
+    """
+    own = certify(program, solution.lam, solution.weights)
+    low = max(own, known, key=lambda bounds: float(bounds.lower))
+    gap, claimed = float(own.upper - low.lower), float(solution.certificate.gap)
+    if not gap <= 10 * max(claimed, _OPTIMAL * abs(float(own.upper))):
+        raise ValueError(
+            f"solution is not optimal for this program: its gap here is {gap:.3g} of "
+            f"{float(own.upper):.6g}, not {claimed:.3g}. Pass jr.solve(program, lam) of this very "
+            "program."
+        )
+    f = fit(program, own.weights)
+    proof = Certificate(low.lower, own.upper, own.upper - low.lower, own.weights, low.dual)
+    return replace(
+        solution, weights=own.weights, fit=f, residual=residual_at(program, f), certificate=proof
+    )
 
 
 def _correlations(program: Program, residual: Array, lam: float) -> Floats:

@@ -15,7 +15,7 @@ printed, a step along the wrong sign doubles a neuron and removes none.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -26,8 +26,8 @@ from scipy.linalg import qr_delete, qr_insert, solve_triangular
 from scipy.optimize import nnls
 
 from jaxrelu.directions import distinct
-from jaxrelu.networks import GatedNetwork, Network
-from jaxrelu.numerics import as_float
+from jaxrelu.networks import GatedNetwork, Network, check_relu
+from jaxrelu.numerics import as_float, matmul
 from jaxrelu.optimal_set import OptimalSet
 from jaxrelu.pytrees import register
 from jaxrelu.selection import network_from_coefficients, select
@@ -62,20 +62,21 @@ class Pruned:
     bound: Array
 
 
-def minimal(network: Network, X: Any) -> Network:
+def minimal(network: Network | GatedNetwork, X: Any) -> Network | GatedNetwork:
     """An irreducible network of the same fit on X, with the same or a smaller penalty.
 
-    Neurons of equal direction and sign are merged, dead ones dropped, the rest balanced; then
-    neurons whose features depend on those of others are removed, with one QR factorisation kept up
-    to date: O(n d m + n^2 m). At most rank(features) <= n neurons are left.
+    Neurons of equal direction and sign are merged (of a gated network, where their gates act alike
+    on X), dead ones dropped, the rest balanced; then neurons whose features depend on those of
+    others are removed, with one QR factorisation kept up to date: O(n d m + n^2 m). At most
+    rank(features) <= n neurons are left.
 
     Args:
-        network: a `Network` of m neurons, from anywhere; need not be optimal.
+        network: a `Network` or `GatedNetwork` of m neurons, from anywhere; need not be optimal.
         X: array (n, d), the data on which the fit is kept.
 
     Returns:
-        `Network`, balanced, of fewer or equally many neurons. Of an optimal network, an optimal
-        one: a vertex of its optimal set.
+        A network of the same kind, balanced, of fewer or equally many neurons. Of an optimal
+        network, an optimal one: a vertex of its optimal set.
 
     Raises:
         ValueError, TypeError: shapes that do not fit; called inside a trace.
@@ -89,10 +90,8 @@ def minimal(network: Network, X: Any) -> Network:
 
     Reference: Mishkin and Pilanci (ICML 2023), Algorithm 1, corrected.
     """
-    X, directions, signs, a, dtype = _neurons(network, X)
-    features = signs * np.maximum(X @ directions.T, 0.0)
-    kept, a = independent(features, a)
-    return _network(directions[kept], signs[kept], a[kept], dtype)
+    neurons = _neurons(network, X, "minimal")
+    return neurons.network(independent(neurons.features, neurons.coefficients)[1])
 
 
 def independent(features: Floats, coefficients: Floats) -> tuple[NDArray[np.int64], Floats]:
@@ -163,12 +162,26 @@ def sparsest(optima: OptimalSet) -> Network | GatedNetwork:
 
     Returns:
         The network, with `minimal_width` neurons.
+
+    Raises:
+        TypeError: called inside a JAX transformation, where values are not known.
+
+    Example:
+        >>> import jax, jaxrelu as jr, numpy as np
+        >>> jax.config.update("jax_enable_x64", True)
+        >>> X = np.asarray([[1.0, 0.0], [-0.5, 0.75**0.5]])
+        >>> program = jr.ConvexProgram(X, np.asarray([2.0, 2.0]), jr.enumerate_patterns(X))
+        >>> optima = jr.optimal_set(program, jr.solve(program, 0.5))
+        >>> jr.sparsest(optima).num_neurons
+        1
+
+    Reference: Huangfu and Hall (2018) on HiGHS, which solves the integer program.
     """
     return network_from_coefficients(optima, select(optima, "fewest")).compact()
 
 
 def prune(
-    network: Network,
+    network: Network | GatedNetwork,
     X: Any,
     y: Any,
     *,
@@ -187,7 +200,7 @@ def prune(
     changes by ||e|| / |beta_k*| <= ||e||, e the residual of that least-squares problem.
 
     Args:
-        network: a `Network`, from anywhere.
+        network: a `Network` or `GatedNetwork`, from anywhere.
         X: array (n, d).
         y: array (n,), the target that `refit`, the rule "gradient" and the recorded loss refer to.
         to: neurons to keep at most.
@@ -218,10 +231,11 @@ def prune(
     if to < 0:
         raise ValueError(f"to is {to}; pass a number of neurons >= 0.")
     y = np.asarray(as_float(y, "y"), float)
-    X, directions, signs, a, dtype = _neurons(network, X)
-    if y.shape != (len(X),):
-        raise ValueError(f"y has shape {y.shape}, but X has {len(X)} rows: pass one value a row.")
-    features = signs * np.maximum(X @ directions.T, 0.0)
+    neurons = _neurons(network, X, "prune")
+    features, a = neurons.features, neurons.coefficients.copy()
+    X, n = np.asarray(X, np.float64), len(features)
+    if y.shape != (n,):
+        raise ValueError(f"y has shape {y.shape}, but X has {n} rows: pass one value a row.")
     rng = np.random.default_rng(seed)
     fit = features @ a
     record = [(int(np.sum(a > 0)), _loss(fit, y), float(a.sum()), 0.0, 0.0)]
@@ -240,24 +254,22 @@ def prune(
         alive = np.flatnonzero(a > 0)
         columns = features[:, alive] * a[alive]
         errors = _errors(columns)
-        victim = _victim(rule, alive, a, columns, errors, X, directions, signs, fit, y, rng)
+        victim = _victim(rule, neurons, alive, a, columns, errors, X, fit - y, rng)
         if corrected:
             factors, error = _without(columns, victim)
             a[alive] = np.where(factors <= 1e-14, 0.0, a[alive] * factors)
-            note(error)
         else:
             error = float(np.linalg.norm(columns[:, victim]))
             a[alive[victim]] = 0.0
-            note(error)
+        note(error)
     if refit:
         alive = np.flatnonzero(a > 0)
         if alive.size:
             a = np.zeros_like(a)
             a[alive] = nnls(features[:, alive], y)[0]
         note(np.inf)
-    kept = np.flatnonzero(a > 0)
     columns_of = [jnp.asarray(column) for column in zip(*record, strict=True)]
-    return Pruned(_network(directions[kept], signs[kept], a[kept], dtype), *columns_of)
+    return Pruned(neurons.network(a), *columns_of)
 
 
 def _loss(fit: Floats, y: Floats) -> float:
@@ -288,15 +300,13 @@ def _without(columns: Floats, victim: int) -> tuple[Floats, float]:
 
 def _victim(
     rule: str,
+    neurons: _Neurons,
     alive: NDArray[np.int64],
     a: Floats,
     columns: Floats,
     errors: Floats,
     X: Floats,
-    directions: Floats,
-    signs: Floats,
-    fit: Floats,
-    y: Floats,
+    error: Floats,
     rng: np.random.Generator,
 ) -> int:
     if rule == "random":
@@ -308,9 +318,10 @@ def _victim(
     if rule == "residual":
         return int(np.argmin(errors))
     # The gradient of the loss in theta_j = a_j u_j is s_j X^T D_j (fit - y).
-    active = (X @ directions[alive].T > 0) * (fit - y)[:, None]
-    gradient = signs[alive][:, None] * (active.T @ X)
-    return int(np.argmin(np.linalg.norm(a[alive][:, None] * directions[alive] * gradient, axis=1)))
+    active = neurons.masks[:, alive] * error[:, None]
+    gradient = neurons.signs[alive][:, None] * (active.T @ X)
+    weights = a[alive][:, None] * neurons.directions[alive]
+    return int(np.argmin(np.linalg.norm(weights * gradient, axis=1)))
 
 
 def _with_column(Q: Floats, R: Floats, z: Floats) -> tuple[Floats, Floats]:
@@ -320,35 +331,70 @@ def _with_column(Q: Floats, R: Floats, z: Floats) -> tuple[Floats, Floats]:
     return qr_insert(Q, R, z, R.shape[1], which="col")  # type: ignore[no-any-return]
 
 
-def _neurons(network: Network, X: Any) -> tuple[Floats, Floats, Floats, Floats, Any]:
-    """X, and directions (k, d), signs, coefficients of merged living neurons; the dtype."""
-    if not isinstance(network, Network):
-        raise TypeError(f"expected a Network, got {type(network).__name__}.")
-    hidden, output = as_float(network.hidden, "hidden"), as_float(network.output, "output")
-    data = as_float(X, "X")
-    if any(isinstance(x, jax.core.Tracer) for x in (hidden, output, data)):
-        raise TypeError("pruning looks at values: call it on the host, outside jit and vmap.")
-    if data.ndim != 2 or hidden.ndim != 2 or hidden.shape != (data.shape[1], output.size):
+class _Neurons(NamedTuple):
+    """Living neurons, one of each direction, sign and feature.
+
+    Attributes:
+        directions: (k, d), unit norm.
+        signs: (k,), of the output; +1 in a gated network, where (u, -a) is (-u, a).
+        coefficients: (k,), ||hidden|| |output|, those of equal neurons added up.
+        masks: (n, k), where the neurons are active.
+        features: (n, k), signs * masks * (X directions^T).
+        gates: (d, k) of a gated network, None for a ReLU network.
+        dtype: that of the network.
+    """
+
+    directions: Floats
+    signs: Floats
+    coefficients: Floats
+    masks: NDArray[np.bool_]
+    features: Floats
+    gates: Floats | None
+    dtype: Any
+
+    def network(self, a: Floats) -> Network | GatedNetwork:
+        """The balanced network of coefficients (k,), without the neurons that have none."""
+        kept = np.flatnonzero(a > 0)
+        root = np.sqrt(a[kept])
+        hidden = jnp.asarray((self.directions[kept] * root[:, None]).T, self.dtype)
+        output = jnp.asarray(self.signs[kept] * root, self.dtype)
+        if self.gates is None:
+            return Network(hidden, output)
+        return GatedNetwork(jnp.asarray(self.gates[:, kept], self.dtype), hidden, output)
+
+
+def _neurons(network: Network | GatedNetwork, X: Any, caller: str) -> _Neurons:
+    if not isinstance(network, GatedNetwork):
+        check_relu(network, caller)
+    arrays = {name: as_float(value, name) for name, value in {**vars(network), "X": X}.items()}
+    gated = "gates" in arrays
+    if any(isinstance(value, jax.core.Tracer) for value in arrays.values()):
+        raise TypeError(f"{caller} looks at values: call it on the host, outside jit and vmap.")
+    data, hidden, output = arrays["X"], arrays["hidden"], arrays["output"]
+    shape = (*data.shape[1:], output.size)
+    if data.ndim != 2 or hidden.shape != shape or arrays.get("gates", hidden).shape != shape:
         raise ValueError(
             f"hidden has shape {hidden.shape}, output {output.shape} and X {data.shape}: pass a "
-            "network with hidden (d, m) and output (m,) for X (n, d)."
+            "network with hidden (d, m), output (m,) and gates, if any, (d, m) for X (n, d)."
         )
-    dtype = hidden.dtype
-    X, u, w = (np.asarray(value, np.float64) for value in (data, hidden, output))
-    for name, value in (("hidden", u), ("output", w), ("X", X)):
-        if not np.all(np.isfinite(value)):
-            raise ValueError(f"{name} has entries that are not finite.")
+    if wrong := [name for name, value in arrays.items() if not np.all(np.isfinite(value))]:
+        raise ValueError(f"{wrong[0]} has entries that are not finite.")
+    rows, u, w = (np.asarray(value, np.float64) for value in (data, hidden, output))
+    signs: Floats = np.ones(w.size) if gated else np.sign(w)
+    u = u * np.sign(w) if gated else u
     norms = np.linalg.norm(u, axis=0)
-    dead = (norms == 0) | (w == 0) | ~np.any(X @ u > 0, axis=0)
-    directions = (u[:, ~dead] / norms[~dead]).T
-    signs, a = np.sign(w[~dead]), norms[~dead] * np.abs(w[~dead])
-    first, member_of = distinct(directions, signs)
+    unit = u / np.where(norms > 0, norms, 1.0)
+    linear = rows @ unit
+    # Gates to the bit as the network evaluates them.
+    masks = np.asarray(matmul(data, arrays["gates"]) >= 0 if gated else linear > 0)
+    features = signs * masks * linear
+    alive = np.flatnonzero((w != 0) & np.any(features != 0, axis=0))
+    directions, signs, features = unit.T[alive], signs[alive], features[:, alive]
+    first, member_of = distinct(directions, signs, features if gated else None)
     merged: Floats = np.zeros(first.size)
-    np.add.at(merged, member_of, a)
-    return X, directions[first], signs[first], merged, dtype
-
-
-def _network(directions: Floats, signs: Floats, a: Floats, dtype: Any) -> Network:
-    root = np.sqrt(a)
-    hidden = (directions * root[:, None]).T
-    return Network(jnp.asarray(hidden, dtype), jnp.asarray(signs * root, dtype))
+    np.add.at(merged, member_of, norms[alive] * np.abs(w[alive]))
+    gates = np.asarray(arrays["gates"], np.float64)[:, alive[first]] if gated else None
+    return _Neurons(
+        directions[first], signs[first], merged,
+        masks[:, alive[first]], features[:, first], gates, hidden.dtype,
+    )  # fmt: skip

@@ -58,6 +58,8 @@ def sample_optimal(
         >>> optima = jr.optimal_set(program, jr.solve(program, 0.5))
         >>> jr.sample_optimal(jax.random.key(0), optima, 100).shape
         (100, 3)
+
+    Reference: Smith (Operations Research, 1984); Lovasz and Vempala (2006) for the mixing time.
     """
     thinning = max(1, optima.dimension) if thinning is None else thinning
     burn_in = 10 * thinning if burn_in is None else burn_in
@@ -94,6 +96,17 @@ def effective_sample_size(samples: Any, *, num_chains: int = 16) -> Array:
 
     Returns:
         Array (k,); NaN for a coefficient that does not vary.
+
+    Raises:
+        ValueError: fewer than four samples a chain.
+
+    Example:
+        >>> import jaxrelu as jr, numpy as np
+        >>> independent = np.random.default_rng(0).standard_normal((4000, 1)).astype("float32")
+        >>> bool(jr.effective_sample_size(independent)[0] > 3000)
+        True
+
+    Reference: Geyer (Statistical Science, 1992).
     """
     a = np.asarray(samples, float)
     draws = len(a) // num_chains

@@ -95,7 +95,7 @@ def sensitivity(program: Program, solution: Solution) -> Sensitivity:
         >>> X = np.asarray([[1.0, 0.0], [0.0, 1.0]])
         >>> program = jr.ConvexProgram(X, np.asarray([3.0, 4.0]), jr.enumerate_patterns(X))
         >>> found = jr.sensitivity(program, jr.solve(program, 0.5))
-        >>> found.fit_by_lam.round(6).tolist(), found.reliable  # fit = y (1 - lam / ||y||)
+        >>> np.asarray(found.fit_by_lam).round(6).tolist(), found.reliable  # y (1 - lam / ||y||)
         ([-0.6, -0.8], True)
 
     Reference: the formulas in `jaxrelu.sensitivity`.
@@ -210,6 +210,20 @@ def degrees_of_freedom(program: Program, solution: Solution) -> Any:
 
     Returns:
         Scalar; NaN where the hypotheses of `sensitivity` fail.
+
+    Raises:
+        ValueError, TypeError: as `sensitivity`.
+
+    Example:
+        >>> import jax, jaxrelu as jr, numpy as np
+        >>> jax.config.update("jax_enable_x64", True)
+        >>> X = np.asarray([[1.0, 0.0], [0.0, 1.0]])
+        >>> program = jr.ConvexProgram(X, np.asarray([3.0, 4.0]), jr.enumerate_patterns(X))
+        >>> freedom = jr.degrees_of_freedom(program, jr.solve(program, 0.5))
+        >>> round(float(freedom), 6)  # fit = y (1 - lam / ||y||)
+        1.9
+
+    Reference: Stein (Annals of Statistics, 1981); Vaiter et al. (2012) for group-sparse fits.
     """
     found = sensitivity(program, solution)
     return found.degrees_of_freedom if found.reliable else jnp.asarray(jnp.nan)

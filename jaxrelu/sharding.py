@@ -43,6 +43,8 @@ def shard_samples(program: Program, mesh: Mesh) -> Program:
         >>> mesh = jax.make_mesh((1,), ("samples",))
         >>> jr.shard_samples(program, mesh).X.shape
         (2, 2)
+
+    Reference: Xu et al. (2021), GSPMD, on computations that are split by how their data is placed.
     """
     check_program(program)
     axis, devices = mesh.axis_names[0], mesh.devices.shape[0]

@@ -28,7 +28,7 @@ from scipy.optimize import lsq_linear, nnls
 
 from jaxrelu import losses
 from jaxrelu.losses import Loss, SquaredLoss
-from jaxrelu.networks import Network
+from jaxrelu.networks import Network, check_relu
 from jaxrelu.numerics import as_float
 from jaxrelu.patterns import enumerate_patterns
 
@@ -84,7 +84,8 @@ def stationarity(
             a neuron with so many dependent walls that the cells around it cannot be listed.
 
     Example:
-        >>> import jaxrelu as jr, numpy as np
+        >>> import jax, jaxrelu as jr, numpy as np
+        >>> jax.config.update("jax_enable_x64", True)
         >>> X, y = np.eye(2), np.asarray([1.5, 2.5])
         >>> hidden = np.asarray([[0.0, 1.0], [2**0.5, 0.0]])
         >>> network = jr.Network(hidden, np.asarray([2**0.5, 1.0]))
@@ -95,6 +96,7 @@ def stationarity(
     Reference: the counterexample above, in which both neurons share a cone without being collinear,
     shows that Clarke's condition is not enough.
     """
+    check_relu(network, "stationarity")
     loss = SquaredLoss() if loss is None else loss
     arrays = [network.hidden, network.output, X, y, lam]
     if any(isinstance(value, jax.core.Tracer) for value in arrays):

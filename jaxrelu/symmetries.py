@@ -19,7 +19,7 @@ import numpy as np
 from jax import Array
 
 from jaxrelu.directions import distinct
-from jaxrelu.networks import Network
+from jaxrelu.networks import Network, check_relu
 from jaxrelu.numerics import as_float, matmul, safe_norm
 from jaxrelu.patterns import patterns_from_weights
 from jaxrelu.pytrees import register
@@ -34,12 +34,18 @@ def balance(network: Network) -> Network:
     Returns:
         `Network`, with the smallest penalty of all rescalings. Traceable.
 
+    Raises:
+        TypeError: not a `Network`.
+
     Example:
         >>> import jax.numpy as jnp, jaxrelu as jr
         >>> balanced = jr.balance(jr.Network(jnp.asarray([[4.0]]), jnp.asarray([1.0])))
         >>> float(balanced.hidden[0, 0]), float(balanced.output[0])
         (2.0, 2.0)
+
+    Reference: Neyshabur, Tomioka and Srebro (2015), In search of the real inductive bias.
     """
+    check_relu(network, "balance")
     norm, size = safe_norm(network.hidden.T), jnp.abs(network.output)
     root = jnp.sqrt(norm * size)
     hidden = network.hidden * (root / jnp.where(norm > 0, norm, 1.0))[None]
@@ -58,21 +64,28 @@ def split(network: Network, neuron: int, shares: Any) -> Network:
         `Network` with j - 1 more slots.
 
     Raises:
-        ValueError: shares that are negative or do not sum to one; no such slot.
+        ValueError, TypeError: shares that are negative or do not sum to one; no such slot; not a
+            `Network`.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxrelu as jr
+        >>> network = jr.Network(jnp.ones((3, 1)), jnp.ones(1))
+        >>> jr.split(network, 0, [0.25, 0.25, 0.25, 0.25]).output.tolist()
+        [0.5, 0.5, 0.5, 0.5]
+
+    Reference: Mishkin and Pilanci (ICML 2023), Section 2.
     """
+    check_relu(network, "split")
     g = np.asarray(shares, float)
     if g.ndim != 1 or g.size == 0 or np.any(g < 0) or abs(g.sum() - 1.0) > 1e-6:
         raise ValueError(f"shares is {shares!r}; pass numbers >= 0 that sum to 1.")
     _check_slot(network, neuron)
-    root = jnp.asarray(np.sqrt(g), network.hidden.dtype)
-    hidden, output = network.hidden[:, neuron], network.output[neuron]
-    first = Network(
-        network.hidden.at[:, neuron].multiply(root[0]), network.output.at[neuron].multiply(root[0])
-    )
-    more = jnp.outer(hidden, root[1:])
+    hidden, output = as_float(network.hidden, "hidden"), as_float(network.output, "output")
+    root = jnp.asarray(np.sqrt(g), hidden.dtype)
+    more = jnp.outer(hidden[:, neuron], root[1:])
     return Network(
-        jnp.concatenate([first.hidden, more], axis=1),
-        jnp.concatenate([first.output, output * root[1:]]),
+        jnp.concatenate([hidden.at[:, neuron].multiply(root[0]), more], axis=1),
+        jnp.concatenate([output.at[neuron].multiply(root[0]), output[neuron] * root[1:]]),
     )
 
 
@@ -85,7 +98,20 @@ def merge(network: Network) -> Network:
     Returns:
         `Network`, balanced, with one neuron a direction and sign; the same function. The penalty is
         that of ``balance(network)``.
+
+    Raises:
+        TypeError: not a `Network`; called inside a JAX transformation, where the number of neurons
+            cannot depend on values.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxrelu as jr
+        >>> hidden = jnp.asarray([[1.0, 2.0, 1.0], [0.0, 0.0, 1.0]])
+        >>> jr.merge(jr.Network(hidden, jnp.ones(3))).num_neurons
+        2
+
+    Reference: Mishkin and Pilanci (ICML 2023), Section 2.
     """
+    check_relu(network, "merge")
     alive = balance(network).compact()
     hidden, output = np.asarray(alive.hidden), np.asarray(alive.output)
     weights, signs = (hidden * np.abs(output)).T, np.sign(output)
@@ -111,8 +137,17 @@ def permute(network: Network, order: Any) -> Network:
         `Network`.
 
     Raises:
-        ValueError: not a permutation of the slots.
+        ValueError, TypeError: not a permutation of the slots; not a `Network`.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxrelu as jr
+        >>> network = jr.Network(jnp.ones((3, 2)), jnp.asarray([1.0, 2.0]))
+        >>> jr.permute(network, [1, 0]).output.tolist()
+        [2.0, 1.0]
+
+    Reference: Mishkin and Pilanci (ICML 2023), Section 2.
     """
+    check_relu(network, "permute")
     order = np.asarray(order)
     if order.shape != network.output.shape or not np.array_equal(
         np.sort(order), np.arange(order.size)
@@ -194,6 +229,7 @@ def nearly_minimal(network: Network, X: Any) -> DecreasingPath:
     Reference: the constant-fit steps of Mishkin and Pilanci (ICML 2023) put in one order: shrink,
     balance, merge.
     """
+    check_relu(network, "nearly_minimal")
     X = as_float(X, "X")
     hidden, output = as_float(network.hidden, "hidden"), as_float(network.output, "output")
     _, cell = patterns_from_weights(X, hidden)

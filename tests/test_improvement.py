@@ -85,6 +85,19 @@ def test_gated_logistic_and_float32(trained):
     assert less.objective < less.objective_before
 
 
+@pytest.mark.slow
+def test_an_improved_gated_network_has_independent_features():
+    # An optimal network in the middle of a segment of them: three neurons, features of rank two.
+    X, y = np.asarray([[1.0, 0.0], [-0.5, 0.75**0.5]]), np.asarray([2.0, 2.0])
+    directions = np.asarray([X[0], X[1], [0.5, 0.75**0.5]])
+    network = jr.GatedNetwork(directions.T, jnp.asarray(directions.T), jnp.ones(3))
+    better = jr.improve(network, X, y, 0.5)
+    assert float(better.objective) == pytest.approx(1.75, rel=1e-6)
+    small = better.network
+    features = (X @ np.asarray(small.gates) >= 0) * (X @ np.asarray(small.hidden))
+    assert np.linalg.matrix_rank(features) == small.num_neurons <= 2
+
+
 def test_bad_input_names_the_fix(trained):
     X, y, network = trained
     with pytest.raises(ValueError, match="pass a small lam"):

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import reference
 
+import jaxrelu as jr
 from jaxrelu.losses import LogisticLoss
 from jaxrelu.networks import GatedNetwork, Network, nonconvex_objective
 
@@ -135,6 +136,29 @@ def test_balanced_networks_cost_as_much_as_the_convex_program():
         reference.relu_objective(X, Y, masks, 0.3, weights),
         rtol=1e-13,
     )
+
+
+REFUSALS = {
+    "stationarity": lambda net: jr.stationarity(net, X, Y, 0.5),
+    "connect": lambda net: jr.connect(net, NETWORK, X),
+    "connect, at the other end": lambda net: jr.connect(NETWORK, net, X),
+    "descend": lambda net: jr.descend(net, NETWORK, X, Y, 0.5),
+    "descend, to the other end": lambda net: jr.descend(NETWORK, net, X, Y, 0.5),
+    "balance": jr.balance,
+    "split": lambda net: jr.split(net, 0, [0.5, 0.5]),
+    "merge": jr.merge,
+    "permute": lambda net: jr.permute(net, [3, 2, 1, 0]),
+    "nearly_minimal": lambda net: jr.nearly_minimal(net, X),
+}
+
+
+@pytest.mark.parametrize("name", REFUSALS)
+def test_what_holds_for_relu_networks_is_not_done_to_others(name):
+    caller = name.split(",")[0]
+    with pytest.raises(TypeError, match=rf"{caller} takes a Network.*jr.Network\(hidden, output\)"):
+        REFUSALS[name](GATED)
+    with pytest.raises(TypeError, match=rf"{caller} takes a Network, not a ndarray"):
+        REFUSALS[name](HIDDEN)
 
 
 def test_shapes_are_checked_with_a_sentence():

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.optimize import linprog
+from scipy.optimize import linprog, nnls
 
 from jaxrelu import polytope
 
@@ -93,6 +93,75 @@ def test_some_vertices_are_vertices():
     assert len(found) == 5
 
 
+def absolute_minimum(columns, fit, rows, target):
+    """The least sum |rows a - target| over a >= 0, columns a = fit, as a linear program."""
+    q, k = rows.shape
+    found = linprog(
+        np.append(np.zeros(k), np.ones(q)),
+        A_ub=np.block([[rows, -np.eye(q)], [-rows, -np.eye(q)]]),
+        b_ub=np.concatenate([target, -target]),
+        A_eq=np.hstack([columns, np.zeros((len(columns), q))]), b_eq=fit,
+        bounds=[(0, None)] * (k + q),
+    )  # fmt: skip
+    return found.fun
+
+
+def larger(seed, n, k):
+    """Features of several neurons on few samples, with a member of positive coefficients."""
+    rng = np.random.default_rng(seed)
+    columns = np.vstack([np.maximum(rng.standard_normal((n, k)), 0.0), np.ones(k)])
+    start = rng.exponential(size=k)
+    return columns, start, polytope.polytope(columns, start)
+
+
+@pytest.mark.parametrize(("n", "k"), [(2, 6), (3, 8), (5, 20), (8, 30)])
+@pytest.mark.parametrize("seed", range(3))
+def test_functions_with_kinks_are_minimised(seed, n, k):
+    columns, start, P = larger(seed, n, k)
+    rng = np.random.default_rng(seed + 1)
+    rows, target = rng.standard_normal((k, k)), rng.standard_normal(k)
+    found = polytope.minimise(P, np.max, lambda a: np.eye(k)[np.argmax(a)])
+    assert np.max(found) == pytest.approx(np.max(polytope.smallest_maximum(P)), rel=1e-6)
+    found = polytope.minimise(
+        P,
+        lambda a: float(np.sum(np.abs(rows @ a - target))),
+        lambda a: rows.T @ np.sign(rows @ a - target),
+    )
+    np.testing.assert_allclose(columns @ found, columns @ start, atol=1e-8)
+    best = absolute_minimum(columns, columns @ start, rows, target)
+    assert np.sum(np.abs(rows @ found - target)) == pytest.approx(best, rel=1e-6)
+
+
+@pytest.mark.parametrize(("n", "k"), [(3, 8), (5, 20), (10, 40)])
+@pytest.mark.parametrize("seed", range(4))
+def test_smooth_functions_are_minimised_where_slsqp_stops_early(seed, n, k):
+    # With members that have zeros SLSQP says now and then that it converged, and did not.
+    rng = np.random.default_rng(seed)
+    columns = np.maximum(rng.standard_normal((n, k)), 0.0) * rng.standard_normal((n, 1))
+    columns = np.vstack([columns, np.ones(k)])
+    start = rng.exponential(size=k) * (rng.random(k) < 0.7) + np.eye(k)[0]
+    P = polytope.polytope(columns, start)
+    rows, target = rng.standard_normal((30, k)), 5.0 * rng.standard_normal(30)
+    found = polytope.minimise(
+        P, lambda a: np.sum((rows @ a - target) ** 2), lambda a: 2 * rows.T @ (rows @ a - target)
+    )
+    # The stacked system has the objective, and the constraints with a large weight.
+    weight = 1e5
+    system = np.vstack([rows, weight * columns])
+    a = nnls(system, np.concatenate([target, weight * (columns @ start)]))[0]
+    assert np.sum((rows @ found - target) ** 2) == pytest.approx(
+        np.sum((rows @ a - target) ** 2), rel=1e-6
+    )
+
+
+def test_a_function_that_is_infinite_on_the_boundary_is_minimised():
+    # The analytic centre of a simplex is its middle.
+    P = polytope.polytope(np.ones((1, 4)), np.array([0.7, 0.1, 0.1, 0.1]))
+    with np.errstate(divide="ignore"):
+        found = polytope.minimise(P, lambda a: -np.sum(np.log(a)), lambda a: -1.0 / a)
+    np.testing.assert_allclose(found, 0.25, atol=1e-4)
+
+
 def test_a_user_function_is_minimised_and_failure_is_said():
     P = polytope.polytope(np.ones((1, 3)), np.array([1.0, 0.0, 0.0]))
     target = np.array([0.5, 0.7, -0.4])
@@ -100,6 +169,9 @@ def test_a_user_function_is_minimised_and_failure_is_said():
     np.testing.assert_allclose(best, polytope.project(P, target), atol=1e-7)
     with pytest.raises(RuntimeError, match="not minimised"):
         polytope.minimise(P, lambda a: np.nan, lambda a: np.full(3, np.nan))
+    middle = polytope.polytope(np.ones((1, 3)), np.ones(3))
+    with pytest.raises(RuntimeError, match="Pass a function that is convex"):
+        polytope.minimise(middle, lambda a: -np.sum(a**2), lambda a: -2 * a)
 
 
 def test_a_singular_value_too_close_to_call_is_told():

@@ -1,5 +1,6 @@
 """Minimal networks and pruning: fits kept, penalties not raised, identities of the errors."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -27,6 +28,42 @@ def random_network(seed, n=12, d=3, m=40):
         jnp.asarray(rng.standard_normal((d, m))), jnp.asarray(rng.standard_normal(m))
     )
     return X, network
+
+
+def gated_features(network, X):
+    gates, hidden = np.asarray(network.gates), np.asarray(network.hidden)
+    return (X @ gates >= 0) * (X @ hidden) * np.asarray(network.output)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_gated_networks_are_made_minimal_and_pruned(seed):
+    # Four gates, each of several neurons: their features depend on each other.
+    rng = np.random.default_rng(seed)
+    X, plain = random_network(seed, n=14, m=30)
+    gates = rng.standard_normal((3, 4))[:, rng.integers(0, 4, 30)]
+    # Equal functions, written in two ways; another gate, but the same samples.
+    hidden = plain.hidden.at[:, 1].set(-2.0 * plain.hidden[:, 0])
+    output = plain.output.at[1].set(-plain.output[0])
+    gates[:, 1] = 3.0 * gates[:, 0]
+    network = jr.GatedNetwork(jnp.asarray(gates), hidden, output)
+    merged = jr.minimal(jr.GatedNetwork(gates[:, :2], hidden[:, :2], output[:2]), X)
+    assert merged.num_neurons == 1
+    small = jr.minimal(network, X)
+    fit = np.asarray(network(X))
+    assert isinstance(small, jr.GatedNetwork)
+    np.testing.assert_allclose(small(X), fit, atol=1e-9 * np.linalg.norm(fit))
+    left = gated_features(small, X)
+    assert np.linalg.matrix_rank(left) == small.num_neurons
+    assert np.linalg.matrix_rank(gated_features(network, X)) >= small.num_neurons
+    assert penalty_of(small) <= penalty_of(network) * (1 + 1e-9)
+    norms = np.linalg.norm(np.asarray(small.hidden), axis=0)
+    np.testing.assert_allclose(norms, np.asarray(small.output), rtol=1e-9)
+    for rule in RULES:
+        pruned = jr.prune(network, X, fit, to=3, rule=rule)
+        assert isinstance(pruned.network, jr.GatedNetwork)
+        assert pruned.network.num_neurons <= 3
+        error = np.sum((np.asarray(pruned.network(X)) - fit) ** 2)
+        assert float(pruned.loss[-1]) == pytest.approx(0.5 * error, rel=1e-9)
 
 
 @settings(max_examples=25, deadline=None)
@@ -146,5 +183,15 @@ def test_bad_input_names_the_fix():
         jr.minimal(network, X[:, :2])
     with pytest.raises(ValueError, match="not finite"):
         jr.minimal(jr.Network(network.hidden * np.nan, network.output), X)
-    with pytest.raises(TypeError, match="expected a Network"):
+    with pytest.raises(TypeError, match="minimal takes a Network, not a ndarray"):
         jr.minimal(np.zeros(3), X)
+    with pytest.raises(TypeError, match="prune takes a Network"):
+        jr.prune(np.zeros(3), X, np.zeros(12), to=3)
+    gated = jr.GatedNetwork(network.hidden * np.inf, network.hidden, network.output)
+    with pytest.raises(ValueError, match="gates has entries that are not finite"):
+        jr.minimal(gated, X)
+    fewer = jr.GatedNetwork(network.hidden[:, 1:], network.hidden, network.output)
+    with pytest.raises(ValueError, match=r"gates, if any, \(d, m\)"):
+        jr.minimal(fewer, X)
+    with pytest.raises(TypeError, match="on the host"):
+        jax.jit(lambda net: jr.minimal(net, X).output)(network)

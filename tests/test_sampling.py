@@ -15,7 +15,8 @@ def simplex(k):
     ones = jnp.ones(k)
     return jr.OptimalSet(
         jnp.ones((k, 1)), ones, jnp.ones((1, k)), interior, interior, ones > 0, basis, None,
-        jnp.ones(1), jnp.ones(1), jnp.asarray(1.0), 1, k - 1, False, 1, True, False,
+        jnp.arange(k), jnp.ones((1, 1)), jnp.ones(1), jnp.ones(1), jnp.asarray(1.0),
+        1, k - 1, False, 1, True, False,
     )  # fmt: skip
 
 

@@ -116,6 +116,29 @@ def test_each_failed_hypothesis_is_told():
     assert not found.nothing_enters
 
 
+@pytest.mark.parametrize("function", [jr.sensitivity, jr.degrees_of_freedom])
+def test_bad_input_names_the_fix(function):
+    program = zoo.tiny(np.eye(2), [3.0, 4.0])
+    solution = jr.solve(program, 0.5)
+    with pytest.raises(ValueError, match="MAX_STEPS.*raise_if_failed"):
+        function(program, jr.solve(program, 0.5, max_steps=0))
+    with pytest.raises(ValueError, match="several lams"):
+        function(program, jax.tree.map(lambda leaf: jnp.stack([leaf, leaf]), solution))
+    with pytest.raises(TypeError, match="pass a Solution"):
+        function(program, solution.weights)
+    with pytest.raises(TypeError, match=r"jr.ConvexProgram\(X, y, patterns\)"):
+        function(program.X, solution)
+    with pytest.raises(TypeError, match="on the host"):
+        jax.jit(lambda answer: function(program, answer))(solution)
+    with pytest.raises(ValueError, match="not optimal for this program"):
+        function(zoo.tiny(np.eye(2), [3.0, 1.0]), solution)
+    single = jax.tree.map(
+        lambda a: np.asarray(a, "float32") if np.asarray(a).dtype == np.float64 else a, program
+    )
+    with pytest.raises(TypeError, match="float64"):
+        function(single, solution)
+
+
 @zoo.every_optimum
 def test_real_problems_are_unique_and_not_flagged(path):
     with np.load(path) as file:

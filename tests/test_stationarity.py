@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import reference
 import zoo
 
 import jaxrelu as jr
@@ -55,10 +56,31 @@ def test_clarke_stationary_networks_that_are_not_local_minima(build):
         assert least_slope(network, X, y, LAM, neuron) < -1e-2
 
 
+@pytest.mark.parametrize(
+    ("build", "value"), [(counterexample_a, 1.33274), (counterexample_b, 1.40349)]
+)
+def test_the_counterexamples_are_far_from_the_optimum(build, value):
+    network, X, y, at_network = build()
+    program = zoo.tiny(X, y)
+    best = jr.solve(program, LAM, rtol=1e-9)
+    assert float(best.certificate.lower) == pytest.approx(value, abs=5e-6)
+    trained = reference.train_network(X, y, LAM, width=len(y), restarts=100)[0]
+    assert trained == pytest.approx(float(best.certificate.upper), rel=1e-7)
+    assert at_network > value + 0.3
+    optimum = jr.to_network(program, best).compact()
+    found = jr.stationarity(optimum, program.X, program.y, LAM)
+    np.testing.assert_allclose(found.directional, 0.0, atol=1e-4)
+
+
 def test_signs_matter_at_a_local_minimum():
     # Optimal over its own signed pattern, not over both signs of it.
     X, y = np.eye(2), np.asarray([1 + LAM, -1.0])
     network = jr.Network(jnp.asarray([[1.0], [0.0]]), jnp.ones(1))
+    assert float(jr.nonconvex_objective(network, X, y, LAM)) == pytest.approx(1.125)
+    active_everywhere = jr.patterns_from_gates(X, np.ones((2, 1)))
+    both_signs = jr.solve(zoo.program(*zoo.padded(X, y, active_everywhere)), LAM)
+    assert float(both_signs.certificate.lower) == pytest.approx(1.0, rel=1e-6)
+    assert np.all(np.any(np.asarray(both_signs.weights) != 0, axis=(1, 2)))
     found = jr.stationarity(network, X, y, LAM)
     np.testing.assert_allclose(found.directional, 0.0, atol=1e-12)
     assert int(found.walls[0]) == 1

@@ -70,6 +70,20 @@ def test_the_path_to_a_nearly_minimal_network_keeps_the_fit_and_falls(seed):
     np.testing.assert_allclose(again(0.5).hidden, again(0.0).hidden, atol=1e-7)
 
 
+def test_arrays_from_elsewhere_are_taken():
+    X, network = instance(1)
+    plain = jr.Network(np.asarray(network.hidden), np.asarray(network.output))
+    order = np.arange(network.num_neurons)[::-1]
+    for function in (
+        jr.balance,
+        jr.merge,
+        lambda net: jr.split(net, -1, [0.5, 0.5]),
+        lambda net: jr.permute(net, order),
+        lambda net: jr.nearly_minimal(net, X)(0.5),
+    ):
+        np.testing.assert_array_equal(function(plain)(X), function(network)(X))
+
+
 def test_the_path_is_continuous_and_traceable():
     X, network = instance(0)
     path = jr.nearly_minimal(network, X)
