@@ -5,6 +5,7 @@ Each test starts processes of its own: the number of devices is fixed when JAX s
 
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -54,8 +55,13 @@ def start(body, devices, before="", *words):
     )
 
 
-def answers(process):
-    out, errors = process.communicate(timeout=300)
+def answers(process, timeout=300):
+    try:
+        out, errors = process.communicate(timeout=timeout)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.communicate()
+        raise
     assert process.returncode == 0, errors
     return json.loads(out.splitlines()[-1])
 
@@ -76,6 +82,87 @@ mesh = jax.make_mesh((8,), ("lams",))
 answer = jr.solve_grid(program, lams, mesh=mesh)
 """
     assert_single_device(answers(start(body, 8)), LAMS)
+
+
+@pytest.mark.slow
+def test_lams_over_two_devices_in_batches():
+    # Three lams a device, two at a time: the last batch of a device is not full. Batches of
+    # Cholesky factors on as many devices as cores wait for each other for ever in jaxlib 0.10.
+    body = """
+mesh = jax.make_mesh((2,), ("lams",))
+answer = jr.solve_grid(program, lams, mesh=mesh, lam_batch_size=2)
+"""
+    assert_single_device(answers(start(body, 2), timeout=150), LAMS)
+
+
+COLLECTIVES = (
+    "all-reduce", "all-gather", "all-to-all", "collective-permute", "collective-broadcast",
+    "reduce-scatter", "ragged-all-to-all",
+)  # fmt: skip
+
+
+def collectives(text):
+    """Computations of an HLO module with a collective, and those that a loop reaches."""
+    bodies = dict(re.findall(r"^(?:ENTRY )?%([\w.\-]+) [^\n]*\{\n(.*?)^\}", text, re.M | re.S))
+    called = {
+        name: set(re.findall(r"%([\w.\-]+)", body)) & bodies.keys() for name, body in bodies.items()
+    }
+    reached, new = set(), set(re.findall(r"(?:body|condition)=%([\w.\-]+)", text))
+    while new:
+        reached |= new
+        new = set().union(*(called[name] for name in new)) - reached
+    operation = re.compile(rf" (?:{'|'.join(COLLECTIVES)})(?:-start)?\(")
+    return {name for name, body in bodies.items() if operation.search(body)}, reached
+
+
+def test_collectives_are_found_where_they_are():
+    text = """
+%add (a: f32[], b: f32[]) -> f32[] {
+  ROOT %sum = f32[] add(%a, %b)
+}
+
+%inner (p: f32[2]) -> f32[2] {
+  ROOT %r = f32[2]{0} all-reduce(%p), to_apply=%add
+}
+
+%step.1 (p: f32[2]) -> f32[2] {
+  ROOT %c = f32[2]{0} call(%p), to_apply=%inner
+}
+
+%going (p: f32[2]) -> pred[] {
+  ROOT %t = pred[] constant(true)
+}
+
+ENTRY %main (p: f32[2]) -> f32[4] {
+  %w = f32[2]{0} while(%p), condition=%going, body=%step.1
+  ROOT %g = f32[4]{0} all-gather(%w), dimensions={0}
+}
+"""
+    assert collectives(text) == ({"inner", "main"}, {"inner", "step.1", "going", "add"})
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("batch", [None, 2])
+def test_no_loop_holds_a_collective(batch, tmp_path):
+    body = f"""
+from pathlib import Path
+from jaxrelu import grid
+from jaxrelu.sharding import automatic
+from jaxrelu.solve import checked_solver, step_limit, tolerances
+mesh = automatic(jax.make_mesh((8,), ("lams",)))
+solver = checked_solver(program, None)
+fixed = (tolerances(program, None, None), step_limit(solver, None), None, solver)
+spread = grid._over_mesh(mesh, {batch})
+lowered = spread.lower(program, np.repeat(lams, 8), *fixed, type(program.loss))
+Path(sys.argv[1]).write_text(lowered.compile().as_text())
+answer = jr.solve_grid(program, lams[:1], mesh=mesh)
+"""
+    target = tmp_path / "hlo.txt"
+    assert_single_device(answers(start(body, 8, "", str(target))), LAMS[:1])
+    found, in_loops = collectives(target.read_text())
+    assert found  # the answers are gathered at the end
+    assert len(in_loops) > 10
+    assert not found & in_loops
 
 
 @pytest.mark.slow

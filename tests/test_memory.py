@@ -5,6 +5,7 @@ import pytest
 import zoo
 
 import jaxrelu as jr
+from jaxrelu.solve import solve_compiled, step_limit, tolerances
 
 GENERIC = zoo.problem(zoo.generic)
 LAMS = GENERIC.lams(0.5, 0.3, 0.1)
@@ -45,3 +46,45 @@ def test_patterns_in_batches_change_nothing():
     path = jr.solve_path(GENERIC.program, LAMS, solver=jr.ActiveNewton(pattern_batch_size=3))
     jr.raise_if_failed(path)
     np.testing.assert_allclose(path.upper, grid.certificate.upper, rtol=2e-6)
+
+
+def large(n=4000, p=1000, d=40):
+    """A program whose n x 2pd matrix would be 2.6 GB; it is never solved."""
+    rng = np.random.default_rng(0)
+    X, gates = rng.standard_normal((n, d)), rng.standard_normal((d, p))
+    return jr.ConvexProgram(X, np.ones(n), jr.Patterns(gates, X @ gates >= 0, gates))
+
+
+def plan(program, solver):
+    """What XLA plans for `solve`, compiled and not run."""
+    lam, tolerance = np.float64(0.1), tolerances(program, 1e-6, 1e-9)
+    steps = step_limit(solver, None)
+    args = (program, lam, tolerance, steps, None, solver, type(program.loss))
+    return solve_compiled.lower(*args).compile().memory_analysis()
+
+
+@pytest.mark.slow
+def test_the_whole_matrix_is_never_held():
+    program = large()
+    found = plan(program, jr.ActiveNewton(capacity=16))
+    whole = 8 * program.X.size * 2 * program.patterns.masks.shape[1]
+    # All that is planned is a small part of it: X, masks, and rows of a few slots and lanes.
+    assert found.temp_size_in_bytes + found.output_size_in_bytes < whole / 10
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("lanes", [1, 4])
+def test_patterns_in_batches_take_less(lanes):
+    program = large()
+    at_once, in_batches = (
+        jr.estimate_memory(
+            program,
+            LAMS * 2,
+            solver=jr.ActiveNewton(capacity=16, pattern_batch_size=size),
+            lam_batch_size=lanes,
+        )
+        for size in (None, 8)
+    )
+    # In every lane the masks as numbers, n x p of them, are no longer there.
+    masks = 8 * program.patterns.masks.size
+    assert in_batches < at_once - 0.5 * lanes * masks

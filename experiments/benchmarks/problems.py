@@ -96,13 +96,13 @@ def load(row: Row, data_dir: Path) -> tuple[Floats, Floats]:
     return np.ascontiguousarray(X), np.ascontiguousarray(y)
 
 
-def _planted() -> tuple[Floats, Floats]:
-    """A network with ten neurons and noise: n = 2000, d = 50, a target of unit mean square."""
+def planted(n: int = 2000, d: int = 50) -> tuple[Floats, Floats]:
+    """A network with ten neurons and noise on Gaussian data, a target of unit mean square."""
     rng = np.random.default_rng(0)
-    X = rng.standard_normal((2000, 50))
-    hidden = rng.standard_normal((50, 10)) / np.sqrt(50)
+    X = rng.standard_normal((n, d))
+    hidden = rng.standard_normal((d, 10)) / np.sqrt(d)
     fit = np.maximum(X @ hidden, 0) @ rng.choice([-1.0, 1.0], 10)
-    y = fit + 0.3 * fit.std() * rng.standard_normal(2000)
+    y = fit + 0.3 * fit.std() * rng.standard_normal(n)
     return X, y / np.sqrt(np.mean(y**2))
 
 
@@ -114,4 +114,4 @@ def _wide() -> tuple[Floats, Floats]:
     return X, np.where(fit >= np.median(fit), 1.0, -1.0)
 
 
-_GENERATORS: dict[str, Callable[[], tuple[Floats, Floats]]] = {"planted": _planted, "wide": _wide}
+_GENERATORS: dict[str, Callable[[], tuple[Floats, Floats]]] = {"planted": planted, "wide": _wide}

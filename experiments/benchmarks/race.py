@@ -20,6 +20,12 @@ class WorkerError(Exception):
     """A worker did not answer; its text is what the table prints."""
 
 
+def child_environment() -> dict[str, str]:
+    """The variables of this process, with this folder and the package where Python looks."""
+    paths = [str(HERE), os.environ.get("PYTHONPATH", ""), str(HERE.parents[1])]
+    return os.environ | {"PYTHONPATH": os.pathsep.join(path for path in paths if path)}
+
+
 @dataclass(frozen=True)
 class Limits:
     """What a worker may use.
@@ -45,7 +51,7 @@ class Worker:
 
     Attributes:
         tool: name of the tool.
-        setting: its settings; "label" names them.
+        setting: its settings; "label" names them, "environment" has variables of the process.
         command: interpreter and script.
         problem: the input .npz.
         output: where the solutions go.
@@ -70,14 +76,13 @@ class Worker:
     def start(self) -> None:
         """Start the process and wait until it has prepared."""
         limits = self.limits
-        environment = dict(os.environ)
-        paths = [str(HERE), environment.get("PYTHONPATH", ""), str(HERE.parents[1])]
-        environment["PYTHONPATH"] = os.pathsep.join(path for path in paths if path)
+        environment = child_environment()
         environment["JAX_TRACEBACK_FILTERING"] = "off"  # or the last line is JAX's own
         for name in ("OMP", "OPENBLAS", "MKL", "NUMBA", "RAYON"):
             environment[f"{name}_NUM_THREADS"] = str(limits.threads)
         if "blas_threads" in self.setting:
             environment["OPENBLAS_NUM_THREADS"] = str(self.setting["blas_threads"])
+        environment |= self.setting.get("environment", {})
 
         def restrict() -> None:
             if hasattr(os, "sched_setaffinity"):

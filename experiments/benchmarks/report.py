@@ -97,13 +97,29 @@ def _against(record: Record, peer: str, ours: Record | None) -> tuple[str, float
     """The cell of a peer that solves paths, and how many times slower than jaxrelu it is."""
     choice = raced(record, peer)
     if choice is None:
-        tried = [s["status"] for s in record["settings"] if s["tool"] == peer]
-        return (tried[0] if tried else ""), None
+        return _nothing([s for s in record["settings"] if s["tool"] == peer], ours), None
     setting, accurate = choice
     mark = "" if accurate else f" (!) error {_power(setting['worst_error'])}"
+    if not accurate and any(_capped(s) for s in record["settings"] if s["tool"] == peer):
+        mark += f", tighter over {record['cap']:g} s"
     ratio = setting["seconds"] / ours["seconds"] if ours else None
     times = f" ({ratio:.1f})" if ratio else ""
     return f"{_seconds(setting['seconds'])}{times}, {setting['label']}{mark}", ratio
+
+
+def _nothing(settings: list[Record], ours: Record | None, lams: int = 1) -> str:
+    """The cell of a peer none of whose settings ended: over the cap, or why there are none."""
+    capped = [s for s in settings if _capped(s)]
+    if not capped:
+        return settings[0]["status"] if settings else ""
+    text = str(capped[0]["status"])
+    least = float(text.split()[1]) * lams / ours["seconds"] if ours else None
+    return f"{text} (> {least:.3g})" if least else text
+
+
+def _capped(setting: Record) -> bool:
+    """Whether a setting has nothing to show because its first run was stopped at the cap."""
+    return not setting["runs"] and setting["status"].startswith("over ")
 
 
 def _per_lam(record: Record, peer: str, ours: Record | None) -> str:
@@ -115,7 +131,7 @@ def _per_lam(record: Record, peer: str, ours: Record | None) -> str:
     ended = {t: [s for s in g if "worst_error" in s] for t, g in groups.items()}
     most = max(map(len, ended.values()), default=0)
     if most == 0:
-        return mine[0]["status"] if mine else ""
+        return _nothing(mine, ours, len(record["lams"]))
     whole = {t: g for t, g in ended.items() if len(g) == most}
     errors = {t: max(s["worst_error"] for s in g) for t, g in whole.items()}
     times = {t: statistics.median(s["seconds"] for s in g) for t, g in whole.items()}
@@ -125,8 +141,9 @@ def _per_lam(record: Record, peer: str, ours: Record | None) -> str:
     times_ours = ""
     if ours is not None:
         times_ours = f" ({times[tol] * len(record['lams']) / ours['seconds']:.0f})"
-    missing = len(groups[tol]) - most
-    part = f", {missing} of {len(groups[tol])} lams did not end" if missing else ""
+    missing = [s for s in groups[tol] if "worst_error" not in s]
+    how = f"over {record['cap']:g} s" if all(map(_capped, missing)) else "did not end"
+    part = f", {len(missing)} of {len(groups[tol])} lams {how}" if missing else ""
     return f"{_seconds(times[tol])}{times_ours}, tol {tol:g}{mark}{part}"
 
 
@@ -162,11 +179,11 @@ def _details(name: str, record: Record) -> list[str]:
         f"{record['date']}, {record['hardware']}, {record['threads']} threads a process. "
         "Sampling the gates and laying out the path, in nobody's time: "
         f"{_seconds(record['sampling_seconds'])} s. The optimum is known to a relative gap of "
-        f"{_power(record['optimum_gap'])}.",
+        f"{_power(record['optimum_gap'])}; at the last lam it is {record['optimum'][-1]:.9g}.",
         "",
     ]
     header = ["tool", "setting", "dtype", "device", "compile, s", "first call, s"]
-    header += ["steady state, s", "runs", "raw error", "worst cone violation"]
+    header += ["steady state, s", "runs", "raw objective", "raw error", "worst cone violation"]
     header += ["worst gap", "blocks at the end", "peak memory, MiB", "status"]
     cells = []
     for setting in record["settings"]:
@@ -180,12 +197,13 @@ def _details(name: str, record: Record) -> list[str]:
             row += [_seconds(setting[f"{key}seconds"]) for key in ("compile_", "first_", "")]
             row += [str(len(runs))]
         else:
-            row += ["", "", "", "0"]
+            row += ["", "", setting["status"] if _capped(setting) else "", "0"]
         if "worst_error" in setting:
-            row += [_power(setting["worst_error"]), _power(setting["worst_violation"])]
-            row += [_power(setting["worst_gap"]), str(setting["blocks"][-1])]
+            row += [f"{setting['objective'][-1]:.9g}", _power(setting["worst_error"])]
+            row += [_power(setting["worst_violation"]), _power(setting["worst_gap"])]
+            row.append(str(setting["blocks"][-1]))
         else:
-            row += ["", "", "", ""]
+            row += [""] * 5
         row.append(_memory(setting))
         status = setting["status"]
         if status == "ok" and "optimal" in setting:
@@ -208,6 +226,8 @@ def _legend() -> list[str]:
         "* steady state: median of the runs after the first, in turns with the other tools; for "
         "Clarabel its own clock, without CVXPY. First call: the whole first run. Compile: the "
         "backend compiler (jaxrelu), the canonicalisation (CVXPY).",
+        "* raw objective: of the weights as returned, before any repair, at the last lam that the "
+        "setting solved (the one of its name, the last of its path).",
         "* raw error: |objective of the weights as returned - certified optimum| / optimum, worst "
         "over the path, before any repair; where the cones are violated the objective may lie "
         "below the optimum.",
@@ -217,6 +237,8 @@ def _legend() -> list[str]:
         "for every other tool what jaxrelu's `certify` makes of its weights (repair included).",
         "* peak memory: high-water mark of the process during a run after the first, above what it "
         "held before its first run; on an accelerator the device's own peak.",
+        "* over 120 s: a run was stopped at the cap, on the first lam or later; in the race, where "
+        "no setting ended, with the least ratio that this means. An empty cell: it did not run.",
         f"* the race: the fastest setting with a raw error of at most {RACE_ERROR:g}; (!) marks a "
         "peer that has none, shown at its most accurate finished setting.",
         "* (times ours): its time over that of jaxrelu's path at rtol 1e-6; in a column a lam, the "

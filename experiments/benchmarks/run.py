@@ -28,7 +28,7 @@ import problems
 import report
 import tools
 from measure import num_blocks, objectives
-from race import HERE, Limits, Worker, in_turns
+from race import HERE, Limits, Worker, child_environment, in_turns
 
 RUNNER = [sys.executable, str(HERE / "jaxrelu_runner.py")]
 
@@ -58,19 +58,7 @@ def race_row(
 ) -> dict[str, Any]:
     """Everything about one row; the record that goes into results.json."""
     X, y = problems.load(row, args.data)
-    inputs, problem_file = scratch / "row.npz", scratch / "problem.npz"
-    np.savez(
-        inputs,
-        X=X,
-        y=y,
-        gated=row.gated,
-        num_gates=row.gates,
-        num_lams=row.lams,
-        ratio=row.ratio,
-    )
-    start = time.perf_counter()
-    _call_runner("gates", inputs, problem_file)
-    sampling = time.perf_counter() - start
+    problem_file, sampling = lay_out(row, X, y, scratch)
     with np.load(problem_file) as file:
         problem = dict(file)
     limits = Limits(args.cap, args.budget, args.threads, args.memory)
@@ -99,7 +87,7 @@ def race_row(
 
     done = [w for w in paths + singles if w.saved]
     if done:
-        _call_runner("certify", problem_file, *(w.output for w in done))
+        call_runner("certify", problem_file, *(w.output for w in done))
     settings = [_record(w, problem) for w in paths + singles]
     record = {
         "data": row.data,
@@ -113,7 +101,7 @@ def race_row(
         "threads": args.threads,
         "cap": args.cap,
         "date": time.strftime("%Y-%m-%d"),
-        "hardware": _hardware(),
+        "hardware": hardware(),
         "load": os.getloadavg()[0],
         "settings": settings,
     }
@@ -121,6 +109,16 @@ def race_row(
     for setting in settings:
         print("  " + report.one_line(setting), flush=True)
     return record
+
+
+def lay_out(row: problems.Row, X: Any, y: Any, scratch: Path) -> tuple[Path, float]:
+    """The problem file of a row, gates and lams included, and the seconds that it took."""
+    inputs, problem_file = scratch / f"{row.name}.row.npz", scratch / f"{row.name}.npz"
+    settings = {"num_gates": row.gates, "num_lams": row.lams, "ratio": row.ratio}
+    np.savez(inputs, X=X, y=y, gated=row.gated, **settings)
+    start = time.perf_counter()
+    call_runner("gates", inputs, problem_file)
+    return problem_file, time.perf_counter() - start
 
 
 def _with_faster_thread_count(ladder: Any, worker: Any, threads: int) -> list[tools.Setting]:
@@ -193,14 +191,11 @@ def _compare(record: dict[str, Any]) -> None:
             setting["status"] = f"stopped after {len(index)} of {num} lams"
 
 
-def _call_runner(action: str, *files: Path) -> None:
-    root = str(HERE.parents[1])
-    path = os.pathsep.join(filter(None, [str(HERE), os.environ.get("PYTHONPATH"), root]))
-    command = [*RUNNER, action, *map(str, files)]
-    subprocess.run(command, check=True, env=os.environ | {"PYTHONPATH": path})
+def call_runner(action: str, *files: Path) -> None:
+    subprocess.run([*RUNNER, action, *map(str, files)], check=True, env=child_environment())
 
 
-def _hardware() -> str:
+def hardware() -> str:
     name = "unknown processor"
     if Path("/proc/cpuinfo").exists():
         lines = Path("/proc/cpuinfo").read_text().splitlines()

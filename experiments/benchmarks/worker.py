@@ -54,16 +54,17 @@ def serve(prepare: Prepare, packages: Iterable[str]) -> None:
     with np.load(problem_path) as problem:
         solve, collect = prepare(dict(problem), json.loads(settings))
     result = None
-    held = _resident_mib()
-    answer(ready=True, versions={name: metadata.version(name) for name in packages})
+    held = resident_mib()
+    versions = {name: metadata.version(name) for name in packages}
+    answer(ready=True, held_mib=held, versions=versions)
     for line in sys.stdin:
         command = line.strip()
         if command == "run":
-            _reset_peak()
+            reset_peak()
             start = time.perf_counter()
             result, facts = solve()
             seconds = time.perf_counter() - start
-            answer(seconds=seconds, peak_mib=_peak_mib() - held, **facts)
+            answer(seconds=seconds, peak_mib=peak_mib() - held, **facts)
         elif command == "save":
             np.savez(output_path, **collect(result))
             answer(saved=True)
@@ -78,20 +79,22 @@ def _status_mib(field: str) -> float:
     raise OSError(f"no {field} in /proc/self/status")
 
 
-def _resident_mib() -> float:
+def resident_mib() -> float:
+    """What the process holds now."""
     try:
         return _status_mib("VmRSS")
     except OSError:
         return _high_water_mib()
 
 
-def _reset_peak() -> None:
+def reset_peak() -> None:
     """Forget the high-water mark, so that each run reports its own (Linux)."""
     with contextlib.suppress(OSError), open("/proc/self/clear_refs", "w") as handle:
         handle.write("5")
 
 
-def _peak_mib() -> float:
+def peak_mib() -> float:
+    """The high-water mark since `reset_peak`, of the whole process."""
     try:
         return _status_mib("VmHWM")
     except OSError:
