@@ -26,6 +26,7 @@ from jaxrelu.solvers.rounds import (
     MAX_ROUNDS,
     MOST_FUTILE,
     Solved,
+    finer,
     finest_precision,
     first_precision,
     promising,
@@ -143,7 +144,7 @@ class Driver:
                 if last or futile >= MOST_FUTILE or int(best.status) == Status.OPTIMAL:
                     break
             if violators == 0:
-                precision = max(0.1 * precision, finest)
+                precision = float(finer(setting, precision))
                 continue
             slots = self._slots(int(active))
             newcomers = min(int(violators), entering(screened.found.shape[0], slots))

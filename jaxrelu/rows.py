@@ -67,6 +67,25 @@ class Rows(NamedTuple):
         packed = self._sums(lambda w: w, weights)
         return packed[:, _unpacking(self.unit.shape[1])]
 
+    def updated_gram(self, gram: Array, before: Array, after: Array) -> Array:
+        """gram(after) from gram(before): (m, d, d), (m, n), (m, n) -> (m, d, d).
+
+        Between two Newton steps few walls change, and only their samples are passed.
+        """
+        n, d = self.unit.shape
+        few = n // 8
+        changed = jnp.any(before != after, axis=0)
+
+        def through_changes() -> Array:
+            index = jnp.nonzero(changed, size=few, fill_value=n)[0]
+            unit = self.unit.at[index].get(mode="fill", fill_value=0.0)
+            weights = (after - before).at[:, index].get(mode="fill", fill_value=0.0)
+            upper = np.triu_indices(d)
+            packed = matmul(weights, unit[:, upper[0]] * unit[:, upper[1]])
+            return gram + packed[:, _unpacking(d)]
+
+        return jax.lax.cond(jnp.sum(changed) <= few, through_changes, lambda: self.gram(after))
+
     def coupling(self, signed: Array, curvature: Array) -> Array:
         """A^T diag(h) A of the module's docstring: (k, n), (n,) -> (k, d, k, d)."""
         k, d = signed.shape[0], self.unit.shape[1]
@@ -79,6 +98,10 @@ class Rows(NamedTuple):
         weights = jnp.concatenate([signed, (curvature * self.length**2)[None]])
         packed = self._sums(of_pairs, weights, pairs=first.size)
         return packed[_unpacking(k)][:, :, _unpacking(d)].transpose(0, 2, 1, 3)
+
+    def own_coupling(self, signed: Array, curvature: Array) -> Array:
+        """The diagonal blocks of `coupling`: (k, n), (n,) -> (k, d, d)."""
+        return self.gram(signed**2 * (curvature * self.length**2)[None])
 
     def cross_coupling(self, some: Array, signed: Array, curvature: Array) -> Array:
         """The rows of `coupling` of some of its blocks: (c, n), (k, n), (n,) -> (c, d, k, d)."""
@@ -129,6 +152,11 @@ class OwnRows(NamedTuple):
     def gram(self, weights: Array) -> Array:
         """(m, s) -> (m, d, d)."""
         return matmul((weights[..., None] * self.unit).transpose(0, 2, 1), self.unit)
+
+    def updated_gram(self, gram: Array, before: Array, after: Array) -> Array:
+        """(m, d, d), (m, s), (m, s) -> (m, d, d)."""
+        del gram, before
+        return self.gram(after)
 
 
 def nearest(slack: Array, multipliers: Array, features: int) -> Array:

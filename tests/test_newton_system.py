@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from jaxrelu.rows import shared_rows
+from jaxrelu.solvers.coupling import Matrix, Products
 from jaxrelu.solvers.newton_system import (
     dual_direction,
     gated_direction,
@@ -38,27 +39,36 @@ def _system(k, d, n, walls, stiffness, seed=0):
 @pytest.mark.parametrize("stiffness", [1.0, 1e3, 1e6])
 def test_primal_direction_solves_the_system(k, d, stiffness):
     X, signed, curvature, blocks, rhs, expected = _system(k, d, 60, (3 * d) // 4, stiffness)
-    matrix = shared_rows(X).coupling(signed, curvature)
+    matrix = Matrix(shared_rows(X).coupling(signed, curvature))
     direction = jax.jit(primal_direction)(matrix, blocks, rhs)
     assert np.linalg.norm(direction - expected) <= 1e-3 * np.linalg.norm(expected)
     assert jnp.sum(direction * rhs) > 0
 
 
-def test_the_operator_stands_in_for_the_matrix():
+def test_products_stand_in_for_the_matrix():
     X, signed, curvature, blocks, rhs, expected = _system(33, 20, 60, 15, 1e3)
-
-    def operator(x):
-        fit = jnp.sum(signed * (x @ X.T), axis=0)
-        return (signed * (curvature * fit)[None]) @ X
-
-    matrix = shared_rows(X).coupling(signed, curvature)
-    direction = primal_direction(matrix, blocks, rhs, operator)
+    own = shared_rows(X).own_coupling(signed, curvature)
+    direction = jax.jit(primal_direction)(Products(X, signed, curvature, own), blocks, rhs)
     assert np.linalg.norm(direction - expected) <= 1e-3 * np.linalg.norm(expected)
+
+
+def test_matrix_and_products_are_the_same_coupling():
+    X, signed, curvature, _, rhs, _ = _system(6, 4, 15, 2, 1.0)
+    rows = shared_rows(X)
+    matrix = Matrix(rows.coupling(signed, curvature))
+    products = Products(X, signed, curvature, rows.own_coupling(signed, curvature))
+    vectors = jnp.asarray(np.random.default_rng(2).standard_normal((6, 3, 4)))
+    among = jnp.asarray([0, 4, 5, 16, 2])
+    np.testing.assert_allclose(products.own, matrix.own, rtol=1e-12, atol=1e-12)
+    np.testing.assert_allclose(products.apply(rhs), matrix.apply(rhs), rtol=1e-12)
+    np.testing.assert_allclose(
+        products.within(vectors, among), matrix.within(vectors, among), rtol=1e-11, atol=1e-11
+    )
 
 
 def test_more_soft_directions_than_are_factored_are_left_to_the_iterations():
     X, signed, curvature, blocks, rhs, expected = _system(33, 20, 60, 2, 1e4)
-    matrix = shared_rows(X).coupling(signed, curvature)
+    matrix = Matrix(shared_rows(X).coupling(signed, curvature))
     direction = jax.jit(primal_direction)(matrix, blocks, rhs)
     assert jnp.sum(direction * rhs) >= 0.9 * np.sum(expected * np.asarray(rhs))
 
@@ -98,6 +108,6 @@ def test_without_walls_the_block_diagonal_preconditions():
     blocks = 10.0 * jnp.broadcast_to(jnp.eye(d), (k, d, d))
     full = A.T @ (curvature[:, None] * A) + 10.0 * jnp.eye(k * d)
     expected = jnp.linalg.solve(full, rhs.reshape(-1)).reshape(k, d)
-    matrix = shared_rows(X).coupling(signed, curvature)
+    matrix = Matrix(shared_rows(X).coupling(signed, curvature))
     direction = primal_direction(matrix, blocks, rhs, walls=False)
     assert np.linalg.norm(direction - expected) <= 1e-3 * np.linalg.norm(expected)

@@ -54,3 +54,17 @@ def test_rows_of_newcomers_complete_the_coupling(data):
     found = shared.coupling(jnp.asarray(before), curvature).at[changed].set(some)
     found = found.at[:, :, changed].set(some.transpose(2, 3, 0, 1))
     np.testing.assert_allclose(found, expected, atol=1e-10)
+
+
+@pytest.mark.parametrize("changes", [2, 60], ids=["few", "many"])
+def test_a_gram_matrix_is_brought_up_to_date(changes):
+    rng = np.random.default_rng(3)
+    rows = shared_rows(jnp.asarray(rng.standard_normal((64, 3))))
+    before = rng.integers(0, 2, (5, 64)).astype(float)
+    after = before.copy()
+    # Two of the samples for some blocks, or so many that all are passed again.
+    after[:3, rng.permutation(64)[:changes]] = 1.0
+    after[4, 63] = 1.0 - before[4, 63]
+    gram = rows.gram(jnp.asarray(before))
+    found = jax.jit(rows.updated_gram)(gram, jnp.asarray(before), jnp.asarray(after))
+    np.testing.assert_allclose(found, rows.gram(jnp.asarray(after)), rtol=1e-12, atol=1e-12)

@@ -29,6 +29,7 @@ from jaxrelu.solvers.rounds import (
     Solved,
     better,
     certify_slots,
+    finer,
     finest_precision,
     first_precision,
     promising,
@@ -163,11 +164,10 @@ class ActiveNewton:
         met = tolerance.met(best.upper, best.upper - best.gap)
         # A round without violators that leaves the gap where it was cannot be repeated.
         futile = jnp.where(ready & (best.gap > 0.5 * state.best.gap), state.futile + 1, 0)
-        finer = jnp.maximum(0.1 * state.precision, finest)
         return Round(
             held,
             best,
-            jnp.where(none, finer, state.precision),
+            jnp.where(none, finer(setting, state.precision), state.precision),
             steps,
             futile,
             full,

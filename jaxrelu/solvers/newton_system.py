@@ -14,9 +14,10 @@ it is I + C in units of sqrt h, at a cost of n^2 k instead of n^2 k d; the sizes
 along u_b, where B_b is (nearly) singular, are kept as k unknowns of their own.
 
 Large primal systems on a CPU are not factored. The walls of a block make B_b stiff against its Gram
-matrix in all but a few directions: on real data a tenth to a fifth of all kd are soft. Conjugate
-gradients, preconditioned by the factored system of the soft directions and the diagonal of the
-stiff ones, take some 5 to 8 iterations; every iterate is a descent direction.
+matrix in all but a few directions: on real data one to five of a block's d are soft. They are found
+by two steps of subspace iteration with the inverse of the block's own d x d system. Conjugate
+gradients, preconditioned by the factored system of the soft directions and by the inverses of the
+blocks on the rest, take some ten iterations; every iterate is a descent direction.
 """
 
 from __future__ import annotations
@@ -31,12 +32,18 @@ from jax.scipy.linalg import cho_factor, cho_solve, solve_triangular
 
 from jaxrelu.loops import iterate
 from jaxrelu.numerics import einsum, eps, matmul
+from jaxrelu.solvers.coupling import Matrix, Products
 
 # From so many unknowns on, eigenvectors and conjugate gradients are cheaper than a factorisation.
 _FEWEST_UNKNOWNS = 640
-_MOST_SOFT = 768
+_MOST_SOFT = 384
+# Soft directions looked for in one block.
+_SOFT_OF_A_BLOCK = 8
+# A larger matrix is read more slowly than the samples are passed twice.
+_LARGEST_MATRIX = 2048
 _MOST_ITERATIONS = 60
-_PRECISION = 1e-6
+# Of the energy norm: a finer one takes more iterations and saves no Newton steps.
+_PRECISION = 1e-4
 
 
 def uses_dual_form(slots: int, features: int, samples: int, dtype: Any) -> bool:
@@ -67,26 +74,30 @@ def working_matrix(X: Array, signed_masks: Array) -> Array:
 
 
 def primal_direction(
-    matrix: Array,
-    blocks: Array,
-    rhs: Array,
-    operator: Callable[[Array], Array] | None = None,
-    walls: bool = True,
+    coupling: Matrix | Products, blocks: Array, rhs: Array, walls: bool = True
 ) -> Array:
-    """Solves with the matrix itself: matrix (k, d, k, d), blocks (k, d, d), rhs (k, d).
+    """Solves with A^T diag(h) A itself: blocks (k, d, d), rhs (k, d).
 
-    `operator` applies A^T diag(h) A to (k, d) without the matrix; where it is given, conjugate
-    gradients use it. Without `walls` no direction is stiff, and their preconditioner is the block
-    diagonal.
+    Without `walls` no direction is stiff, and the block diagonal preconditions the iterations.
     """
     k, d, _ = blocks.shape
+    own = coupling.own
     # Relative to the diagonal: large penalties make an absolute shift too small or too large.
-    own = jnp.diagonal(matrix.reshape(k * d, k * d)).reshape(k, d)
-    lift = 100 * eps(rhs.dtype) ** 0.8 * (own + jnp.diagonal(blocks, axis1=1, axis2=2))
+    lift = 100 * eps(rhs.dtype) ** 0.8 * jnp.diagonal(own + blocks, axis1=1, axis2=2)
     blocks = blocks + lift[:, :, None] * jnp.eye(d, dtype=rhs.dtype)[None]
-    if k * d < _FEWEST_UNKNOWNS or not _iterates(rhs.dtype):
-        return _factored(matrix, blocks, rhs)
-    return _conjugate_gradients(matrix, blocks, rhs, operator, walls)
+    if isinstance(coupling, Matrix) and is_factored(k, d, rhs.dtype):
+        return _factored(coupling.entries, blocks, rhs)
+    return _conjugate_gradients(coupling, own, blocks, rhs, walls)
+
+
+def is_factored(slots: int, features: int, dtype: Any) -> bool:
+    """Whether a primal system is factored, and not solved by conjugate gradients."""
+    return slots * features < _FEWEST_UNKNOWNS or not _iterates(dtype)
+
+
+def forms_matrix(slots: int, features: int, dtype: Any) -> bool:
+    """Whether a primal system needs A^T diag(h) A as a `Matrix`."""
+    return is_factored(slots, features, dtype) or slots * features <= _LARGEST_MATRIX
 
 
 def _factored(matrix: Array, blocks: Array, rhs: Array) -> Array:
@@ -97,25 +108,15 @@ def _factored(matrix: Array, blocks: Array, rhs: Array) -> Array:
 
 
 def _conjugate_gradients(
-    matrix: Array,
-    blocks: Array,
-    rhs: Array,
-    operator: Callable[[Array], Array] | None,
-    walls: bool,
+    coupling: Matrix | Products, own: Array, blocks: Array, rhs: Array, walls: bool
 ) -> Array:
-    k, d, _ = blocks.shape
-    size = k * d
-
-    def product(x: Array) -> Array:
-        return matmul(matrix.reshape(size, size), x.reshape(-1)).reshape(k, d)
-
-    coupled = product if operator is None else operator
-
     def apply(x: Array) -> Array:
-        return coupled(x) + einsum("kij,kj->ki", blocks, x)
+        return coupling.apply(x) + einsum("kij,kj->ki", blocks, x)
 
-    own = matrix[jnp.arange(k), :, jnp.arange(k), :]
-    precondition = _of_soft_directions(matrix, own, blocks) if walls else _of_blocks(own + blocks)
+    diagonal = own + blocks
+    precondition = (
+        _of_soft_directions(coupling, own, blocks, diagonal) if walls else _of_blocks(diagonal)
+    )
 
     def step(state: tuple[Array, ...]) -> tuple[Array, ...]:
         x, residual, p, square = state
@@ -128,50 +129,62 @@ def _conjugate_gradients(
 
     z = precondition(rhs)
     first = jnp.sum(rhs * z)
-    return iterate(
+    end = iterate(
         step,
         (jnp.zeros_like(rhs), rhs, z, first),
         done=lambda s: s[3] <= _PRECISION**2 * first,
         max_steps=_MOST_ITERATIONS,
         watch=lambda s: (s[0], s[3]),
-    ).state[0]
+    )
+    return end.state[0]
 
 
 def _of_blocks(diagonal: Array) -> Callable[[Array], Array]:
     """The inverse of the diagonal blocks (k, d, d)."""
-    inverse = jnp.linalg.inv(diagonal)
-    inverse = 0.5 * (inverse + inverse.transpose(0, 2, 1))
+    inverse = _inverse(diagonal)
     return lambda x: einsum("kij,kj->ki", inverse, x)
 
 
-def _of_soft_directions(matrix: Array, own: Array, blocks: Array) -> Callable[[Array], Array]:
-    """The inverse of the system on its soft directions, and of the diagonal on the stiff ones."""
+def _of_soft_directions(
+    coupling: Matrix | Products, own: Array, blocks: Array, diagonal: Array
+) -> Callable[[Array], Array]:
+    """The inverse of the system on its soft directions, and of its diagonal blocks on the rest."""
     k, d, _ = blocks.shape
-    size, half = k * d, (d + 1) // 2
-    values, vectors = jnp.linalg.eigh(blocks)
-    turn = vectors.transpose(0, 2, 1)
-    # Soft is relative to the Gram matrix of a block; an empty slot has nothing soft. Eigenvalues
-    # ascend: the soft ones are looked for in the first half, and more than this many in all are
-    # left to the iterations.
+    inverse = _inverse(diagonal)
+    # Two steps of subspace iteration find the directions that a block's own walls leave free.
+    few = min(_SOFT_OF_A_BLOCK, d)
+    guess = jax.random.normal(jax.random.key(0), (d, few), blocks.dtype)
+    vectors = jnp.linalg.qr(matmul(inverse, matmul(inverse, guess)))[0]
+    walls = einsum("kdf,kde,keg->kfg", vectors, blocks, vectors)
+    # Soft is relative to the Gram matrix of a block; an empty slot has nothing soft.
     trace = jnp.trace(own, axis1=1, axis2=2)
-    stiffness = values / jnp.where(trace > 0, trace, jnp.finfo(blocks.dtype).tiny)[:, None]
-    _, among = jax.lax.top_k(-stiffness[:, :half].reshape(-1), min(size // 3, _MOST_SOFT))
-    soft = (among // half) * d + among % half
-    is_soft = jnp.zeros((size,), bool).at[soft].set(True)
-    diagonal = (values + einsum("kij,kjl,kil->ki", turn, own, turn)).reshape(-1)
+    stiffness = jnp.diagonal(walls, axis1=1, axis2=2)
+    stiffness = stiffness / jnp.where(trace > 0, trace, jnp.finfo(blocks.dtype).tiny)[:, None]
+    _, among = jax.lax.top_k(-stiffness.reshape(-1), min(k * few, _MOST_SOFT))
+    owner, own_index = among // few, among % few
+    same = owner[:, None] == owner[None]
+    inner = jnp.where(same, walls[owner[:, None], own_index[:, None], own_index[None]], 0.0)
+    inner = inner + coupling.within(vectors.transpose(0, 2, 1), among)
+    factor = cho_factor(inner)
+    taken = jnp.zeros((k * few,), bool).at[among].set(True).reshape(k, few)
 
-    # V^T M V on the soft directions: rows first, which the symmetry of M makes plain products.
-    some = matmul(turn[:, :half], matrix.reshape(k, d, size)).reshape(-1, size)[among]
-    inner = matmul(turn[:, :half], some.T.reshape(k, d, -1)).reshape(k * half, -1)[among]
-    factor = cho_factor(inner + jnp.diag(values.reshape(-1)[soft]))
+    def aside(x: Array, parts: Array) -> Array:
+        return x - einsum("kdf,kf->kd", vectors, jnp.where(taken, parts, 0.0))
 
     def precondition(x: Array) -> Array:
-        turned = einsum("kij,kj->ki", turn, x).reshape(-1)
-        out = jnp.where(is_soft, 0.0, turned / diagonal)
-        out = out.at[soft].set(cho_solve(factor, turned[soft]))
-        return einsum("kij,kj->ki", vectors, out.reshape(k, d))
+        parts = einsum("kdf,kd->kf", vectors, x)
+        stiff = einsum("kij,kj->ki", inverse, aside(x, parts))
+        stiff = aside(stiff, einsum("kdf,kd->kf", vectors, stiff))
+        solved = cho_solve(factor, parts.reshape(-1)[among])
+        soft = jnp.zeros((k * few,), x.dtype).at[among].set(solved).reshape(k, few)
+        return stiff + einsum("kdf,kf->kd", vectors, soft)
 
     return precondition
+
+
+def _inverse(blocks: Array) -> Array:
+    inverse = jnp.linalg.inv(blocks)
+    return 0.5 * (inverse + inverse.transpose(0, 2, 1))
 
 
 def dual_direction(A: Array, curvature: Array, blocks: Array, lifts: Array, rhs: Array) -> Array:

@@ -30,6 +30,9 @@ from jaxrelu.solvers.working_set import (
 )
 
 INNER_STEPS = 60
+# Precisions of the rounds: the first one, in units of the tolerance, and from one to the next.
+_FIRST = 3000.0
+_FINER = 0.03
 MAX_ROUNDS = 300
 # Rounds without violators and without progress before a solver gives up.
 MOST_FUTILE = 4
@@ -74,12 +77,17 @@ class Best(NamedTuple):
 def first_precision(setting: Setting, tolerance: Tolerance) -> Array:
     """Where the rounds start: most of them only have to find the next violators."""
     dtype = setting.X.dtype
-    return jnp.clip(100.0 * tolerance.relative, finest_precision(setting), 1e-3).astype(dtype)
+    return jnp.clip(_FIRST * tolerance.relative, finest_precision(setting), 1e-2).astype(dtype)
 
 
 def finest_precision(setting: Setting) -> float:
     """Below this the inner method works at rounding level."""
     return 100 * eps(setting.X.dtype)
+
+
+def finer(setting: Setting, precision: Any) -> Any:
+    """The precision of the round after one that left no violators."""
+    return jnp.maximum(_FINER * precision, finest_precision(setting))
 
 
 def screening_limit(setting: Setting, lam: Array, tolerance: Tolerance) -> Array:
@@ -110,12 +118,15 @@ def solved_slots(
     fit = task.fit(weights)
     residual = -task.gradient(fit)
     after = remember(setting, held._replace(at=inner.iterate), task, inner.active)
+    # What the constraints will cost to first order: the multipliers times the violations.
+    outside = jnp.maximum(-task.slack(weights), 0.0)
+    repair_cost = jnp.sum(inner.iterate.cone_dual * outside)
     return Solved(
         after,
         held.blocks,
         weights,
         residual,
-        loss_value(setting.program, fit) + lam * jnp.sum(safe_norm(weights)),
+        loss_value(setting.program, fit) + lam * jnp.sum(safe_norm(weights)) + repair_cost,
         in_slots(setting, after.blocks),
         jnp.sum(inner.active, dtype=jnp.int32),
         inner.num_steps,
