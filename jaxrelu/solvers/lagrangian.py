@@ -32,7 +32,7 @@ from jax import Array
 from jaxrelu import losses
 from jaxrelu.loops import iterate
 from jaxrelu.losses import SquaredLoss
-from jaxrelu.numerics import eps, matmul, plain_norm
+from jaxrelu.numerics import eps, plain_norm
 from jaxrelu.solvers.block_steps import step_along
 from jaxrelu.solvers.coupling import Matrix, Products
 from jaxrelu.solvers.newton_system import (
