@@ -86,8 +86,10 @@ SIDEWAYS = {
 PARTS = {
     "solvers": (
         "base",
+        "coupling",
         "newton_system",
         "task",
+        "block_steps",
         "lagrangian",
         "near_walls",
         "working_set",
