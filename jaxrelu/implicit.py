@@ -18,9 +18,11 @@ weights are not unique, H is singular and the derivative is that of one choice o
 derivative of the optimal value needs no system: it is the partial derivative of the Lagrangian
 (envelope theorem).
 
-It is right where support and walls are: ask for a small ``rtol`` (1e-10) before trusting digits of
-the derivative of weights or fit, and expect one-sided derivatives where a block or a wall is about
-to enter or to leave.
+Before that, the answer is polished by Newton's method on the same equations: walls whose multiplier
+turns negative leave, rows that become violated enter. Where the equations do not come to hold, or a
+sign stays wrong, support or walls are not those of the optimum, and the derivatives of weights, fit
+and residual are NaN. Ask for a small ``rtol`` (1e-10) where they are, and expect one-sided
+derivatives where a block or a wall is about to enter or to leave.
 
 Reference: Bonnans and Shapiro (2000), Section 4; Mishkin and Pilanci (ICML 2023), on the
 sensitivity of the solution map.
@@ -46,6 +48,9 @@ from jaxrelu.rows import shared_rows
 from jaxrelu.solution import Solution
 
 _ITERATIONS = 20
+_POLISHING = 6
+# A block whose correlation is further than this below lam is zero at the optimum.
+_CLOSE = 1e-3
 
 
 class Parameters(NamedTuple):
@@ -59,13 +64,14 @@ class Parameters(NamedTuple):
 
 
 class _Support(NamedTuple):
-    """The non-zero blocks of an answer, in slots: weights (k, d), masks and cone signs (k, n)."""
+    """The non-zero blocks of an answer, in slots: weights (k, d); masks, signs and walls (k, n)."""
 
     blocks: Array
     used: Array
     weights: Array
     signed_masks: Array
     signs: Array
+    walls: Array
     multipliers: Array
 
 
@@ -89,26 +95,18 @@ def tangent(
     Returns:
         A `Solution` of tangents; those of `lower` and `upper` are the derivative of the optimum.
     """
-    support = _support(program, solution, slots)
-    theta, mu = support.weights, support.multipliers
-    norms = safe_norm(theta)
-    fits = jnp.sum(norms > 0)
+    support, sound = _polished(program, _support(program, solution, slots), point)
+    theta, sizes = support.weights, safe_norm(solution.weights)
+    # Blocks that optimality does not know can only be small.
+    sound = sound & (jnp.sum(safe_norm(theta)) >= 0.9 * jnp.sum(sizes))
     # More non-zero blocks than slots, or an answer that is not finite: no derivative.
-    whole = fits == jnp.sum(_non_zero(safe_norm(solution.weights)))
+    whole = (jnp.sum(_non_zero(sizes)) <= slots) & jnp.all(jnp.isfinite(sizes))
 
-    def stationarity(p: Parameters) -> tuple[Array, Array, Array]:
-        """The two equations at fixed weights and multipliers, and the Lagrangian."""
-        X = jnp.asarray(p.X)
-        features = matmul(theta, X.T)
-        f = jnp.sum(support.signed_masks * features, axis=0)
-        cone = support.signs * features
-        back = support.signed_masks * _gradient(p, program, f)[None] - support.signs * mu
-        value = losses.total(p.loss, f, jnp.asarray(p.y), _weight(p, program))
-        lagrangian = value + p.lam * jnp.sum(norms) - jnp.sum(mu * cone)
-        return matmul(back, X) + p.lam * unit(theta), cone, lagrangian
+    def equations(p: Parameters) -> tuple[Array, Array, Array]:
+        return _equations(program, support, p)
 
-    _, (moved, slid, value) = jax.jvp(stationarity, (point,), (change,))
-    d_theta = _solve(program, support, point.lam, moved, slid)
+    _, (moved, slid, value) = jax.jvp(equations, (point,), (change,))
+    d_theta, _ = _solve(program, support, point.lam, moved, slid)
 
     def outcome(p: Parameters, weights: Array) -> tuple[Array, Array]:
         f = jnp.sum(support.signed_masks * matmul(weights, jnp.asarray(p.X).T), axis=0)
@@ -118,11 +116,10 @@ def tangent(
     flat = jnp.zeros((int(np.prod(program.block_shape)), theta.shape[1]), theta.dtype)
     d_weights = flat.at[support.blocks].add(d_theta, mode="drop").reshape(solution.weights.shape)
 
-    def known(x: Array) -> Array:
-        return jnp.where(whole, x, jnp.nan)
-
-    d_weights, d_fit, d_residual = known(d_weights), known(d_fit), known(d_residual)
-    value = known(value)
+    d_weights, d_fit, d_residual = (
+        jnp.where(whole & sound, x, jnp.nan) for x in (d_weights, d_fit, d_residual)
+    )
+    value = jnp.where(whole, value, jnp.nan)
     certificate = Certificate(value, value, jnp.zeros_like(value), d_weights, d_residual)
     nothing: Any = np.zeros((), jax.dtypes.float0)  # integers have no derivative
     return Solution(
@@ -149,22 +146,73 @@ def _support(program: Program, solution: Solution, slots: int) -> _Support:
     flat = solution.weights.reshape(total, -1)
     size, blocks = jax.lax.top_k(safe_norm(flat), min(slots, total))
     used = _non_zero(size)
-    theta = jnp.where(used[:, None], flat[blocks], 0.0)
-    sign = jnp.where(used, block_signs(program)[blocks], 0.0)
+    sign = block_signs(program)[blocks]
     signed = sign[:, None] * float_masks(program).T[pattern[blocks]]
+    q = matmul(signed * solution.residual[None], X)
     if program.has_cones:
         signs = cone_signs(jnp.asarray(program.patterns.masks), pattern[blocks], X.dtype)
-        correlation = matmul(signed * solution.residual[None], X)
-        unit_rows = project(shared_rows(X), signs, correlation).multipliers
+        found = project(shared_rows(X), signs, q)
         lengths = safe_norm(X)
-        mu = unit_rows / jnp.where(lengths > 0, lengths, 1.0)[None]
+        mu = found.multipliers / jnp.where(lengths > 0, lengths, 1.0)[None]
+        q = found.points
     else:
         signs = mu = jnp.zeros((blocks.shape[0], n), X.dtype)
-    return _Support(jnp.where(used, blocks, total), used, theta, signed, signs, mu)
+    # The correlations know the directions of small blocks, and which of them are no part of it,
+    # better than the weights do.
+    used = used & (safe_norm(q) >= (1.0 - _CLOSE) * solution.lam)
+    theta = jnp.where(used, size, 0.0)[:, None] * unit(q)
+    signed, mu = jnp.where(used[:, None], signed, 0.0), jnp.where(used[:, None], mu, 0.0)
+    return _Support(jnp.where(used, blocks, total), used, theta, signed, signs, mu > 0, mu)
 
 
-def _solve(program: Program, support: _Support, lam: Array, moved: Array, slid: Array) -> Array:
-    """The change of the weights (k, d) that restores both equations."""
+def _equations(program: Program, support: _Support, p: Parameters) -> tuple[Array, Array, Array]:
+    """Both equations at fixed weights and multipliers, and the Lagrangian."""
+    theta, mu, X = support.weights, support.multipliers, jnp.asarray(p.X)
+    features = matmul(theta, X.T)
+    f = jnp.sum(support.signed_masks * features, axis=0)
+    cone = support.signs * features
+    back = support.signed_masks * _gradient(p, program, f)[None] - support.signs * mu
+    value = losses.total(p.loss, f, jnp.asarray(p.y), _weight(p, program))
+    lagrangian = value + p.lam * jnp.sum(safe_norm(theta)) - jnp.sum(mu * cone)
+    return matmul(back, X) + p.lam * unit(theta), cone, lagrangian
+
+
+def _polished(program: Program, support: _Support, p: Parameters) -> tuple[_Support, Array]:
+    """The support where both equations hold to rounding, and whether all signs are right there."""
+    X, lam = jnp.asarray(program.X), jnp.asarray(p.lam)
+    lengths, size = safe_norm(X)[None], safe_norm(support.weights)[:, None]
+    inverse = jnp.where(lengths > 0, 1.0 / jnp.where(lengths > 0, lengths, 1.0), 0.0)
+    small = eps(X.dtype) ** 0.5
+    used = support.used[:, None]
+
+    def signs_of(s: _Support) -> tuple[Array, Array]:
+        """Multipliers and slacks that have the wrong sign, in units of lam and of the weights."""
+        cone = s.signs * matmul(s.weights, X.T) * inverse
+        below = s.walls & (s.multipliers * lengths < -(eps(X.dtype) ** 0.75) * lam)
+        return below & used, ~s.walls & (cone < -small * size) & used
+
+    def newton(s: _Support, _: None) -> tuple[_Support, None]:
+        moved, cone = _equations(program, s, p)[:2]
+        moved = jnp.where(used, moved, 0.0)
+        change, push = _solve(program, s, lam, moved, cone)
+        s = s._replace(weights=s.weights + change, multipliers=s.multipliers + inverse * push)
+        negative, violated = signs_of(s)
+        walls = (s.walls & ~negative) | violated
+        return s._replace(walls=walls, multipliers=jnp.where(walls, s.multipliers, 0.0)), None
+
+    end, _ = jax.lax.scan(newton, support, None, length=_POLISHING)
+    moved, cone, _ = _equations(program, end, p)
+    negative, violated = signs_of(end)
+    off = jnp.max(safe_norm(jnp.where(used, moved, 0.0)), initial=0.0) <= small * lam
+    on = jnp.all(jnp.abs(jnp.where(end.walls & used, cone * inverse, 0.0)) <= 10 * small * size)
+    near = jnp.all(safe_norm(end.weights - support.weights) <= 0.5 * size[:, 0])
+    return end, off & on & near & ~jnp.any(negative | violated)
+
+
+def _solve(
+    program: Program, support: _Support, lam: Array, moved: Array, slid: Array
+) -> tuple[Array, Array]:
+    """The changes of weights (k, d) and multipliers of unit rows (k, n) that restore both."""
     X, theta = jnp.asarray(program.X), support.weights
     n, d = X.shape
     dtype = X.dtype
@@ -180,7 +228,7 @@ def _solve(program: Program, support: _Support, lam: Array, moved: Array, slid: 
         aside = jnp.where(support.used, 1.0 / jnp.where(bend > 0, bend, 1.0), 0.0)[:, None] * -outer
         X, theta, moved, d = r.T, matmul(theta, basis), inside, n
     k = theta.shape[0]
-    walls = (support.multipliers > 0).astype(dtype)
+    walls = support.walls.astype(dtype)
     rows = shared_rows(X)
     inverse = jnp.where(rows.length > 0, 1.0 / jnp.where(rows.length > 0, rows.length, 1.0), 0.0)
     slid = walls * slid * inverse[None]
@@ -215,6 +263,6 @@ def _solve(program: Program, support: _Support, lam: Array, moved: Array, slid: 
         return (x, m - sigma * (slid + forward(x))), None
 
     start = (jnp.zeros_like(theta), jnp.zeros_like(walls))
-    (x, _), _ = jax.lax.scan(iteration, start, None, length=_ITERATIONS)
+    (x, m), _ = jax.lax.scan(iteration, start, None, length=_ITERATIONS)
     x = jnp.where(support.used[:, None], x, 0.0)
-    return x if basis is None else matmul(x, basis.T) + aside
+    return x if basis is None else matmul(x, basis.T) + aside, m

@@ -113,6 +113,37 @@ def test_derivative_of_the_optimum_by_other_solvers_and_entry_points():
 
 
 @pytest.mark.slow
+def test_a_coarse_answer_is_polished_and_a_wrong_one_has_no_derivative():
+    program, point, change = point_and_direction(zoo.generic)
+    parameters, tangents = implicit.Parameters(*point), implicit.Parameters(*change)
+    expected = implicit.tangent(program, answer(program, point), parameters, tangents, 32).fit
+    coarse = jr.solve(program, point[4], rtol=1e-6, atol=0.0)
+    found = implicit.tangent(program, coarse, parameters, tangents, 32).fit
+    np.testing.assert_allclose(found, expected, atol=1e-9 * np.abs(expected).max())
+    wrong = replace(coarse, weights=coarse.weights[:, ::-1])
+    derivative = implicit.tangent(program, wrong, parameters, tangents, 32)
+    assert np.all(np.isnan(derivative.fit))
+    assert np.all(np.isnan(derivative.weights))
+
+
+@zoo.every_optimum
+def test_real_problems_have_derivatives(path):
+    with np.load(path) as file:
+        patterns = jr.Patterns(file["gates"].astype(float), file["masks"].astype(bool))
+        program = jr.ConvexProgram(file["X"].astype(float), file["y"].astype(float), patterns)
+        lams = file["lams"]
+
+    @jax.jit
+    def fit_by_lam(lam):
+        return jax.jvp(lambda lam: jr.solve(program, lam, rtol=1e-8).fit, (lam,), (1.0,))[1]
+
+    for lam in lams:
+        expected = jr.sensitivity(program, jr.solve(program, float(lam))).fit_by_lam
+        found = fit_by_lam(float(lam))
+        np.testing.assert_allclose(found, expected, atol=1e-5 * np.abs(expected).max())
+
+
+@pytest.mark.slow
 def test_more_blocks_than_slots_have_no_derivative():
     program, point, change = point_and_direction(zoo.generic)
     solution = answer(program, point)
