@@ -312,12 +312,12 @@ def _multiplier_newton(
         return gradient / size, jnp.max(wrong, axis=1, initial=0.0) / size
 
     def step(state: tuple[Array, ...]) -> tuple[Array, ...]:
-        u, mu, sigma, best, idle, done = state
+        u, mu, sigma, best, idle, done, before, gram = state
         t = mu - sigma * (problem.forward(u) - problem.offsets)
         gradient = u - c - problem.transpose(problem.clipped(t))
-        bends = (t > 0) & (t < problem.cap)
-        matrices = eye[None] + sigma[..., None] * problem.rows.gram(bends.astype(c.dtype))
-        p = -_solver(matrices)(gradient)
+        bends = ((t > 0) & (t < problem.cap)).astype(c.dtype)
+        gram = problem.rows.updated_gram(gram, before, bends)
+        p = -_solver(eye[None] + sigma[..., None] * gram)(gradient)
         change = sigma * problem.forward(p)
         linear, square = jnp.sum(p * (u - c), axis=1), jnp.sum(p * p, axis=1)
 
@@ -348,7 +348,7 @@ def _multiplier_newton(
         u, mu, sigma, best = _lanes(
             go, (new_u, new_mu, new_sigma, jnp.minimum(residual, best)), (u, mu, sigma, best)
         )
-        return u, mu, sigma, best, idle, done | ~sound | stop | (idle >= 20)
+        return u, mu, sigma, best, idle, done | ~sound | stop | (idle >= 20), bends, gram
 
     # Multipliers that already fit their point (a block of no work) are left alone.
     gradient_size, violation = residuals(u, mu)
@@ -360,6 +360,8 @@ def _multiplier_newton(
         jnp.maximum(gradient_size, violation),
         jnp.zeros((m,), jnp.int32),
         finished,
+        jnp.zeros_like(mu),
+        jnp.zeros((m, *eye.shape), c.dtype),
     )
     end = iterate(
         step, state, done=lambda s: jnp.all(s[5]), max_steps=max_steps, watch=lambda _: ()

@@ -232,8 +232,10 @@ def newton_step(
     violation = _violation(task, at, point, live, kappa) / _largest_norm(at.weights, scale)
     stiff = _first_stiffness(dtype)
     precise = jnp.maximum(tolerance, 10 * roundoff * stiff)
-    update = stationarity <= jnp.maximum(jnp.minimum(0.01, 0.1 * violation), precise)
-    done = settled | (update & (violation <= tolerance) & (stationarity <= precise))
+    near = stationarity <= jnp.maximum(jnp.minimum(0.01, 0.1 * violation), precise)
+    # Where a step gains nothing more, the multipliers are what has to move.
+    update = near | settled
+    done = settled | (near & (violation <= tolerance) & (stationarity <= precise))
     # Penalties grow only where the multipliers alone do not make the violation fall.
     slow = update & (violation > 0.1 * state.violation)
     growth = jnp.where(slow, 10.0, 1.0).astype(dtype)

@@ -36,14 +36,14 @@ from jaxrelu.solvers.coupling import Matrix, Products
 
 # From so many unknowns on, eigenvectors and conjugate gradients are cheaper than a factorisation.
 _FEWEST_UNKNOWNS = 640
-_MOST_SOFT = 384
-# Soft directions looked for in one block.
+# Soft directions looked for in one block, and taken of all of them, for each block on average.
 _SOFT_OF_A_BLOCK = 8
+_SOFT_ON_AVERAGE = 4
 # A larger matrix is read more slowly than the samples are passed twice.
 _LARGEST_MATRIX = 2048
 _MOST_ITERATIONS = 60
 # Of the energy norm: a finer one takes more iterations and saves no Newton steps.
-_PRECISION = 1e-4
+_PRECISION = 1e-2
 
 
 def uses_dual_form(slots: int, features: int, samples: int, dtype: Any) -> bool:
@@ -160,7 +160,7 @@ def _of_soft_directions(
     trace = jnp.trace(own, axis1=1, axis2=2)
     stiffness = jnp.diagonal(walls, axis1=1, axis2=2)
     stiffness = stiffness / jnp.where(trace > 0, trace, jnp.finfo(blocks.dtype).tiny)[:, None]
-    _, among = jax.lax.top_k(-stiffness.reshape(-1), min(k * few, _MOST_SOFT))
+    _, among = jax.lax.top_k(-stiffness.reshape(-1), k * min(few, _SOFT_ON_AVERAGE))
     owner, own_index = among // few, among % few
     same = owner[:, None] == owner[None]
     inner = jnp.where(same, walls[owner[:, None], own_index[:, None], own_index[None]], 0.0)
