@@ -50,6 +50,8 @@ from jaxrelu.solvers.working_set import (
 from jaxrelu.status import Status
 
 _FEWEST_SLOTS = 16
+# A warm start that ends this many tolerances from the optimum is given up.
+_FAR = 1e3
 # Slots whose rows of the coupling are computed at once.
 _CHANGES = 4
 
@@ -115,7 +117,25 @@ class Driver:
         self.lam = lam
 
     def solve(self, lam: Array) -> Answer:
-        """One lam, from the working set of the last."""
+        """One lam, from the working set of the last, or from nothing where that leads nowhere."""
+        warm = bool(np.any(np.asarray(self.held.blocks) < self.setting.num_blocks))
+        answer = self._rounds(lam)
+        if not (warm and self._is_lost(answer)):
+            return answer
+        self.held, self.lam = cold_start(self.setting, self._slots(0)), None
+        again = self._rounds(lam)
+        steps = answer.num_steps + again.num_steps
+        closer = not _gap(answer) <= _gap(again)
+        return (again if closer else answer)._replace(num_steps=steps)
+
+    def _is_lost(self, answer: Answer) -> bool:
+        """Whether an answer is so far off that another start may do better."""
+        full = np.count_nonzero(np.any(answer.weights != 0, axis=1)) >= self.most
+        far = Tolerance(_FAR * self.tolerance.relative, _FAR * self.tolerance.absolute)
+        failed = int(answer.status) in (Status.STALLED, Status.NONFINITE)
+        return failed and not full and not bool(far.met(answer.upper, answer.lower))
+
+    def _rounds(self, lam: Array) -> Answer:
         setting, tolerance = self.setting, self.tolerance
         held, ratio = self.held, 1.0 if self.lam is None else float(lam) / float(self.lam)
         precision, finest = float(first_precision(setting, tolerance)), finest_precision(setting)

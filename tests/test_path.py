@@ -8,6 +8,7 @@ import pytest
 import zoo
 
 import jaxrelu as jr
+from jaxrelu.driver import Driver
 
 GENERIC = zoo.problem(zoo.generic)
 LAMS = GENERIC.lams(1.2, 0.6, 0.4, 0.25, 0.16, 0.1)
@@ -131,6 +132,27 @@ def test_starts_from_a_given_solution():
     for k, lam in enumerate(lams):
         zoo.recheck(GENERIC.program, lam, warm[k])
     assert 2 * int(warm.num_steps[0]) <= int(cold.num_steps[0])
+
+
+def test_a_warm_start_that_leads_nowhere_is_given_up(monkeypatch):
+    first = Driver._rounds
+    asked = []
+
+    def lost_when_warm(self, lam):
+        warm = bool(np.any(np.asarray(self.held.blocks) < self.setting.num_blocks))
+        asked.append(warm)
+        answer = first(self, lam)
+        if not warm:
+            return answer
+        bad = answer.upper - 0.5 * abs(answer.upper)
+        return answer._replace(lower=bad, status=np.int32(jr.Status.STALLED))
+
+    monkeypatch.setattr(Driver, "_rounds", lost_when_warm)
+    lams = GENERIC.lams(0.3, 0.1)
+    path = jr.solve_path(GENERIC.program, lams)
+    assert asked == [False, True, False]
+    for k, lam in enumerate(lams):
+        zoo.recheck(GENERIC.program, lam, path[k])
 
 
 def test_one_lam_and_equal_lams():
