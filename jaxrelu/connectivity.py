@@ -6,7 +6,8 @@ slots a longer way needs no more: each end is first pruned to a vertex inside it
 simplex pivots lead from vertex to vertex, every edge of which has at most rank + 1 directions; a
 direction enters through an empty slot, and neurons change slots by splitting, (sqrt(1 - t) u,
 sqrt(t) u). The rank is that of the features with a row of ones below them, which holds the penalty;
-of optimal networks it is the rank of the features alone.
+of optimal networks it is the rank of the features alone. Through a network of m* neurons, the
+sparsest one say, two vertices of at most M* neurons are joined by lines in m* + M* slots.
 
 Along every piece each slot keeps its direction and its coefficient moves linearly, so that fit and
 penalty, linear in the coefficients, stay what they are at both ends.
@@ -31,7 +32,9 @@ from jaxrelu.slots import NetworkPath, Slots, as_path, in_slots, totals
 Floats = NDArray[np.float64]
 
 
-def connect(a: Network, b: Network, X: Any, *, width: int | None = None) -> NetworkPath:
+def connect(
+    a: Network, b: Network, X: Any, *, width: int | None = None, via: Network | None = None
+) -> NetworkPath:
     """A continuous path between two networks of equal fit; fit and penalty are constant along it.
 
     Two optimal networks of one program have that property. The number of slots that always suffices
@@ -43,6 +46,8 @@ def connect(a: Network, b: Network, X: Any, *, width: int | None = None) -> Netw
         X: array (n, d).
         width: slots of the networks on the path; default the larger of both. Ends with fewer get
             empty ones.
+        via: a `Network`, balanced, of the same fit and penalty, that the path goes through; the
+            `sparsest` one needs fewer slots than the rank where there are vertices of few neurons.
 
     Returns:
         `NetworkPath`, and in ``width_needed`` how many neurons it has at most.
@@ -64,24 +69,28 @@ def connect(a: Network, b: Network, X: Any, *, width: int | None = None) -> Netw
 
     Reference: Kim, Mishkin and Pilanci (ICLR 2025), Theorem 2, by construction.
     """
-    for network in (a, b):
+    networks = [a, b] if via is None else [a, via, b]
+    for network in networks:
         check_relu(network, "connect")
-    if any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves((a, b, X))):
+    if any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves((networks, X))):
         raise TypeError("connect looks at values: call it on the host, outside jit and vmap.")
     data = np.asarray(as_float(X, "X"), np.float64)
-    m = max(a.num_neurons, b.num_neurons) if width is None else width
-    if m < max(a.num_neurons, b.num_neurons):
-        raise ValueError(f"width is {m}; pass at least the slots of both networks.")
-    directions, signs, slots = in_slots([a, b], m)
+    widest = max(network.num_neurons for network in networks)
+    m = widest if width is None else width
+    if m < widest:
+        raise ValueError(f"width is {m}; pass at least the slots of all networks, {widest}.")
+    directions, signs, slots = in_slots(networks, m)
     columns = np.vstack([signs * np.maximum(data @ directions.T, 0.0), np.ones(len(signs))])
     _check_ends(columns, [totals(s, len(signs)) for s in slots])
 
-    first, last = Slots(slots[0]), Slots(slots[1])
-    for way in (first, last):
+    ways = [Slots(s) for s in slots]
+    for way in ways:
         way.gather()
         for corner in simplex.to_vertex(columns, way.total(len(signs))):
             way.move(corner)
-    join(columns, first, last)
+    first, last = ways[0], ways[-1]
+    for way in ways[1:]:
+        join(columns, first, way)
     pieces = first.pieces + [(which, end, start) for which, start, end in reversed(last.pieces)]
     return as_path(first, pieces, directions, signs, a.hidden.dtype)
 
@@ -101,7 +110,7 @@ def join(columns: Floats, first: Slots, last: Slots) -> None:
         if m < rank + 1:
             raise ValueError(
                 f"{m} slots are too few for a path that is known to exist: pass width={rank + 1}, "
-                "one more than the rank of the features."
+                "one more than the rank of the features, or a network of few neurons as via."
             )
         # What is not in the goal costs one: a vertex of no cost is the goal.
         corners, _ = simplex.pivots(columns, start, np.where(goal > 0, 0.0, 1.0))
@@ -113,7 +122,8 @@ def join(columns: Floats, first: Slots, last: Slots) -> None:
 def _check_ends(columns: Floats, totals: list[Floats]) -> None:
     fits = [columns[:-1] @ total for total in totals]
     scale = max(float(np.linalg.norm(fits[0])), 1e-300)
-    if np.linalg.norm(fits[0] - fits[1]) > 1e-4 * scale:
-        raise ValueError("the networks have different fits on X: pass two optimal ones.")
-    if abs(totals[0].sum() - totals[1].sum()) > 1e-4 * max(totals[0].sum(), 1e-300):
-        raise ValueError("the networks have different penalties: pass two optimal ones.")
+    if any(np.linalg.norm(fit - fits[0]) > 1e-4 * scale for fit in fits):
+        raise ValueError("the networks have different fits on X: pass optimal ones.")
+    penalty = float(totals[0].sum())
+    if any(abs(total.sum() - penalty) > 1e-4 * max(penalty, 1e-300) for total in totals):
+        raise ValueError("the networks have different penalties: pass optimal ones.")

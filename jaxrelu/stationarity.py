@@ -47,12 +47,15 @@ class Stationarity(NamedTuple):
             below `clarke`.
         walls: (m,) int32, how many samples each neuron has on its walls.
         concave: (m,) bool, neurons with a wall of positive coefficient a r_j, where the two differ.
+        coefficients: (m, n), c of every neuron at which `clarke` is attained: 1 on the samples that
+            it sees, 0 on those that it does not, in [0, 1] on its walls; zeros for a zero neuron.
     """
 
     clarke: Array
     directional: Array
     walls: Array
     concave: Array
+    coefficients: Array
 
 
 def stationarity(
@@ -119,23 +122,22 @@ def stationarity(
         _of_neuron(u, a, rows, r, strength, wall_tolerance)
         for u, a in zip(hidden.T, output, strict=True)
     ]
-    clarke, directional, walls, concave = zip(*found, strict=True) if found else ((), (), (), ())
+    kinds: tuple[Any, ...] = (fit.dtype, fit.dtype, np.int32, bool, fit.dtype)
+    shapes = ((0,), (0,), (0,), (0,), (0, len(rows)))
+    columns = zip(*found, strict=True) if found else map(np.zeros, shapes)
     return Stationarity(
-        jnp.asarray(np.array(clarke, np.float64), fit.dtype),
-        jnp.asarray(np.array(directional, np.float64), fit.dtype),
-        jnp.asarray(np.array(walls, np.int32)),
-        jnp.asarray(np.array(concave, bool)),
+        *(jnp.asarray(np.asarray(c), k) for c, k in zip(columns, kinds, strict=True))
     )
 
 
 def _of_neuron(
     u: Floats, a: float, X: Floats, r: Floats, lam: float, tolerance: float
-) -> tuple[float, float, int, bool]:
+) -> tuple[float, float, int, bool, Floats]:
     size = max(float(np.linalg.norm(u)), abs(a))
     if size == 0.0:
-        return 0.0, 0.0, len(X), False
+        return 0.0, 0.0, len(X), False, np.zeros(len(X))
     if not np.any(u):  # lam a is not zero, whatever the cells around u = 0 say
-        return 1.0, 1.0, len(X), False
+        return 1.0, 1.0, len(X), False, np.zeros(len(X))
     along = X @ u
     lengths = np.linalg.norm(X, axis=1)
     on_wall = (np.abs(along) <= tolerance * lengths * np.linalg.norm(u)) & (lengths > 0)
@@ -144,19 +146,21 @@ def _of_neuron(
     base = lam * u - a * (X[active].T @ r[active])
     walls, kinks = X[on_wall], a * r[on_wall]
     concave = bool(np.any(kinks > tolerance * lam))
+    coefficients = active.astype(np.float64)
     if not len(walls):
         clarke = directional = float(np.linalg.norm(base))
     elif np.linalg.matrix_rank(walls, tol=_RANK * np.linalg.norm(walls, 2)) == len(walls):
-        clarke, directional = _independent_walls(base, walls, kinks)
+        clarke, directional, coefficients[on_wall] = _independent_walls(base, walls, kinks)
     else:
-        clarke, directional = _dependent_walls(base, walls, kinks)
+        clarke, directional, coefficients[on_wall] = _dependent_walls(base, walls, kinks)
     scale = lam * size
     clarke, directional = np.hypot(clarke, outer) / scale, np.hypot(directional, outer) / scale
-    return float(clarke), float(max(clarke, directional)), int(on_wall.sum()), concave
+    directional = max(clarke, directional)
+    return float(clarke), float(directional), int(on_wall.sum()), concave, coefficients
 
 
-def _independent_walls(base: Floats, walls: Floats, kinks: Floats) -> tuple[float, float]:
-    """Distances for independent rows: every 0/1 pattern on the walls is that of a cell.
+def _independent_walls(base: Floats, walls: Floats, kinks: Floats) -> tuple[float, float, Floats]:
+    """Distances and coefficients for independent rows: all 0/1 patterns of walls have a cell.
 
     With base = walls^T beta + rest, all cells are stationary if and only if rest = 0 and
     kinks <= beta <= 0.
@@ -166,11 +170,11 @@ def _independent_walls(base: Floats, walls: Floats, kinks: Floats) -> tuple[floa
     rest = base - walls.T @ beta
     wrong = np.maximum(beta, 0.0) + np.maximum(kinks - beta, 0.0)
     clarke = float(np.linalg.norm(walls.T @ (kinks * box.x) - base))
-    return clarke, float(np.linalg.norm(rest + walls.T @ wrong))
+    return clarke, float(np.linalg.norm(rest + walls.T @ wrong)), box.x
 
 
-def _dependent_walls(base: Floats, walls: Floats, kinks: Floats) -> tuple[float, float]:
-    """Distances over the cells around a neuron, listed one by one."""
+def _dependent_walls(base: Floats, walls: Floats, kinks: Floats) -> tuple[float, float, Floats]:
+    """Distances and coefficients over the cells around a neuron, listed one by one."""
     try:
         half = np.asarray(enumerate_patterns(walls).masks, bool).T
     except ValueError as error:
@@ -182,7 +186,8 @@ def _dependent_walls(base: Floats, walls: Floats, kinks: Floats) -> tuple[float,
     # The point of a convex hull nearest to zero: min ||V z||^2 + (1 - sum z)^2 over z >= 0.
     last = np.append(np.zeros(len(base)), 1.0)
     z = nnls(np.vstack([gradients.T, np.ones(len(cells))]), last)[0]
-    clarke = float(np.linalg.norm(gradients.T @ z) / max(np.sum(z), 1e-300))
+    shares = z / max(np.sum(z), 1e-300)
+    clarke = float(np.linalg.norm(gradients.T @ shares))
     signed = [np.where(cell, 1.0, -1.0)[:, None] * walls for cell in cells]
     outside = [nnls(rows.T, g)[1] for rows, g in zip(signed, gradients, strict=True)]
-    return clarke, float(max(outside))
+    return clarke, float(max(outside)), shares @ cells

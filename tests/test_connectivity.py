@@ -70,6 +70,25 @@ def test_permuted_and_split_networks_are_joined():
     check(jr.connect(two, two, TRIANGLE), two, two, TRIANGLE, 3)
 
 
+def test_a_network_of_few_neurons_saves_slots():
+    # h = (a+ + a-) / 2 = (b+ + b-) / 2 with features of rank 3: two vertices of two neurons, one of
+    # one. The last coordinate, which no sample sees, makes the directions unit.
+    X = np.eye(4)[:3]
+    h = np.full(3, 0.5)
+
+    def directions(points):
+        return [[*p, np.sqrt(1.0 - p @ p)] for p in points]
+
+    a = network(directions([h + [0.2, 0, 0], h - [0.2, 0, 0]]), [1.0, 1.0])
+    b = network(directions([h + [0, 0.2, 0], h - [0, 0.2, 0]]), [1.0, 1.0])
+    hub = network(directions([h]), [2.0])
+    with pytest.raises(ValueError, match="pass width=4"):
+        jr.connect(a, b, X, width=3)
+    check(jr.connect(a, b, X, width=3, via=hub), a, b, X, 3)
+    with pytest.raises(ValueError, match="different penalties|different fits"):
+        jr.connect(a, b, X, width=3, via=network(directions([h]), [2.1]))
+
+
 @settings(max_examples=20, deadline=None)
 @given(st.integers(0, 10**6))
 def test_random_members_are_joined_at_rank_plus_one(seed):

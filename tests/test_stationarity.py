@@ -32,6 +32,14 @@ def least_slope(network, X, y, lam, neuron, tries=300):
     return min(one_sided(network, X, y, lam, neuron, d) for d in directions)
 
 
+def clarke_gap(found, network, X, y, lam):
+    """The largest distance of lam u - a X^T diag(c) r from zero, at the coefficients found."""
+    r = np.asarray(y) - np.asarray(network(X))
+    c, u, a = (np.asarray(v) for v in (found.coefficients, network.hidden.T, network.output))
+    assert np.all((c >= 0) & (c <= 1))
+    return np.linalg.norm(lam * u - a[:, None] * ((c * r) @ np.asarray(X)), axis=1).max()
+
+
 def counterexample_a():
     hidden = np.asarray([[0.0, 1.0], [2**0.5, 0.0]])
     network = jr.Network(jnp.asarray(hidden), jnp.asarray([2**0.5, 1.0]))
@@ -50,6 +58,7 @@ def test_clarke_stationary_networks_that_are_not_local_minima(build):
     assert float(jr.nonconvex_objective(network, X, y, LAM)) == pytest.approx(value)
     found = jr.stationarity(network, X, y, LAM)
     np.testing.assert_allclose(found.clarke, 0.0, atol=1e-9)
+    assert clarke_gap(found, network, X, y, LAM) < 1e-9
     assert np.all(np.asarray(found.directional) > 0.05)
     assert np.all(np.asarray(found.concave))
     for neuron in (0, 1):
@@ -111,6 +120,7 @@ def test_dependent_walls_are_listed():
     found = jr.stationarity(network, X, y, LAM)
     assert int(found.walls[0]) == 3
     np.testing.assert_allclose([found.clarke[0], found.directional[0]], 0.0, atol=1e-9)
+    assert clarke_gap(found, network, X, y, LAM) < 1e-9
     y = np.asarray([1.0, 1.0, -0.1, 1.0 + LAM])
     found = jr.stationarity(network, X, y, LAM)
     assert found.directional[0] > 0.1
