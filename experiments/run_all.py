@@ -28,6 +28,7 @@ SCRIPTS = (
     "accuracy_distribution",
     "pruning_uci",
     "pruning_images",
+    "frozen_head",
 )
 
 

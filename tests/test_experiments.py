@@ -24,9 +24,9 @@ def data(tmp_path_factory):
         np.savetxt(path, np.column_stack([X, y]), delimiter=",", header=header, comments="")
     (folder / "images").mkdir()
     parts = {}
-    for part, number in (("train", 400), ("test", 40)):
+    for part, number in (("train", 800), ("test", 80)):
         parts[f"x_{part}"] = rng.integers(0, 256, (number, 6, 6), dtype=np.uint8)
-        parts[f"y_{part}"] = rng.choice([1, 7], number).astype(np.uint8)
+        parts[f"y_{part}"] = rng.choice([0, 1, 3, 7], number).astype(np.uint8)
     np.savez(folder / "images" / "mnist.npz", **parts)
     return folder
 
@@ -37,11 +37,11 @@ def test_all_run_and_resume(data, tmp_path):
     command += ["--data", str(data), "--out", str(tmp_path)]
     subprocess.run(command, check=True, timeout=1800)
     before = {path: path.read_text() for path in tmp_path.glob("*.csv")}
-    assert len(before) == 18
+    assert len(before) == 19
     for path in tmp_path.glob("*.csv"):
         with path.open() as file:
             assert list(csv.DictReader(file))
-    assert len(list(tmp_path.glob("*.png"))) == 14
+    assert len(list(tmp_path.glob("*.png"))) == 15
     for name in ("optimal_accuracy", "pruning_uci", "pruning_images"):
         script = str(EXPERIMENTS / f"{name}.py")
         subprocess.run([sys.executable, script, *command[2:]], check=True, timeout=300)
