@@ -73,6 +73,7 @@ class _Support(NamedTuple):
     signs: Array
     walls: Array
     multipliers: Array
+    correlations: Array
 
 
 def parameters(program: Program, lam: Array) -> Parameters:
@@ -95,15 +96,19 @@ def tangent(
     Returns:
         A `Solution` of tangents; those of `lower` and `upper` are the derivative of the optimum.
     """
-    support, sound = _polished(program, _support(program, solution, slots), point)
+    given = _support(program, solution, slots)
+    support, sound = _polished(program, _identified(given, solution.lam), point)
     theta, sizes = support.weights, safe_norm(solution.weights)
     # Blocks that optimality does not know can only be small.
     sound = sound & (jnp.sum(safe_norm(theta)) >= 0.9 * jnp.sum(sizes))
     # More non-zero blocks than slots, or an answer that is not finite: no derivative.
     whole = (jnp.sum(_non_zero(sizes)) <= slots) & jnp.all(jnp.isfinite(sizes))
 
+    # The optimum is flat: its derivative needs no polished answer, and outlives a failed one.
+    known = jax.tree.map(lambda new, old: jnp.where(sound, new, old), support, given)
+
     def equations(p: Parameters) -> tuple[Array, Array, Array]:
-        return _equations(program, support, p)
+        return *_equations(program, support, p)[:2], _equations(program, known, p)[2]
 
     _, (moved, slid, value) = jax.jvp(equations, (point,), (change,))
     d_theta, _ = _solve(program, support, point.lam, moved, slid)
@@ -157,12 +162,25 @@ def _support(program: Program, solution: Solution, slots: int) -> _Support:
         q = found.points
     else:
         signs = mu = jnp.zeros((blocks.shape[0], n), X.dtype)
-    # The correlations know the directions of small blocks, and which of them are no part of it,
-    # better than the weights do.
-    used = used & (safe_norm(q) >= (1.0 - _CLOSE) * solution.lam)
-    theta = jnp.where(used, size, 0.0)[:, None] * unit(q)
+    theta = jnp.where(used[:, None], flat[blocks], 0.0)
     signed, mu = jnp.where(used[:, None], signed, 0.0), jnp.where(used[:, None], mu, 0.0)
-    return _Support(jnp.where(used, blocks, total), used, theta, signed, signs, mu > 0, mu)
+    return _Support(jnp.where(used, blocks, total), used, theta, signed, signs, mu > 0, mu, q)
+
+
+def _identified(given: _Support, lam: Array) -> _Support:
+    """The support by the correlations, and the weights along them.
+
+    They know the directions of small blocks, and which of these are zero at the optimum, better
+    than the weights do.
+    """
+    q = given.correlations
+    used = given.used & (safe_norm(q) >= (1.0 - _CLOSE) * lam)
+    size = jnp.where(used, safe_norm(given.weights), 0.0)[:, None]
+    signed = jnp.where(used[:, None], given.signed_masks, 0.0)
+    mu = jnp.where(used[:, None], given.multipliers, 0.0)
+    return given._replace(
+        used=used, weights=size * unit(q), signed_masks=signed, walls=mu > 0, multipliers=mu
+    )
 
 
 def _equations(program: Program, support: _Support, p: Parameters) -> tuple[Array, Array, Array]:

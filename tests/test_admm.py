@@ -38,11 +38,9 @@ def test_float32_is_good_to_four_digits_in_float64(build, single):
 
 @zoo.every_optimum
 def test_float32_on_published_data(path):
-    known = np.load(path)
-    X, gates, y = (known[name].astype(np.float32) for name in ("X", "gates", "y"))
-    program = jr.ConvexProgram(X, y, jr.Patterns(gates, known["masks"]))
-    exact = jr.ConvexProgram(known["X"], known["y"], jr.Patterns(known["gates"], known["masks"]))
-    for lam, optimum in zip(known["lams"], known["objective"], strict=True):
+    program, _, _ = zoo.published(path, np.float32)
+    exact, lams, optima = zoo.published(path)
+    for lam, optimum in zip(lams, optima, strict=True):
         answer = jr.solve(program, np.float32(lam), solver=ADMM)
         assert jr.Status(int(answer.status)) is jr.Status.OPTIMAL
         # The same weights and the same dual point in float64: what was claimed is there.

@@ -141,10 +141,7 @@ def test_bad_input_names_the_fix(function):
 
 @zoo.every_optimum
 def test_real_problems_are_unique_and_not_flagged(path):
-    with np.load(path) as file:
-        patterns = jr.Patterns(file["gates"].astype(float), file["masks"].astype(bool))
-        program = jr.ConvexProgram(file["X"].astype(float), file["y"].astype(float), patterns)
-        lams = file["lams"]
+    program, lams, _ = zoo.published(path)
     for lam in lams:
         found = jr.sensitivity(program, jr.solve(program, float(lam)))
         assert found.reliable

@@ -39,10 +39,7 @@ def test_random_problems_by_all_three_entry_points(features):
 
 @zoo.every_optimum
 def test_published_data_by_all_three_entry_points(path):
-    known = np.load(path)
-    patterns = jr.Patterns(known["gates"], known["masks"])
-    program = jr.ConvexProgram(known["X"], known["y"], patterns)
-    lams, optima = known["lams"], known["objective"]
+    program, lams, optima = zoo.published(path)
     along = jr.solve_path(program, lams)
     # The grid takes much memory and time for what the loop does on a CPU: one lane of it here.
     grid = jr.solve_grid(program, lams[:1])

@@ -227,6 +227,14 @@ def every_optimum(function):
     return pytest.mark.slow(pytest.mark.parametrize("path", OPTIMA, ids=ids)(function))
 
 
+def published(path, dtype=float):
+    """A program of the published data sets, its lams and their optima."""
+    with np.load(path) as file:
+        X, y, gates = (file[name].astype(dtype) for name in ("X", "y", "gates"))
+        program = jr.ConvexProgram(X, y, jr.Patterns(gates, file["masks"].astype(bool)))
+        return program, file["lams"].astype(dtype), file["objective"]
+
+
 def is_gated(program):
     return isinstance(program, jr.GatedProgram)
 

@@ -12,7 +12,7 @@ with penalty kappa, so that its gradient is z_b + kappa theta_b clipped to the b
 phi is convex and once differentiable *everywhere*: a block leaves zero, or returns to it, within
 Newton's method and without any rule. Then z_b and mu_b become those gradients, and so on.
 
-Why this one: on warm starts along a path it needs 5 to 30 Newton systems a lam where a structured
+Why this one: on warm starts along a path it needs 5 to 45 Newton systems a lam where a structured
 interior point method needs 25 to 30 of the same size, a fixed-penalty splitting needs thousands of
 cheap steps for four digits, and block coordinate descent cannot be driven beyond 1e-6. Penalties
 much below the defaults need more multiplier updates than they save, larger ones meet more kinks; a

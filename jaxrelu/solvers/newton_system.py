@@ -17,7 +17,7 @@ Large primal systems on a CPU are not factored. The walls of a block make B_b st
 matrix in all but a few directions: on real data one to five of a block's d are soft. They are found
 by two steps of subspace iteration with the inverse of the block's own d x d system. Conjugate
 gradients, preconditioned by the factored system of the soft directions and by the inverses of the
-blocks on the rest, take some ten iterations; every iterate is a descent direction.
+blocks on the rest, take some 3 to 5 iterations; every iterate is a descent direction.
 """
 
 from __future__ import annotations
