@@ -13,6 +13,8 @@ from jaxrelu.global_search import refine_path as refine_path
 from jaxrelu.grid import solve_grid as solve_grid
 from jaxrelu.improvement import Improved as Improved
 from jaxrelu.improvement import improve as improve
+from jaxrelu.irreducible import minimal as minimal
+from jaxrelu.irreducible import sparsest as sparsest
 from jaxrelu.losses import LogisticLoss as LogisticLoss
 from jaxrelu.losses import Loss as Loss
 from jaxrelu.losses import SquaredLoss as SquaredLoss
@@ -53,9 +55,7 @@ from jaxrelu.program import lambda_grid as lambda_grid
 from jaxrelu.program import lambda_max as lambda_max
 from jaxrelu.program import objective as objective
 from jaxrelu.pruning import Pruned as Pruned
-from jaxrelu.pruning import minimal as minimal
 from jaxrelu.pruning import prune as prune
-from jaxrelu.pruning import sparsest as sparsest
 from jaxrelu.pytrees import register as register
 from jaxrelu.sampling import effective_sample_size as effective_sample_size
 from jaxrelu.sampling import sample_optimal as sample_optimal

@@ -250,7 +250,7 @@ def polar_bounds(
     open_blocks = bound > limit
     if skip is not None:
         open_blocks = open_blocks & ~skip
-    # NaN bounds sort first and are never settled: they reach the caller as they are.
+    # NaN bounds are not projected: they reach the caller as they are.
     order = jnp.argsort(jnp.where(open_blocks, -bound, jnp.inf)).astype(jnp.int32)
     count = jnp.sum(open_blocks, dtype=jnp.int32)
     n, d = rows.unit.shape

@@ -80,7 +80,10 @@ def connect(
     if m < widest:
         raise ValueError(f"width is {m}; pass at least the slots of all networks, {widest}.")
     directions, signs, slots = in_slots(networks, m)
-    columns = np.vstack([signs * np.maximum(data @ directions.T, 0.0), np.ones(len(signs))])
+    features = signs * np.maximum(data @ directions.T, 0.0)
+    # In units in which the fit weighs as much as the penalty.
+    longest = float(np.max(np.linalg.norm(features, axis=0), initial=0.0)) or 1.0
+    columns = np.vstack([features / longest, np.ones(len(signs))])
     _check_ends(columns, [totals(s, len(signs)) for s in slots])
 
     ways = [Slots(s) for s in slots]
@@ -106,7 +109,7 @@ def join(columns: Floats, first: Slots, last: Slots) -> None:
     if np.sum((start > 0) | (goal > 0)) <= m:
         first.move(goal)
     else:
-        rank = int(np.linalg.matrix_rank(columns, tol=simplex.RANK * np.linalg.norm(columns, 2)))
+        rank = simplex.rank(columns)
         if m < rank + 1:
             raise ValueError(
                 f"{m} slots are too few for a path that is known to exist: pass width={rank + 1}, "

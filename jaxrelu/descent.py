@@ -136,7 +136,7 @@ def descend(
     k, cost = len(signs), np.ones(len(signs))
     first, last = Slots(slots[0]), Slots(slots[1])
     _check_optimum(Z, last.total(k), y, lam, loss, sample_weight)
-    rank = int(np.linalg.matrix_rank(Z, tol=simplex.RANK * float(np.linalg.norm(Z, 2))))
+    rank = simplex.rank(Z)
     if m < rank + 1:
         raise ValueError(f"{m} slots are too few: pass width={rank + 1}, the rank and one more.")
 
@@ -167,10 +167,8 @@ def _check_optimum(
     Z: np.ndarray, a: np.ndarray, y: Any, lam: Any, loss: Loss, sample_weight: Any
 ) -> None:
     """No direction of either network may have a correlation above lam at the optimal fit."""
-    fit, target = jnp.asarray(Z @ a), jnp.asarray(as_float(y, "y"))
-    weight = jnp.ones_like(fit) if sample_weight is None else jnp.asarray(sample_weight)
-    if target.shape != fit.shape:
-        raise ValueError(f"y has shape {target.shape}; pass one value a row of X, {fit.shape}.")
+    fit = jnp.asarray(Z @ a)
+    target, weight = losses.checked_samples(loss, fit, y, sample_weight)
     r = -np.asarray(losses.total_gradient(loss, fit, target, weight), np.float64)
     correlation, lam = r @ Z, float(lam)
     if not lam > 0:

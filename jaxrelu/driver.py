@@ -112,20 +112,20 @@ class Driver:
 
     def start_from(self, warm: Warm, lam: Array) -> None:
         """Takes the working set of a previous solution."""
-        active = int(np.sum(np.linalg.norm(np.asarray(warm.weights), axis=-1) > 0))
+        active = int(np.count_nonzero(np.any(np.asarray(warm.weights) != 0, axis=-1)))
         self.held = _warm(self.setting, lam, warm, cold_start(self.setting, self._slots(active)))
         self.lam = lam
 
     def solve(self, lam: Array) -> Answer:
         """One lam, from the working set of the last, or from nothing where that leads nowhere."""
         warm = bool(np.any(np.asarray(self.held.blocks) < self.setting.num_blocks))
-        answer = self._rounds(lam)
+        answer = self._rounds(lam, self.limit)
         if not (warm and self._is_lost(answer)):
             return answer
         self.held, self.lam = cold_start(self.setting, self._slots(0)), None
-        again = self._rounds(lam)
+        again = self._rounds(lam, self.limit - int(answer.num_steps))
         steps = answer.num_steps + again.num_steps
-        closer = not _gap(answer) <= _gap(again)
+        closer = np.isfinite(_gap(again)) and not _gap(answer) <= _gap(again)
         return (again if closer else answer)._replace(num_steps=steps)
 
     def _is_lost(self, answer: Answer) -> bool:
@@ -135,7 +135,7 @@ class Driver:
         failed = int(answer.status) in (Status.STALLED, Status.NONFINITE)
         return failed and not full and not bool(far.met(answer.upper, answer.lower))
 
-    def _rounds(self, lam: Array) -> Answer:
+    def _rounds(self, lam: Array, limit: int) -> Answer:
         setting, tolerance = self.setting, self.tolerance
         held, ratio = self.held, 1.0 if self.lam is None else float(lam) / float(self.lam)
         precision, finest = float(first_precision(setting, tolerance)), finest_precision(setting)
@@ -143,7 +143,7 @@ class Driver:
         taken = futile = 0
         for _ in range(MAX_ROUNDS):
             coupling = self._coupling_of(held)
-            solved = _solve(setting, lam, held, ratio, precision, self.limit - taken, coupling)
+            solved = _solve(setting, lam, held, ratio, precision, limit - taken, coupling)
             ratio = 1.0
             screened, violating, ready = _screen(
                 setting, self.solver, lam, tolerance, _Screenable.of(solved)
@@ -153,7 +153,7 @@ class Driver:
             )
             taken += int(steps)
             held = solved.held._replace(duals=screened.bounds.duals)
-            exhausted = taken >= self.limit
+            exhausted = taken >= limit
             last = exhausted or not finite or (violators > 0 and active >= self.most)
             if last or (violators == 0 and (ready or precision <= finest)):
                 # The repair is worth its projections only where it may be the last one.
@@ -175,6 +175,8 @@ class Driver:
         occupied = int(np.sum(np.asarray(held.blocks) < setting.num_blocks))
         self.held = _resized(held, setting.num_blocks, self._slots(occupied))
         self.lam = lam
+        if exhausted and int(best.status) == Status.STALLED:  # judged before the last round
+            best = best._replace(status=np.int32(Status.MAX_STEPS))
         return best._replace(num_steps=np.int32(taken))
 
     def _coupling_of(self, held: WorkingSet) -> Array | None:

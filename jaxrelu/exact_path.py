@@ -97,7 +97,9 @@ class FollowedPath:
         low, high = np.asarray(self.low), np.asarray(self.high)
         breakpoints = np.asarray(self.breakpoints)
         if not breakpoints.size or lam >= breakpoints[0]:
-            return structure.empty(geometry, lam), []
+            empty = structure.empty(geometry, lam)
+            if geometry.largest(empty.residual) <= lam * (1 + 1e-8):
+                return empty, []
         near = (low * (1 - 1e-8) <= lam) & (lam <= high * (1 + 1e-8))
         for s in np.flatnonzero(near):
             used = np.asarray(self.blocks[s]) < len(geometry.signs)
@@ -113,7 +115,7 @@ class FollowedPath:
                     point = structure.solve_equations(geometry, neurons, point, target)
             if point is not None:
                 return point, neurons
-        last = np.min(low, initial=breakpoints[0])
+        last = np.min(low, initial=geometry.largest(structure.empty(geometry, lam).residual))
         raise ValueError(
             f"lam is {lam:g}; the path was followed down to {last:g}: "
             "pass a smaller lam_min or a larger max_events to follow_path, or use solve."

@@ -22,7 +22,7 @@ from jax import Array
 from jaxrelu.losses import Loss, SquaredLoss
 from jaxrelu.mapping import from_network
 from jaxrelu.networks import GatedNetwork, Network
-from jaxrelu.numerics import as_float, check_seconds, safe_norm
+from jaxrelu.numerics import as_float, check_seconds, safe_norm, unit
 from jaxrelu.optimality import Certificate, check_lam, dual_point
 from jaxrelu.polar.arrangement import Arrangement
 from jaxrelu.polar.gauge import PolarGauge, gauge, random_starts
@@ -122,7 +122,7 @@ def _with_idle_neuron(network: Network, X: Any) -> Network:
     """A neuron that sees a sample and says nothing: the cells of a program are those of neurons."""
     data = as_float(X, "X")
     longest = jnp.argmax(safe_norm(data)) if data.size else 0
-    hidden = jnp.reshape(data[longest], (-1, 1)).astype(network.hidden.dtype)
+    hidden = jnp.reshape(unit(data[longest]), (-1, 1)).astype(network.hidden.dtype)
     return Network(hidden, jnp.zeros(1, network.output.dtype))
 
 

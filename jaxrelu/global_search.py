@@ -243,6 +243,7 @@ class _Search:
             else:
                 if not found.closed:
                     found, _ = self._gauge(lam, solution, start + seconds)
+                    late = late or time.monotonic() >= start + seconds
                 # The gauge is that of the last residual, which need not be the best answer's.
                 certificate = global_certificate(
                     best[0], lam, best[1].weights, solution.residual, found,

@@ -116,13 +116,13 @@ def solve_grid(
         return jax.tree.map(lambda a: a[:count], filled)
     if lam_batch_size > 1 and keeps_lanes(solver, program) and not traced:
         return solve_lanes(program, lams, tolerance, steps, warm, solver, lam_batch_size)
-    if traced or lam_batch_size >= count:
-        return solve_batch(program, lams, tolerance, steps, warm, solver, loss_type)
-    if lam_batch_size == 1:
+    if lam_batch_size == 1 and not traced:
         one_by_one = [
             solve_compiled(program, lam, tolerance, steps, warm, solver, loss_type) for lam in lams
         ]
         return joined(one_by_one, jnp.stack)
+    if traced or lam_batch_size >= count:
+        return solve_batch(program, lams, tolerance, steps, warm, solver, loss_type)
     parts = []
     for start in range(0, count, lam_batch_size):
         # The last chunk is filled up with its last lam, so that one shape serves all.

@@ -21,8 +21,9 @@ derivative of the optimal value needs no system: it is the partial derivative of
 Before that, the answer is polished by Newton's method on the same equations: walls whose multiplier
 turns negative leave, rows that become violated enter. Where the equations do not come to hold, or a
 sign stays wrong, support or walls are not those of the optimum, and the derivatives of weights, fit
-and residual are NaN. Ask for a small ``rtol`` (1e-10) where they are, and expect one-sided
-derivatives where a block or a wall is about to enter or to leave.
+and residual are NaN. Ask for a small ``rtol`` (1e-10) where they are. They are NaN, too, where a
+direction that the answer does not use has a correlation equal to lam: other optimal networks use
+it, or it is about to enter. Expect one-sided derivatives where a wall is about to enter or leave.
 
 Reference: Bonnans and Shapiro (2000), Section 4; Mishkin and Pilanci (ICML 2023), on the
 sensitivity of the solution map.
@@ -39,10 +40,16 @@ from jax import Array
 from jax.scipy.linalg import cho_factor, cho_solve
 
 from jaxrelu import losses
-from jaxrelu.cones import block_patterns, cone_signs
+from jaxrelu.cones import block_patterns, cone_signs, polar_bounds, projection_batch
 from jaxrelu.numerics import eps, matmul, safe_norm, unit
 from jaxrelu.optimality import Certificate
-from jaxrelu.program import Program, block_signs, float_masks, sample_weights
+from jaxrelu.program import (
+    Program,
+    block_signs,
+    float_masks,
+    raw_correlations,
+    sample_weights,
+)
 from jaxrelu.projection import project
 from jaxrelu.rows import shared_rows
 from jaxrelu.solution import Solution
@@ -51,6 +58,9 @@ _ITERATIONS = 20
 _POLISHING = 6
 # A block whose correlation is further than this below lam is zero at the optimum.
 _CLOSE = 1e-3
+# Correlations this near lam, relative, are equal to it; directions are where 1 - cosine is this.
+_TIE = 1e-6
+_SAME = 1e-8
 
 
 class Parameters(NamedTuple):
@@ -98,6 +108,7 @@ def tangent(
     """
     given = _support(program, solution, slots)
     support, sound = _polished(program, _identified(given, solution.lam), point)
+    sound = sound & _nothing_enters(program, support, point)
     theta, sizes = support.weights, safe_norm(solution.weights)
     # Blocks that optimality does not know can only be small.
     sound = sound & (jnp.sum(safe_norm(theta)) >= 0.9 * jnp.sum(sizes))
@@ -225,6 +236,31 @@ def _polished(program: Program, support: _Support, p: Parameters) -> tuple[_Supp
     on = jnp.all(jnp.abs(jnp.where(end.walls & used, cone * inverse, 0.0)) <= 10 * small * size)
     near = jnp.all(safe_norm(end.weights - support.weights) <= 0.5 * size[:, 0])
     return end, off & on & near & ~jnp.any(negative | violated)
+
+
+def _nothing_enters(program: Program, support: _Support, p: Parameters) -> Array:
+    """Whether no direction outside the support has a correlation as large as lam."""
+    X = jnp.asarray(program.X)
+    f = jnp.sum(support.signed_masks * matmul(support.weights, X.T), axis=0)
+    residual, pattern = -_gradient(p, program, f), block_patterns(program.block_shape)
+    limit = p.lam * (1.0 - jnp.maximum(_TIE, 1e3 * eps(X.dtype)))
+    q = raw_correlations(program, residual).reshape(len(pattern), -1)
+    bound = safe_norm(q)
+    if program.has_cones:
+        masks, batch = jnp.asarray(program.patterns.masks), projection_batch(len(pattern), len(X))
+        found = polar_bounds(
+            shared_rows(X), masks, pattern, q, jnp.zeros_like(q), limit, batch=batch
+        )
+        q, bound = q + found.duals, found.bound
+    known = jnp.zeros(len(pattern), bool).at[support.blocks].set(support.used, mode="drop")
+    if program.has_cones:
+        # A neuron on a wall belongs to the cells on both sides.
+        sign = block_signs(program)
+        own = sign[jnp.minimum(support.blocks, len(pattern) - 1)]
+        cosine = matmul(unit(q), unit(support.weights).T)
+        near = cosine >= 1.0 - jnp.maximum(_SAME, 4 * eps(X.dtype))
+        known = known | jnp.any(near & (sign[:, None] == own[None]) & support.used[None], axis=1)
+    return ~jnp.any((bound > limit) & ~known)
 
 
 def _solve(

@@ -17,12 +17,12 @@ from typing import Any
 import jax.numpy as jnp
 from jax import Array
 
+from jaxrelu.irreducible import minimal
 from jaxrelu.losses import Loss, SquaredLoss
 from jaxrelu.mapping import from_network, to_network
 from jaxrelu.networks import GatedNetwork, Network, nonconvex_objective
 from jaxrelu.optimality import Certificate, certify, check_lam
 from jaxrelu.program import fit, residual_at
-from jaxrelu.pruning import minimal
 from jaxrelu.pytrees import register
 from jaxrelu.solution import Solution
 from jaxrelu.solve import solve

@@ -164,7 +164,7 @@ def total(loss: Loss, fit: Array, target: Array, weight: Array) -> Array:
     Returns:
         A scalar.
     """
-    return jnp.sum(jnp.where(weight == 0, 0.0, weight * loss.value(fit, target)))
+    return jnp.sum(_weighted(weight, loss.value(fit, target)))
 
 
 def total_gradient(loss: Loss, fit: Array, target: Array, weight: Array) -> Array:
@@ -179,7 +179,45 @@ def total_gradient(loss: Loss, fit: Array, target: Array, weight: Array) -> Arra
     Returns:
         Array (n,), exactly zero where the weight is.
     """
-    return jnp.where(weight == 0, 0.0, weight * loss.gradient(fit, target))
+    return _weighted(weight, loss.gradient(fit, target))
+
+
+def _weighted(weight: Array, value: Array) -> Array:
+    """The product, zero where the weight is, with its derivative in the weight there too."""
+    return weight * jnp.where((weight == 0) & ~jnp.isfinite(value), 0.0, value)
+
+
+def checked_samples(
+    loss: Loss, fit: Array, y: Any, sample_weight: Any = None
+) -> tuple[Array, Array]:
+    """Targets and weights of the samples of a fit, in its dtype.
+
+    Args:
+        loss: a `Loss`.
+        fit: array (n,).
+        y: array (n,).
+        sample_weight: array (n,), or None for ones.
+
+    Returns:
+        Arrays (n,) and (n,).
+
+    Raises:
+        ValueError: other shapes, labels that the loss cannot take, negative weights.
+    """
+    target = as_float(y, "y")
+    if sample_weight is None:
+        sample_weight = jnp.ones_like(fit)
+    weight = as_float(sample_weight, "sample_weight")
+    for name, value in (("y", target), ("sample_weight", weight)):
+        if value.shape != fit.shape:
+            raise ValueError(
+                f"{name} has shape {value.shape}, but X has {fit.shape[0]} rows: "
+                f"pass one value a row, shape {fit.shape}."
+            )
+    loss.check_target(y)
+    if not isinstance(weight, jax.core.Tracer) and bool(np.any(np.asarray(weight) < 0)):
+        raise ValueError("sample_weight has negative entries; weights are >= 0.")
+    return target.astype(fit.dtype), weight.astype(fit.dtype)
 
 
 def total_curvature(loss: Loss, fit: Array, target: Array, weight: Array) -> Array:

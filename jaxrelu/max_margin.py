@@ -264,7 +264,10 @@ def minimum_norm(
     correct = exact_fit(data, masks, np.asarray(program.patterns.interior, np.float64).T)
 
     def feasible(weights: Array) -> tuple[Floats, float]:
-        return correct(np.asarray(weights, np.float64), target), 1.0
+        theta = correct(np.asarray(weights, np.float64), target)
+        missing = target - np.sum(masks * (data @ (theta[0] - theta[1]).T), axis=1)
+        # A correction that directions of the fit elude, nearly dependent ones, is none.
+        return theta, 1.0 - float(np.linalg.norm(missing) / (tolerance * np.linalg.norm(target)))
 
     end = minimise_weights(program, target, tolerance, steps, feasible, solver)
 

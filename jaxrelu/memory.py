@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+import jax
+import numpy as np
+
 from jaxrelu.grid import batch_size, keeps_lanes, solve_batch
 from jaxrelu.lanes import no_plan, planned_memory
 from jaxrelu.program import Program, check_program
@@ -46,6 +49,7 @@ def estimate_memory(
 
     Reference: `jax.stages.Compiled.memory_analysis`, the plan that this reads.
     """
+    program = jax.tree.map(_filled, program)
     check_program(program)
     solver = checked_solver(program, solver)
     lams = check_lams(program, lams)
@@ -67,3 +71,9 @@ def estimate_memory(
     working = plan.temp_size_in_bytes + results
     joining = 2 * results if batches > 1 else 0
     return int(plan.argument_size_in_bytes + max(working, joining))
+
+
+def _filled(leaf: Any) -> Any:
+    """Ones in place of an array of which only the shape is given: valid data, targets and masks."""
+    is_shape = isinstance(leaf, jax.ShapeDtypeStruct)
+    return np.ones(leaf.shape, leaf.dtype) if is_shape else leaf

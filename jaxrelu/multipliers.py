@@ -139,7 +139,8 @@ def minimise_weights(
         if reached > 0 and upper < best.upper:
             best = best._replace(weights=jnp.asarray(weights, dtype), upper=upper)
         best = best._replace(num_steps=step)
-        if np.isfinite(best.upper) and best.upper - best.lower <= rtol * best.upper:
+        # Bounds that cross by more are not known well enough.
+        if np.isfinite(best.upper) and abs(best.upper - best.lower) <= rtol * best.upper:
             return best._replace(status=Status.OPTIMAL)
         futile = 0 if best.upper - best.lower < 0.9 * before else futile + 1
         if futile >= _FUTILE and np.isfinite(best.upper):

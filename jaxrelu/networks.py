@@ -15,7 +15,7 @@ import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
-from jaxrelu.losses import Loss, SquaredLoss, total
+from jaxrelu.losses import Loss, SquaredLoss, checked_samples, total
 from jaxrelu.numerics import as_float, matmul
 from jaxrelu.pytrees import register
 
@@ -178,17 +178,7 @@ def nonconvex_objective(
         Pilanci and Ergen, "Neural networks are convex regularizers", ICML 2020, Theorem 1.
     """
     fit = network(X)
-    target = as_float(y, "y").astype(fit.dtype)
-    if sample_weight is None:
-        weight = jnp.ones_like(fit)
-    else:
-        weight = as_float(sample_weight, "sample_weight").astype(fit.dtype)
-    for name, value in (("y", target), ("sample_weight", weight)):
-        if value.shape != fit.shape:
-            raise ValueError(
-                f"{name} has shape {value.shape}, but X has {fit.shape[0]} rows: "
-                f"pass one value a row, shape {fit.shape}."
-            )
+    target, weight = checked_samples(loss, fit, y, sample_weight)
     squares = jnp.sum(network.hidden**2) + jnp.sum(network.output**2)
     return total(loss, fit, target, weight) + 0.5 * jnp.asarray(lam, dtype=fit.dtype) * squares
 

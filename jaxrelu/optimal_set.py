@@ -29,13 +29,20 @@ from jax import Array
 from numpy.typing import NDArray
 from scipy.optimize import nnls
 
-from jaxrelu import polytope
+from jaxrelu import losses, polytope
 from jaxrelu.cones import block_patterns
 from jaxrelu.directions import distinct
 from jaxrelu.optimality import Certificate, block_correlations, certify
 from jaxrelu.path import solve_path
 from jaxrelu.polytope import Polytope
-from jaxrelu.program import Program, block_signs, check_program, fit, residual_at
+from jaxrelu.program import (
+    Program,
+    block_signs,
+    check_program,
+    fit,
+    residual_at,
+    sample_weights,
+)
 from jaxrelu.pytrees import register
 from jaxrelu.solution import Solution
 from jaxrelu.status import Status
@@ -57,8 +64,9 @@ _POLISHED = 1e-7
 class OptimalSet:
     """All optimal networks of a program at one lam, after removal of duplicate directions.
 
-    Coefficients a (k,) >= 0 are optimal if and only if ``features @ a`` equals `fit`; the neuron of
-    direction e then has the convex weight ``a[e] * directions[e]``. Their sum is the same for all.
+    Coefficients a (k,) >= 0 are optimal if and only if ``features @ a`` equals `fit` on the samples
+    that count; the neuron of direction e then has the convex weight ``a[e] * directions[e]``. Their
+    sum is the same for all.
 
     Attributes:
         directions: (k, d), unit norm, the equicorrelation set E.
@@ -66,13 +74,16 @@ class OptimalSet:
         features: (n, k), signs * relu(X directions^T), or with the gates of a gated program.
         coefficients: (k,), those of the solution that was given.
         interior: (k,), a member with every coefficient of the support positive.
+        fewest: (k,), a member of `minimal_width` neurons.
         support: (k,) bool, directions that some optimal network uses.
         basis: (k, dimension), orthonormal: every member is ``interior + basis @ t``.
         gates: (d, k) of a gated program, None for a ReLU program.
         direction_of: (2, p) or (p,) int32, the direction that each block of the convex weights has
             in every optimum, -1 for blocks that are zero. A direction on a wall has several blocks.
         X: (n, d), the samples.
-        fit: (n,), that of every optimal network.
+        counts: (n,) bool, the samples of positive weight.
+        fit: (n,), that of every optimal network on the samples that count; on the others, that of
+            the solution that was given.
         residual: (n,), minus the gradient of the loss at `fit`.
         lam: scalar.
         rank: rank of the features of the support.
@@ -80,8 +91,10 @@ class OptimalSet:
         is_unique: whether there is one optimal network (up to permutation and splitting).
         minimal_width: the fewest neurons of an optimal network.
         minimal_width_exact: False where that is an upper bound.
-        ambiguous: the solution could not be polished to the accuracy that identification needs, or
-            a correlation or a singular value is too close to call: the integers are then a guess.
+        ambiguous: the solution could not be polished to the accuracy that identification needs; a
+            correlation, a coefficient or a singular value is too close to call; or the loss is
+            linear at the fit of some sample, where other fits may be optimal too. The integers are
+            then a guess.
     """
 
     directions: Array
@@ -89,11 +102,13 @@ class OptimalSet:
     features: Array
     coefficients: Array
     interior: Array
+    fewest: Array
     support: Array
     basis: Array
     gates: Array | None
     direction_of: Array
     X: Array
+    counts: Array
     fit: Array
     residual: Array
     lam: Array
@@ -172,22 +187,31 @@ def optimal_set(program: Program, solution: Solution, *, max_seconds: float = 30
     direction_of = np.full(len(q), -1, np.int32)
     direction_of[tight] = member_of
     directions, signs, features = directions[first], signs[first], features[:, first]
-    P = polytope.polytope(features, coefficients)
+    weight = np.asarray(sample_weights(program))
+    bends = np.asarray(
+        losses.total_curvature(
+            program.loss, polished.fit, jnp.asarray(program.y), jnp.asarray(weight)
+        )
+    )
+    counts, linear = weight > 0, bool(np.any((weight > 0) & ~(bends > 0)))
+    P = polytope.polytope(features[counts], coefficients)
     interior, support, agree = polytope.relative_interior(P)
-    inside = polytope.polytope(features[:, support], interior[support])
+    inside = polytope.polytope(features[counts][:, support], interior[support])
     basis = np.zeros((first.size, inside.null.shape[1]))
     basis[support] = inside.null
     dimension, rank = inside.null.shape[1], inside.rows.shape[0]
     sparse, exact = polytope.fewest(inside, max_seconds)
-    ambiguous = not (accurate and agree and P.clear and inside.clear) or doubtful
+    ambiguous = not (accurate and agree and P.clear and inside.clear) or doubtful or linear
+    fewest = np.zeros(first.size)
+    fewest[support] = np.where(sparse > polytope.ZERO * inside.size, sparse, 0.0)
     return OptimalSet(
         jnp.asarray(directions), jnp.asarray(signs), jnp.asarray(features),
-        jnp.asarray(coefficients), jnp.asarray(interior), jnp.asarray(support), jnp.asarray(basis),
+        jnp.asarray(coefficients), jnp.asarray(interior), jnp.asarray(fewest),
+        jnp.asarray(support), jnp.asarray(basis),
         None if gates is None else jnp.asarray(gates[:, first]),
         jnp.asarray(direction_of.reshape(program.block_shape)), jnp.asarray(program.X),
-        polished.fit, polished.residual, jnp.asarray(lam),
-        rank, dimension, dimension == 0,
-        int(np.sum(sparse > polytope.ZERO * inside.size)), exact, ambiguous,
+        jnp.asarray(counts), polished.fit, polished.residual, jnp.asarray(lam),
+        rank, dimension, dimension == 0, int(np.sum(fewest > 0)), exact, ambiguous,
     )  # fmt: skip
 
 
@@ -312,7 +336,7 @@ def _features(
 def inside_support(optima: OptimalSet) -> tuple[Polytope, NDArray[np.bool_]]:
     """The polytope over the support, around its interior member."""
     support = np.asarray(optima.support)
-    features = np.asarray(optima.features)[:, support]
+    features = np.asarray(optima.features)[np.asarray(optima.counts)][:, support]
     return polytope.polytope(features, np.asarray(optima.interior)[support]), support
 
 

@@ -305,7 +305,8 @@ def dual_point(program: Program, lam: Array, residual: Array, bound: Array) -> t
     # The rounding of the bound itself must not make the dual point infeasible.
     bound = bound * (1.0 + 4 * eps(residual.dtype))
     # Far below the bound any multiple is feasible; twice the residual is then enough.
-    largest = jnp.where(bound > 0.5 * lam, lam / jnp.where(bound > 0, bound, 1.0), 2.0)
+    # A bound that is NaN allows none.
+    largest = jnp.where(bound <= 0.5 * lam, 2.0, lam / jnp.where(bound == 0, 1.0, bound))
     grid = jnp.linspace(0.0, 1.0, 17, dtype=residual.dtype)
 
     def values(t: Array) -> Array:
@@ -317,7 +318,9 @@ def dual_point(program: Program, lam: Array, residual: Array, bound: Array) -> t
         points = low + (high - low) * grid
         best = jnp.argmax(values(points))
         low, high = points[jnp.maximum(best - 1, 0)], points[jnp.minimum(best + 1, 16)]
-    candidates = jnp.stack([jnp.minimum(1.0, largest), points[best]])
+    whole = jnp.minimum(1.0, largest)
+    # The residual itself may lie on the edge of the conjugate's domain, or outside by rounding.
+    candidates = jnp.stack([whole, whole * (1.0 - 8 * eps(residual.dtype)), points[best]])
     t = candidates[jnp.argmax(values(candidates))]
     dual = t * residual
     return dual, dual_value(program, dual)

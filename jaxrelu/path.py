@@ -8,7 +8,7 @@ of shapes.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -35,6 +35,7 @@ class Path:
     Row k belongs to ``lams[k]``, in the order the lams were given in. ``path[k]`` is a `Solution`.
 
     Attributes:
+        program: the program.
         lams: (L,).
         blocks: (L, K) int32, flat indices of the kept blocks (sign, pattern); an index equal to
             the number of blocks marks an unused place. K is 16, 24, 32, 48, ... or that number.
@@ -42,9 +43,9 @@ class Path:
         fit, residual, dual: (L, n).
         lower, upper, gap: (L,), the certificates.
         status, num_steps: (L,) int32.
-        block_shape: (2, p), or (p,) for a gated program.
     """
 
+    program: Program
     lams: Array
     blocks: Array
     block_weights: Array
@@ -56,7 +57,6 @@ class Path:
     gap: Array
     status: Array
     num_steps: Array
-    block_shape: tuple[int, ...] = field(metadata={"static": True})
 
     def __len__(self) -> int:
         """Number of lams."""
@@ -67,6 +67,7 @@ class Path:
         if not -len(self) <= k < len(self):
             raise IndexError(f"path[{k}]: the path has {len(self)} lams.")
         weights = self._dense(self.blocks[k], self.block_weights[k])
+        weights = jnp.where(self.status[k] == Status.SKIPPED, jnp.nan, weights)
         certificate = Certificate(self.lower[k], self.upper[k], self.gap[k], weights, self.dual[k])
         return Solution(
             weights,
@@ -89,9 +90,9 @@ class Path:
         return jnp.sum(safe_norm(self.block_weights) > 0, axis=1, dtype=jnp.int32)
 
     def _dense(self, blocks: Array, block_weights: Array) -> Array:
-        d = block_weights.shape[-1]
-        flat = jnp.zeros((int(np.prod(self.block_shape)), d), block_weights.dtype)
-        return flat.at[blocks].set(block_weights, mode="drop").reshape(*self.block_shape, d)
+        shape, d = self.program.block_shape, block_weights.shape[-1]
+        flat = jnp.zeros((int(np.prod(shape)), d), block_weights.dtype)
+        return flat.at[blocks].set(block_weights, mode="drop").reshape(*shape, d)
 
 
 def solve_path(
@@ -169,20 +170,19 @@ def solve_path(
     for k in order:
         answer = driver.solve(lams[k])
         answers[k] = answer
-        active = int(np.sum(np.linalg.norm(answer.weights, axis=1) > 0))
+        active = int(np.count_nonzero(np.any(answer.weights != 0, axis=1)))
         if max_active is not None and active > max_active:
             break
     return _assemble(program, lams, answers, basis)
 
 
-def interpolate(program: Program, path: Path, lam: Any) -> Solution:
+def interpolate(path: Path, lam: Any) -> Solution:
     r"""A certified answer between two lams of a path, without solving.
 
     With lam = (1 - t) lam_k + t lam_{k+1}, the weights (1 - t) theta_k + t theta_{k+1} lie in the
     cones, which are convex; their gap is certified like that of any others.
 
     Args:
-        program: the program of the path.
         path: a `Path`.
         lam: scalar within the range of ``path.lams``.
 
@@ -199,13 +199,13 @@ def interpolate(program: Program, path: Path, lam: Any) -> Solution:
         >>> y = np.asarray([1.0, -1.0], "float32")
         >>> program = jr.ConvexProgram(X, y, jr.sample_patterns(jax.random.key(0), X, 4))
         >>> path = jr.solve_path(program, [0.5, 0.4])
-        >>> between = jr.interpolate(program, path, 0.45)
+        >>> between = jr.interpolate(path, 0.45)
         >>> bool(between.certificate.gap < 0.02 * between.certificate.upper)
         True
 
     Reference: the optimal value is concave in lam, and the objective convex in the weights.
     """
-    lam = check_lam(program, lam)
+    lam = check_lam(path.program, lam)
     lams, value = np.asarray(path.lams), float(lam)
     order = np.argsort(lams, kind="stable")
     if not lams[order[0]] <= value <= lams[order[-1]]:
@@ -220,7 +220,7 @@ def interpolate(program: Program, path: Path, lam: Any) -> Solution:
         raise ValueError(f"the neighbours of lam {value:g} on the path were not solved.")
     apart = high.lam - low.lam
     t = jnp.where(apart > 0, (lam - low.lam) / jnp.where(apart > 0, apart, 1.0), 0.0)
-    return certified(program, lam, (1 - t) * low.weights + t * high.weights)
+    return certified(path.program, lam, (1 - t) * low.weights + t * high.weights)
 
 
 def certified(program: Program, lam: Array, weights: Array) -> Solution:
@@ -249,7 +249,7 @@ def _assemble(
         nan[0], nan[0], np.int32(Status.SKIPPED), np.int32(0),
     )  # fmt: skip
     rows = [skipped if a is None else a for a in answers]
-    kept = [np.flatnonzero(np.linalg.norm(a.weights, axis=1) > 0) for a in rows]
+    kept = [np.flatnonzero(np.any(a.weights != 0, axis=1)) for a in rows]
     # Rounded up as the slots are: other supports must not mean other shapes.
     width = min(room(max(k.size for k in kept)), total)
     blocks = np.full((len(rows), width), total, np.int32)
@@ -266,6 +266,7 @@ def _assemble(
         block_weights = matmul(block_weights, basis.T)
     upper, lower = column("upper"), column("lower")
     return Path(
+        program,
         lams,
         jnp.asarray(blocks),
         block_weights,
@@ -277,5 +278,4 @@ def _assemble(
         upper - lower,
         column("status"),
         column("num_steps"),
-        program.block_shape,
     )

@@ -91,6 +91,20 @@ def maximise(P: Polytope, objective: Floats) -> Floats:
     if found.x is None:
         return P.start
     member: Floats = np.maximum(P.start + size * (P.null @ found.x), 0.0)
+    # What is zero but for rounding is zero, where the rest has the same Z a.
+    exact = _on_support(P, member > ZERO * size)
+    return member if exact is None else exact
+
+
+def _on_support(P: Polytope, used: NDArray[np.bool_]) -> Floats | None:
+    """A member with these coefficients alone; None where there is none."""
+    if not np.any(used):
+        return None  # scipy aborts the process on a matrix without columns
+    values, error = nnls(P.rows[:, used], P.rows @ P.start / P.size)
+    if error > _ROUNDING:
+        return None
+    member = np.zeros(used.size)
+    member[used] = values * P.size
     return member
 
 
@@ -102,7 +116,8 @@ def relative_interior(P: Polytope) -> tuple[Floats, NDArray[np.bool_], bool]:
     """
     k, m = P.null.shape
     if m == 0:
-        return P.start, P.start > ZERO * P.size, True
+        small = (P.start > _ROUNDING * P.size) & (P.start <= ZERO * P.size)
+        return P.start, P.start > ZERO * P.size, not np.any(small)
     a0 = P.start / P.size
     # Variables: t (m), tau, s (k);  a = tau a0 + N t >= s.
     cost = np.concatenate([np.zeros(m + 1), -np.ones(k)])
@@ -113,8 +128,9 @@ def relative_interior(P: Polytope) -> tuple[Floats, NDArray[np.bool_], bool]:
     support = s > 0.5
     inside = np.maximum(a0 + (P.null @ t) / tau, 0.0)
     agree = True
-    for index in np.flatnonzero(~support):
-        agree &= bool(maximise(P, np.eye(k)[index])[index] <= ZERO * P.size)
+    for index in np.flatnonzero(~support | (inside <= ZERO)):
+        largest = maximise(P, np.eye(k)[index])[index]
+        agree &= bool((largest > ZERO * P.size) == support[index])
     return np.where(support, inside, 0.0) * P.size, support, agree
 
 
@@ -336,15 +352,8 @@ def fewest(P: Polytope, max_seconds: float = 30.0) -> tuple[Floats, bool]:
     )
     if found.x is None:
         return vertex, False
-    chosen = found.x[k:] > 0.5
-    if not np.any(chosen):
-        return vertex, False
-    values, error = nnls(P.rows[:, chosen], P.rows @ P.start / size)
-    if error > 1e-7:
-        return vertex, False
-    member = np.zeros(k)
-    member[chosen] = values * size
-    return member, bool(found.status == 0)
+    member = _on_support(P, found.x[k:] > 0.5)
+    return (vertex, False) if member is None else (member, bool(found.status == 0))
 
 
 def _both(P: Polytope, size: float) -> tuple[Floats, Floats]:

@@ -1,41 +1,32 @@
-r"""Smaller networks: minimal ones of the same fit, and pruning beyond that.
+r"""Pruning beyond an irreducible network: by the rules of the literature, plain and corrected.
 
-With unit directions u_k and coefficients a_k = ||hidden_k|| |output_k|, features z_k =
-sign_k relu(X u_k), the fit is sum_k a_k z_k and the penalty of the balanced network sum_k a_k.
-While the features of the neurons are dependent, sum_k beta_k z_k = 0, the step a - t beta, t the
-smallest a_k / beta_k over beta_k > 0, removes a neuron and keeps the fit; of beta and -beta the one
-with sum beta >= 0 is taken, so that the penalty does not grow. What is left has independent
-features: it is *irreducible*, a vertex of the optimal set where the network was optimal. That is
-not the same as *sparsest*.
+What a step may cost is known before it is taken: with a_j z_j the part of neuron j in the fit and e
+what least squares over the others leave of it, dropping j changes the fit by ||a_j z_j||, the
+corrected removal by at most ||e||.
 
-Reference: Mishkin and Pilanci (ICML 2023), Algorithm 1, with the sign of the step corrected: as
-printed, a step along the wrong sign doubles a neuron and removes none.
+Reference: Mishkin and Pilanci (ICML 2023), Section 5 and Appendix D, corrected.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from numpy.typing import NDArray
-from scipy.linalg import qr_delete, qr_insert, solve_triangular
-from scipy.optimize import nnls
+from scipy.optimize import minimize, nnls
 
-from jaxrelu.directions import distinct
-from jaxrelu.networks import GatedNetwork, Network, check_relu
-from jaxrelu.numerics import as_float, matmul
-from jaxrelu.optimal_set import OptimalSet
+from jaxrelu import losses
+from jaxrelu.irreducible import Neurons, independent, neurons_of
+from jaxrelu.losses import Loss, SquaredLoss
+from jaxrelu.networks import GatedNetwork, Network
+from jaxrelu.numerics import host_float
 from jaxrelu.pytrees import register
-from jaxrelu.selection import network_from_coefficients, select
 
 Floats = NDArray[np.float64]
 
-# A unit feature this near the span of others depends on them.
-_DEPENDENT = 1e-9
 RULES = ("random", "weight", "activation", "gradient", "residual")
 
 
@@ -46,8 +37,9 @@ class Pruned:
 
     Attributes:
         network: the network that is left.
-        neurons: (steps + 1,) int32, neurons at the start and after every step.
-        loss: (steps + 1,), 1/2 ||fit - y||^2.
+        neurons: (steps + 1,) int32, neurons at the start, equal ones counted once, and after every
+            step.
+        loss: (steps + 1,), sum_i loss(fit_i, y_i).
         penalty: (steps + 1,), sum_k ||hidden_k|| |output_k|.
         change: (steps + 1,), ||fit - fit before the step||.
         bound: (steps + 1,), what the error identity says that change is at most; infinite for the
@@ -62,124 +54,6 @@ class Pruned:
     bound: Array
 
 
-def minimal(network: Network | GatedNetwork, X: Any) -> Network | GatedNetwork:
-    """An irreducible network of the same fit on X, with the same or a smaller penalty.
-
-    Neurons of equal direction and sign are merged (of a gated network, where their gates act alike
-    on X), dead ones dropped, the rest balanced; then neurons whose features depend on those of
-    others are removed, with one QR factorisation kept up to date: O(n d m + n^2 m). At most
-    rank(features) <= n neurons are left.
-
-    Args:
-        network: a `Network` or `GatedNetwork` of m neurons, from anywhere; need not be optimal.
-        X: array (n, d), the data on which the fit is kept.
-
-    Returns:
-        A network of the same kind, balanced, of fewer or equally many neurons. Of an optimal
-        network, an optimal one: a vertex of its optimal set.
-
-    Raises:
-        ValueError, TypeError: shapes that do not fit; called inside a trace.
-
-    Example:
-        >>> import jaxrelu as jr, numpy as np
-        >>> X = np.asarray([[1.0, 0.0], [0.0, 1.0]], "float32")
-        >>> hidden = np.asarray([[1.0, 2.0], [0.0, 0.0]], "float32")
-        >>> jr.minimal(jr.Network(hidden, np.ones(2, "float32")), X).num_neurons
-        1
-
-    Reference: Mishkin and Pilanci (ICML 2023), Algorithm 1, corrected.
-    """
-    neurons = _neurons(network, X, "minimal")
-    return neurons.network(independent(neurons.features, neurons.coefficients)[1])
-
-
-def independent(features: Floats, coefficients: Floats) -> tuple[NDArray[np.int64], Floats]:
-    """Indices of independent features, and coefficients (k,) >= 0 of the same fit on them alone.
-
-    Columns come in one by one; one that depends on those kept pushes the first neuron to zero.
-    """
-    n, k = features.shape
-    norms = np.linalg.norm(features, axis=0)
-    a = np.where(norms > 0, coefficients, 0.0)
-    target = features @ a
-    Q, R = np.zeros((n, 0)), np.zeros((0, 0))
-    kept: list[int] = []
-    for index in np.argsort(-a * norms, kind="stable"):
-        if a[index] <= 0:
-            continue
-        z = features[:, index] / norms[index]
-        rest = z - Q @ (Q.T @ z)
-        rest = rest - Q @ (Q.T @ rest)
-        if np.linalg.norm(rest) > _DEPENDENT and len(kept) < n:
-            Q, R = _with_column(Q, R, z)
-            kept.append(int(index))
-            continue
-        # z_index = sum_j c_j z_j in units of the features themselves.
-        c = solve_triangular(R, Q.T @ z) * norms[index] / norms[kept]
-        beta = np.append(-c, 1.0)
-        members = np.append(kept, index)
-        step, gone = _first_to_vanish(a[members], beta)
-        other, other_gone = _first_to_vanish(a[members], -beta)
-        # Not up in penalty; where neither way is, to the nearer end.
-        slope = np.sum(beta) / np.sum(np.abs(beta))
-        if slope < -1e-9 or (slope < 1e-9 and other < step):
-            step, gone, beta = other, other_gone, -beta
-        a[members] = np.maximum(a[members] - step * beta, 0.0)
-        a[members[gone]] = 0.0
-        if gone < len(kept):
-            Q, R = qr_delete(Q, R, gone, which="col")
-            Q, R = Q[:, : R.shape[1]], R[: R.shape[1]]
-            kept.pop(gone)
-            Q, R = _with_column(Q, R, z)
-            kept.append(int(index))
-    chosen = np.sort(np.array(kept, np.int64))
-    polished = np.zeros(k)
-    if chosen.size:
-        # The sums of many steps leave rounding behind.
-        exact, *_ = np.linalg.lstsq(features[:, chosen], target, rcond=None)
-        better = np.linalg.norm(features[:, chosen] @ exact - target)
-        known = np.linalg.norm(features[:, chosen] @ a[chosen] - target)
-        positive = bool(np.all(exact >= 0)) and better <= known
-        polished[chosen] = exact if positive else a[chosen]
-    polished[polished <= 1e-12 * np.max(polished, initial=0.0)] = 0.0
-    return chosen[polished[chosen] > 0], polished
-
-
-def _first_to_vanish(a: Floats, beta: Floats) -> tuple[float, int]:
-    """The largest t with a - t beta >= 0, and which coefficient ends there."""
-    falling = beta > 1e-14 * np.max(np.abs(beta))
-    ratio = np.where(falling, a / np.where(falling, beta, 1.0), np.inf)
-    gone = int(np.argmin(ratio))
-    return float(ratio[gone]), gone
-
-
-def sparsest(optima: OptimalSet) -> Network | GatedNetwork:
-    """An optimal network with as few neurons as an optimal network can have.
-
-    Args:
-        optima: an `OptimalSet`; `minimal_width_exact` says whether the width is proven.
-
-    Returns:
-        The network, with `minimal_width` neurons.
-
-    Raises:
-        TypeError: called inside a JAX transformation, where values are not known.
-
-    Example:
-        >>> import jax, jaxrelu as jr, numpy as np
-        >>> jax.config.update("jax_enable_x64", True)
-        >>> X = np.asarray([[1.0, 0.0], [-0.5, 0.75**0.5]])
-        >>> program = jr.ConvexProgram(X, np.asarray([2.0, 2.0]), jr.enumerate_patterns(X))
-        >>> optima = jr.optimal_set(program, jr.solve(program, 0.5))
-        >>> jr.sparsest(optima).num_neurons
-        1
-
-    Reference: Huangfu and Hall (2018) on HiGHS, which solves the integer program.
-    """
-    return network_from_coefficients(optima, select(optima, "fewest")).compact()
-
-
 def prune(
     network: Network | GatedNetwork,
     X: Any,
@@ -189,6 +63,8 @@ def prune(
     rule: str = "residual",
     corrected: bool = True,
     refit: bool = True,
+    loss: Loss | None = None,
+    lam: Any = 0.0,
     seed: int = 0,
 ) -> Pruned:
     r"""Prunes a network to a number of neurons, the fit changing as little as the rule allows.
@@ -202,19 +78,23 @@ def prune(
     Args:
         network: a `Network` or `GatedNetwork`, from anywhere.
         X: array (n, d).
-        y: array (n,), the target that `refit`, the rule "gradient" and the recorded loss refer to.
+        y: array (n,), the target of the refit, of the rule "gradient" and of the recorded loss.
         to: neurons to keep at most.
         rule: "random"; "weight", the smallest ||theta_j||; "activation", the smallest ||a_j z_j||;
             "gradient", the smallest ||theta_j o gradient||; "residual", the smallest ||e||.
         corrected: as above, or plain.
-        refit: at the end, least squares over coefficients >= 0 of the survivors, to y.
+        refit: at the end, the survivors' coefficients a >= 0 are those of the smallest
+            sum_i loss((Z a)_i, y_i) + lam sum a, also where nothing had to be pruned.
+        loss: a `Loss`; default the squared loss.
+        lam: scalar >= 0, of the refit: zero for the best fit alone.
         seed: of the rule "random".
 
     Returns:
         `Pruned`.
 
     Raises:
-        ValueError, TypeError: an unknown rule, `to` < 0, shapes that do not fit.
+        ValueError, TypeError: an unknown rule, `to` < 0, a negative lam, shapes that do not fit,
+            labels that the loss cannot take.
 
     Example:
         >>> import jaxrelu as jr, numpy as np
@@ -230,21 +110,21 @@ def prune(
         raise ValueError(f"rule is {rule!r}; pass one of {', '.join(RULES)}.")
     if to < 0:
         raise ValueError(f"to is {to}; pass a number of neurons >= 0.")
-    y = np.asarray(as_float(y, "y"), float)
-    neurons = _neurons(network, X, "prune")
+    strength = float(host_float(lam, "lam"))
+    if not (np.isfinite(strength) and strength >= 0):
+        raise ValueError(f"lam is {strength}; pass a finite number >= 0.")
+    neurons = neurons_of(network, X, "prune")
     features, a = neurons.features, neurons.coefficients.copy()
-    X, n = np.asarray(X, np.float64), len(features)
-    if y.shape != (n,):
-        raise ValueError(f"y has shape {y.shape}, but X has {n} rows: pass one value a row.")
-    rng = np.random.default_rng(seed)
+    X, rng = np.asarray(X, np.float64), np.random.default_rng(seed)
     fit = features @ a
-    record = [(int(np.sum(a > 0)), _loss(fit, y), float(a.sum()), 0.0, 0.0)]
+    risk = _Risk(SquaredLoss() if loss is None else loss, y, fit)
+    record = [(int(np.sum(a > 0)), risk.value(fit), float(a.sum()), 0.0, 0.0)]
 
     def note(bound: float) -> None:
         nonlocal fit
         new = features @ a
         change = float(np.linalg.norm(new - fit))
-        record.append((int(np.sum(a > 0)), _loss(new, y), float(a.sum()), change, bound))
+        record.append((int(np.sum(a > 0)), risk.value(new), float(a.sum()), change, bound))
         fit = new
 
     if int(np.sum(a > 0)) > to:
@@ -254,7 +134,7 @@ def prune(
         alive = np.flatnonzero(a > 0)
         columns = features[:, alive] * a[alive]
         errors = _errors(columns)
-        victim = _victim(rule, neurons, alive, a, columns, errors, X, fit - y, rng)
+        victim = _victim(rule, neurons, alive, a, columns, errors, X, risk.gradient(fit), rng)
         if corrected:
             factors, error = _without(columns, victim)
             a[alive] = np.where(factors <= 1e-14, 0.0, a[alive] * factors)
@@ -264,16 +144,47 @@ def prune(
         note(error)
     if refit:
         alive = np.flatnonzero(a > 0)
-        if alive.size:
-            a = np.zeros_like(a)
-            a[alive] = nnls(features[:, alive], y)[0]
+        a[alive] = risk.smallest(features[:, alive], a[alive], strength)
         note(np.inf)
     columns_of = [jnp.asarray(column) for column in zip(*record, strict=True)]
     return Pruned(neurons.network(a), *columns_of)
 
 
-def _loss(fit: Floats, y: Floats) -> float:
-    return float(0.5 * np.sum((fit - y) ** 2))
+class _Risk:
+    """The loss of fits to given targets, on the host."""
+
+    def __init__(self, loss: Loss, y: Any, fit: Floats) -> None:
+        self.loss = loss
+        self.target, self.weight = losses.checked_samples(loss, jnp.asarray(fit), y)
+
+    def value(self, fit: Floats) -> float:
+        return float(losses.total(self.loss, jnp.asarray(fit), self.target, self.weight))
+
+    def gradient(self, fit: Floats) -> Floats:
+        slope = losses.total_gradient(self.loss, jnp.asarray(fit), self.target, self.weight)
+        return np.asarray(slope, np.float64)
+
+    def smallest(self, columns: Floats, a: Floats, lam: float) -> Floats:
+        """Coefficients >= 0 of the smallest loss + lam sum a, from some that are known."""
+        if not a.size:
+            return a
+        if isinstance(self.loss, SquaredLoss) and lam == 0:
+            found: Floats = nnls(columns, np.asarray(self.target, np.float64))[0]
+            return found
+        norms = np.linalg.norm(columns, axis=0)
+        unit = columns / norms
+
+        def penalised(b: Floats) -> tuple[float, Floats]:
+            fit = unit @ b
+            value = self.value(fit) + lam * float(np.sum(b / norms))
+            return value, unit.T @ self.gradient(fit) + lam / norms
+
+        options = {"maxiter": 10_000, "maxfun": 100_000, "ftol": 1e-15, "gtol": 1e-10}
+        best = minimize(
+            penalised, a * norms, jac=True, method="L-BFGS-B",
+            bounds=[(0.0, None)] * a.size, options=options,
+        )  # fmt: skip
+        return np.asarray(best.x) / norms
 
 
 def _errors(columns: Floats) -> Floats:
@@ -300,7 +211,7 @@ def _without(columns: Floats, victim: int) -> tuple[Floats, float]:
 
 def _victim(
     rule: str,
-    neurons: _Neurons,
+    neurons: Neurons,
     alive: NDArray[np.int64],
     a: Floats,
     columns: Floats,
@@ -317,84 +228,8 @@ def _victim(
         return int(np.argmin(np.linalg.norm(columns, axis=0)))
     if rule == "residual":
         return int(np.argmin(errors))
-    # The gradient of the loss in theta_j = a_j u_j is s_j X^T D_j (fit - y).
+    # The gradient of the loss in theta_j = a_j u_j is s_j X^T D_j times that in the fit.
     active = neurons.masks[:, alive] * error[:, None]
     gradient = neurons.signs[alive][:, None] * (active.T @ X)
     weights = a[alive][:, None] * neurons.directions[alive]
     return int(np.argmin(np.linalg.norm(weights * gradient, axis=1)))
-
-
-def _with_column(Q: Floats, R: Floats, z: Floats) -> tuple[Floats, Floats]:
-    if R.shape[1] == 0:
-        size = np.linalg.norm(z)
-        return z[:, None] / size, np.array([[size]])
-    return qr_insert(Q, R, z, R.shape[1], which="col")  # type: ignore[no-any-return]
-
-
-class _Neurons(NamedTuple):
-    """Living neurons, one of each direction, sign and feature.
-
-    Attributes:
-        directions: (k, d), unit norm.
-        signs: (k,), of the output; +1 in a gated network, where (u, -a) is (-u, a).
-        coefficients: (k,), ||hidden|| |output|, those of equal neurons added up.
-        masks: (n, k), where the neurons are active.
-        features: (n, k), signs * masks * (X directions^T).
-        gates: (d, k) of a gated network, None for a ReLU network.
-        dtype: that of the network.
-    """
-
-    directions: Floats
-    signs: Floats
-    coefficients: Floats
-    masks: NDArray[np.bool_]
-    features: Floats
-    gates: Floats | None
-    dtype: Any
-
-    def network(self, a: Floats) -> Network | GatedNetwork:
-        """The balanced network of coefficients (k,), without the neurons that have none."""
-        kept = np.flatnonzero(a > 0)
-        root = np.sqrt(a[kept])
-        hidden = jnp.asarray((self.directions[kept] * root[:, None]).T, self.dtype)
-        output = jnp.asarray(self.signs[kept] * root, self.dtype)
-        if self.gates is None:
-            return Network(hidden, output)
-        return GatedNetwork(jnp.asarray(self.gates[:, kept], self.dtype), hidden, output)
-
-
-def _neurons(network: Network | GatedNetwork, X: Any, caller: str) -> _Neurons:
-    if not isinstance(network, GatedNetwork):
-        check_relu(network, caller)
-    arrays = {name: as_float(value, name) for name, value in {**vars(network), "X": X}.items()}
-    gated = "gates" in arrays
-    if any(isinstance(value, jax.core.Tracer) for value in arrays.values()):
-        raise TypeError(f"{caller} looks at values: call it on the host, outside jit and vmap.")
-    data, hidden, output = arrays["X"], arrays["hidden"], arrays["output"]
-    shape = (*data.shape[1:], output.size)
-    if data.ndim != 2 or hidden.shape != shape or arrays.get("gates", hidden).shape != shape:
-        raise ValueError(
-            f"hidden has shape {hidden.shape}, output {output.shape} and X {data.shape}: pass a "
-            "network with hidden (d, m), output (m,) and gates, if any, (d, m) for X (n, d)."
-        )
-    if wrong := [name for name, value in arrays.items() if not np.all(np.isfinite(value))]:
-        raise ValueError(f"{wrong[0]} has entries that are not finite.")
-    rows, u, w = (np.asarray(value, np.float64) for value in (data, hidden, output))
-    signs: Floats = np.ones(w.size) if gated else np.sign(w)
-    u = u * np.sign(w) if gated else u
-    norms = np.linalg.norm(u, axis=0)
-    unit = u / np.where(norms > 0, norms, 1.0)
-    linear = rows @ unit
-    # Gates to the bit as the network evaluates them.
-    masks = np.asarray(matmul(data, arrays["gates"]) >= 0 if gated else linear > 0)
-    features = signs * masks * linear
-    alive = np.flatnonzero((w != 0) & np.any(features != 0, axis=0))
-    directions, signs, features = unit.T[alive], signs[alive], features[:, alive]
-    first, member_of = distinct(directions, signs, features if gated else None)
-    merged: Floats = np.zeros(first.size)
-    np.add.at(merged, member_of, norms[alive] * np.abs(w[alive]))
-    gates = np.asarray(arrays["gates"], np.float64)[:, alive[first]] if gated else None
-    return _Neurons(
-        directions[first], signs[first], merged,
-        masks[:, alive[first]], features[:, first], gates, hidden.dtype,
-    )  # fmt: skip

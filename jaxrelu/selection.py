@@ -54,8 +54,9 @@ def is_optimal(optima: OptimalSet, candidate: Any, *, rtol: float = 1e-6) -> boo
     """
     a, stray = _coefficients(optima, candidate, rtol)
     total = max(float(np.sum(np.abs(a))) + stray, 1e-300)
-    fit = np.asarray(optima.fit)
-    off = np.linalg.norm(np.asarray(optima.features) @ a - fit)
+    counts = np.asarray(optima.counts)
+    fit = np.asarray(optima.fit)[counts]
+    off = np.linalg.norm(np.asarray(optima.features)[counts] @ a - fit)
     stray += float(np.sum(np.abs(a[~np.asarray(optima.support)])) - np.sum(np.minimum(a, 0.0)))
     close = off <= rtol * max(float(np.linalg.norm(fit)), 1e-300)
     return bool(close and stray <= rtol * total)
@@ -113,7 +114,7 @@ def select(optima: OptimalSet, criterion: str | Callable[[Array], Array]) -> Arr
     Raises:
         ValueError: an unknown name.
         RuntimeError: the minimum of a function of yours could not be shown to be one, to 1e-6 of
-            its value.
+            its value there or at `OptimalSet.interior`, whichever is larger.
 
     Example:
         >>> import jax, jaxrelu as jr, numpy as np
@@ -143,7 +144,7 @@ def select(optima: OptimalSet, criterion: str | Callable[[Array], Array]) -> Arr
         corners = [polytope.maximise(P, row) for row in np.eye(P.start.size)]
         best = max(corners, key=lambda a: float(np.max(a)), default=P.start)
     elif criterion == "fewest":
-        best = polytope.fewest(P)[0]
+        return optima.fewest
     else:
         raise ValueError(
             f'criterion is {criterion!r}; pass "min_norm", "min_max", "max_max", "fewest" or a '

@@ -111,7 +111,7 @@ def sensitivity(program: Program, solution: Solution) -> Sensitivity:
         walls = _walls(X, directions)
         active = ~walls & (X @ directions.T > 0)
     else:
-        active = X @ np.asarray(optima.gates)[:, support] >= 0
+        active = _masks_of(program, optima)[:, support]
         walls = np.zeros(active.shape, bool)
     weight = sample_weights(program)
     curvature = np.asarray(losses.total_curvature(program.loss, optima.fit, y, weight))
@@ -154,6 +154,15 @@ def sensitivity(program: Program, solution: Solution) -> Sensitivity:
         jnp.asarray(by_lam), jnp.asarray(by_y), jnp.asarray(np.trace(by_y)),
         regular and not enters and held and not optima.ambiguous, regular, not enters, held,
     )  # fmt: skip
+
+
+def _masks_of(program: Program, optima: OptimalSet) -> NDArray[np.bool_]:
+    """(n, k): the masks under which a gated program has its directions."""
+    pattern = np.asarray(block_patterns(program.block_shape))
+    direction_of = np.asarray(optima.direction_of).ravel()
+    first = [int(np.flatnonzero(direction_of == e)[0]) for e in range(optima.signs.size)]
+    masks: NDArray[np.bool_] = np.asarray(program.patterns.masks, bool)[:, pattern[first]]
+    return masks
 
 
 def _walls(X: Floats, directions: Floats) -> NDArray[np.bool_]:

@@ -25,12 +25,14 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.linalg import qr
 from scipy.optimize import nnls
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
 
 _RANK = 64.0
+_ULPS = 8.0
 _PROOF = 1e-10
 
 
@@ -77,8 +79,12 @@ def fit_space(X: Floats, masks: Bools, precision: float) -> FitSpace:
     tolerance = _RANK * np.sqrt(n) * precision
     rank = int(np.sum(sigma > tolerance * sigma[0])) if sigma[0] > 0 else 0
     unit = left[:, :rank]
-    basis = np.linalg.qr(lengths[:, None] * unit)[0]
-    return FitSpace(unit, basis, lengths, max(_PROOF, 10 * tolerance))
+    # Long rows first, and with pivots: accurate however different the lengths are.
+    order = np.argsort(-lengths, kind="stable")
+    basis = np.empty_like(unit)
+    scaled = (lengths[:, None] * unit)[order]
+    basis[order] = qr(scaled, mode="economic", pivoting=True)[0]
+    return FitSpace(unit, basis, lengths, max(_PROOF, _ULPS * np.sqrt(n) * precision))
 
 
 def nearest_fit(space: FitSpace, y: Floats) -> tuple[Floats, Floats | None]:
@@ -123,7 +129,10 @@ def separation(space: FitSpace, labels: Floats) -> Floats | None:
         return None
     system = np.vstack([space.unit.T * labels[None], np.ones(n)])
     target = np.append(np.zeros(rank), 1.0)
-    mu = nnls(system, target, maxiter=30 * n)[0]
+    try:
+        mu = nnls(system, target, maxiter=30 * n)[0]
+    except RuntimeError:  # it cycles, on dependent columns: nothing is proven
+        return None
     if not np.any(mu > 0):
         return None
     if np.linalg.norm(system[:-1] @ mu) > space.tolerance * np.linalg.norm(mu):

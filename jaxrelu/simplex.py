@@ -126,6 +126,8 @@ def follow(
     left = _row_space(columns)
     Z, first, last = left.T @ columns, left.T @ start, left.T @ end
     basis, t = list(basis), 0.0
+    if not basis:
+        return [np.zeros(Z.shape[1])]  # no column, or zeros alone
 
     def vertex(t: float) -> Floats:
         a = np.zeros(Z.shape[1])
@@ -177,13 +179,21 @@ def _full_rank(columns: Floats) -> Floats:
     return Z
 
 
+def rank(columns: Floats) -> int:
+    """The rank, relative to the largest singular value."""
+    sigma = np.linalg.svd(columns, compute_uv=False)
+    return int(np.sum(sigma > RANK * np.max(sigma, initial=0.0)))
+
+
 def _extended(Z: Floats, chosen: list[int]) -> list[int]:
     """Independent columns and further ones that make them a basis."""
+    norms = np.linalg.norm(Z, axis=0)
+    Z = Z / np.where(norms > 0, norms, 1.0)
     basis = [int(e) for e in chosen]
     for e in range(Z.shape[1]):
         if len(basis) == len(Z):
             break
         trial = Z[:, [*basis, e]]
-        if e not in basis and np.linalg.matrix_rank(trial, tol=RANK) == len(basis) + 1:
+        if e not in basis and rank(trial) == len(basis) + 1:
             basis.append(e)
     return basis

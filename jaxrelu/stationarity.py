@@ -80,7 +80,8 @@ def stationarity(
         wall_tolerance: sample j is on a wall where |x_j . u| is at most this, times both norms.
 
     Returns:
-        `Stationarity`, evaluated in float64. A zero neuron is stationary in both senses.
+        `Stationarity`, its residuals evaluated in float64, the fit in the dtype of the network; for
+        a float32 network let `wall_tolerance` be 1e-5. A zero neuron is stationary in both senses.
 
     Raises:
         ValueError, TypeError: shapes that do not fit, lam that is not positive; called in a trace;
@@ -104,17 +105,13 @@ def stationarity(
     arrays = [network.hidden, network.output, X, y, lam]
     if any(isinstance(value, jax.core.Tracer) for value in arrays):
         raise TypeError("stationarity looks at values: call it on the host, outside jit and vmap.")
-    X, y = as_float(X, "X"), as_float(y, "y")
+    X = as_float(X, "X")
     fit = network(X)
-    if y.shape != fit.shape:
-        raise ValueError(f"y has shape {y.shape}, but X has {fit.size} rows: pass one value a row.")
+    target, weight = losses.checked_samples(loss, fit, y, sample_weight)
     strength = float(lam)
     if not (np.isfinite(strength) and strength > 0):
         raise ValueError(f"lam is {strength}; pass a positive finite number.")
-    weight = (
-        jnp.ones_like(fit) if sample_weight is None else as_float(sample_weight, "sample_weight")
-    )
-    r = -np.asarray(losses.total_gradient(loss, fit, y.astype(fit.dtype), weight), np.float64)
+    r = -np.asarray(losses.total_gradient(loss, fit, target, weight), np.float64)
     rows = np.asarray(X, np.float64)
     hidden = np.asarray(network.hidden, np.float64)
     output = np.asarray(network.output, np.float64)
@@ -145,7 +142,7 @@ def _of_neuron(
     outer = abs(lam * a - r[active] @ along[active])
     base = lam * u - a * (X[active].T @ r[active])
     walls, kinks = X[on_wall], a * r[on_wall]
-    concave = bool(np.any(kinks > tolerance * lam))
+    concave = bool(np.any(kinks * lengths[on_wall] > tolerance * lam * size))
     coefficients = active.astype(np.float64)
     if not len(walls):
         clarke = directional = float(np.linalg.norm(base))

@@ -46,10 +46,11 @@ def balance(network: Network) -> Network:
     Reference: Neyshabur, Tomioka and Srebro (2015), In search of the real inductive bias.
     """
     check_relu(network, "balance")
-    norm, size = safe_norm(network.hidden.T), jnp.abs(network.output)
+    hidden, output = as_float(network.hidden, "hidden"), as_float(network.output, "output")
+    norm, size = safe_norm(hidden.T), jnp.abs(output)
     root = jnp.sqrt(norm * size)
-    hidden = network.hidden * (root / jnp.where(norm > 0, norm, 1.0))[None]
-    return Network(hidden, jnp.sign(network.output) * root)
+    hidden = hidden * (root / jnp.where(norm > 0, norm, 1.0))[None]
+    return Network(hidden, jnp.sign(output) * root)
 
 
 def split(network: Network, neuron: int, shares: Any) -> Network:

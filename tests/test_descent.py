@@ -117,3 +117,10 @@ def test_simplex_walks_agree_with_an_independent_solver(seed):
 def test_a_right_hand_side_out_of_reach_is_said():
     with pytest.raises(RuntimeError, match="left the cone"):
         simplex.follow(np.eye(2), [0, 1], np.ones(2), np.ones(2), np.asarray([1.0, -1.0]))
+
+
+def test_nothing_descends_to_nothing():
+    X, y = np.eye(2), np.asarray([1.0, -1.0])
+    zero = jr.Network(jnp.zeros((2, 3)), jnp.zeros(3))
+    path = jr.descend(zero, zero, X, y, 10.0)
+    assert not np.any(path(0.5).hidden)

@@ -133,6 +133,30 @@ def test_a_coarse_answer_is_polished_and_a_wrong_one_has_no_derivative():
     assert np.all(np.isnan(derivative.weights))
 
 
+def test_an_unused_direction_of_full_correlation_leaves_no_derivative_but_that_of_the_optimum():
+    # Two samples 120 degrees apart: the directions of both, or the one between, or all three. The
+    # fit is y - lam near y = (2, 2); with one of them alone it would move less.
+    X, y, lam = np.asarray([[1.0, 0.0], [-0.5, 0.75**0.5]]), np.asarray([2.0, 2.0]), 0.5
+    program = zoo.tiny(X, y)
+    solution = jr.solve(program, lam, **TIGHT)
+    optima = jr.optimal_set(program, solution)
+    point = implicit.parameters(program, np.asarray(lam))
+    change = jax.tree.map(np.zeros_like, point)._replace(y=np.eye(len(program.y))[0])
+
+    def tangent(coefficients):
+        cells = np.asarray(optima.direction_of)
+        weights = np.zeros(solution.weights.shape)
+        for e, a in enumerate(np.asarray(coefficients)):
+            weights[tuple(np.argwhere(cells == e)[0])] = a * np.asarray(optima.directions[e])
+        return implicit.tangent(program, replace(solution, weights=weights), point, change, 4)
+
+    one = tangent(optima.fewest)
+    assert np.all(np.isnan(one.fit))
+    # d optimum / d y = residual = lam here.
+    np.testing.assert_allclose(one.certificate.upper, lam, rtol=1e-9)
+    np.testing.assert_allclose(tangent(optima.interior).fit, change.y, atol=1e-7)
+
+
 @zoo.every_optimum
 def test_real_problems_have_derivatives(path):
     program, lams, _ = zoo.published(path)

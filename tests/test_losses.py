@@ -240,3 +240,15 @@ def test_targets_that_pass():
         return y
 
     assert traced(jnp.zeros(2)).shape == (2,)  # values are not known here: nothing to refuse
+
+
+@pytest.mark.parametrize("loss", [SquaredLoss(), LogisticLoss()])
+def test_the_derivative_by_a_weight_of_zero_is_the_loss_of_the_sample(loss):
+    fit, y = jnp.asarray([0.5, -2.0]), jnp.asarray([1.0, 1.0])
+    weight = jnp.asarray([1.0, 0.0])
+    by_weight = jax.grad(lambda c: losses.total(loss, fit, y, c))(weight)
+    np.testing.assert_allclose(by_weight, loss.value(fit, y), rtol=1e-12)
+    # A sample that counts for nothing may be missing.
+    gone = jnp.asarray([1.0, jnp.nan])
+    assert np.isfinite(losses.total(loss, fit, gone, weight))
+    assert losses.total_gradient(loss, fit, gone, weight)[1] == 0

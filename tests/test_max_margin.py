@@ -262,7 +262,8 @@ def test_parallel_rows_and_zero_rows():
     X = np.asarray([[1.0, 2.0], [2.0, 4.0], [0.5, -1.0]])
     masks = np.asarray(jr.enumerate_patterns(X).masks, bool)
     space = fit_space(X, masks, EPS)
-    np.testing.assert_allclose(separation(space, np.asarray([1.0, -1.0, 1.0])), [1, -0.5, 0])
+    proof = separation(space, np.asarray([1.0, -1.0, 1.0]))
+    np.testing.assert_allclose(proof, [1, -0.5, 0], atol=1e-15)
     assert separation(space, np.ones(3)) is None
     assert nearest_fit(space, np.asarray([1.0, 2.0, -7.0]))[1] is None
     fit, nu = nearest_fit(space, np.asarray([2.0, -1.0, 0.0]))
@@ -510,3 +511,31 @@ def test_single_precision_and_more_features_than_samples(single):
     np.testing.assert_allclose(found.network(X), y, atol=1e-10)
     conditions = margin_conditions(max_margin(X, y, patterns).network, X, y, wall_tolerance=1e-5)
     np.testing.assert_allclose(conditions.gap / conditions.value, 0.0, atol=1e-5)
+
+
+@pytest.mark.parametrize(("X", "y"), [
+    ([[1.0, 0.0], [1.0, 1e-7]], [1.0, -1.0]),
+    ([[1.0, 0.0], [0.0, 1e-9]], [1.0, 1.0]),
+])  # fmt: skip
+def test_a_fit_that_is_missed_is_not_called_the_minimum(X, y):
+    found = minimum_norm(*shaped(X, y))
+    if jr.Status(int(found.status)) is jr.Status.OPTIMAL:
+        np.testing.assert_allclose(found.network(shaped(X, y)[0]), found.fit, atol=1e-5)
+    assert found.lower <= found.upper * (1 + 1e-6)
+
+
+def test_near_copies_of_different_labels_are_not_called_inseparable():
+    X = np.asarray([[1.0, -1.0], [1.0, 0.0], [1.0, 1e-4], [1.0, 1.0]], "float32")
+    labels, masks = np.asarray([-1.0, -1.0, 1.0, 1.0]), np.ones((4, 1), bool)
+    space = fit_space(X.astype(float), masks, float(np.finfo("float32").eps))
+    assert separation(space, labels) is None
+    X[2] = X[1]
+    space = fit_space(X.astype(float), masks, float(np.finfo("float32").eps))
+    proof = separation(space, labels)
+    np.testing.assert_allclose(X.T @ proof, 0.0, atol=1e-6)
+
+
+def test_rows_of_very_different_lengths_fit_what_they_fit():
+    X = np.asarray([[0.0, 1.0], [1.0, 1.0], [1e10, 0.0]])
+    space = fit_space(X, np.ones((3, 1), bool), EPS)
+    assert nearest_fit(space, X @ np.asarray([0.0, 1.0]))[1] is None

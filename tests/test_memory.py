@@ -1,5 +1,6 @@
 """`estimate_memory` and the batch sizes that bound it."""
 
+import jax
 import numpy as np
 import pytest
 import zoo
@@ -88,3 +89,11 @@ def test_patterns_in_batches_take_less(lanes):
     # In every lane the masks as numbers, n x p of them, are no longer there.
     masks = 8 * program.patterns.masks.size
     assert in_batches < at_once - 0.5 * lanes * masks
+
+
+def test_shapes_are_enough():
+    shapes = jax.tree.map(
+        lambda a: jax.ShapeDtypeStruct(np.shape(a), np.asarray(a).dtype), GENERIC.program
+    )
+    known = jr.estimate_memory(GENERIC.program, LAMS)
+    assert jr.estimate_memory(shapes, LAMS) == known

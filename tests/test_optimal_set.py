@@ -505,3 +505,41 @@ def test_bad_input_names_the_fix(known):
         jr.optimal_set(single, jr.solve(single, LAM))
     with pytest.raises(ValueError, match="one a direction"):
         jr.network_from_coefficients(optima, [1.0])
+
+
+def test_a_sample_of_no_weight_binds_nothing():
+    # Its features are independent of the others, but its fit is not the same for all optima.
+    X = np.vstack([TRIANGLE, [1.0, 0.1]])
+    weight = np.asarray([1.0, 1.0, 0.0])
+    program = jr.ConvexProgram(
+        X, np.asarray([2.0, 2.0, 0.0]), jr.enumerate_patterns(X), sample_weight=weight
+    )
+    optima = jr.optimal_set(program, jr.solve(program, LAM))
+    np.testing.assert_array_equal(optima.counts, [True, True, False])
+    assert (optima.dimension, optima.minimal_width, optima.is_unique) == (1, 1, False)
+    assert not optima.ambiguous
+    for a in np.asarray(jr.vertices(optima)):
+        assert jr.is_optimal(optima, a)
+        np.testing.assert_allclose((optima.features @ a)[:2], 1.5, atol=1e-7)
+
+
+def test_a_loss_that_is_linear_at_the_fit_is_not_decided():
+    problem = zoo.problem(zoo.huber)
+    program, lam = problem.program, problem.lams(0.3)[0]
+    optima = jr.optimal_set(program, jr.solve(program, lam))
+    assert np.any(np.abs(np.asarray(program.y) - optima.fit) > program.loss.delta)
+    assert optima.ambiguous
+
+
+def test_a_coefficient_near_rounding_is_not_decided():
+    program = jr.ConvexProgram(np.eye(2), np.asarray([3.0, -1.0]), jr.enumerate_patterns(np.eye(2)))
+    lam = 1.0 - 3e-7  # the second neuron was born at one
+    assert jr.optimal_set(program, jr.solve(program, lam, rtol=1e-14, atol=0.0)).ambiguous
+    assert not jr.optimal_set(program, jr.solve(program, 0.5)).ambiguous
+
+
+def test_the_smallest_network_is_the_one_that_was_counted(known):
+    program, solution, _ = known
+    hurried = jr.optimal_set(program, solution, max_seconds=0)
+    assert jr.sparsest(hurried).num_neurons == hurried.minimal_width == 2
+    assert not hurried.minimal_width_exact

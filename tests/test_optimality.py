@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import reference
+import zoo
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -394,3 +395,15 @@ def test_the_estimate_of_rounding_covers_it(build, single):
         assert error <= bound
         # Not so large either that every gap would count as rounding.
         assert bound <= 1e-4 * float(jnp.sum(weights**2) + abs(value))
+
+
+def test_a_residual_on_the_edge_of_the_conjugate_gives_its_bound():
+    # Above lambda_max zero is optimal; all residuals are saturated, and rounded when weighted.
+    problem = zoo.problem(zoo.huber)
+    n = len(problem.program.y)
+    program = dataclasses.replace(
+        problem.program, y=100 * problem.program.y, sample_weight=np.full(n, 3.0)
+    )
+    lam = 1.5 * float(jr.lambda_max(program))
+    proof = jr.certify(program, lam, np.zeros((*program.block_shape, zoo.FEATURES)))
+    assert proof.gap <= 1e-12 * proof.upper

@@ -338,3 +338,21 @@ def test_spike_free_rows_are_recognised(n):
     if n == 3:
         top = lambda_max(ConvexProgram(X, r, enumerate_patterns(X)))
         np.testing.assert_allclose(found.upper, top, rtol=1e-9)
+
+
+def test_many_lines_fit_into_memory(rng):
+    # In two dimensions all walls against all lines; in three, no search over signs.
+    for d in (2, 3):
+        X, r = rng.standard_normal((6000, d)), rng.standard_normal(6000)
+        found = polar_gauge(X, r, max_seconds=5.0, num_starts=16)
+        assert found.lower <= found.upper
+        assert found.closed == (d == 2)
+
+
+def test_no_time_leaves_a_valid_interval(rng):
+    X, r = rng.standard_normal((25, 4)), rng.standard_normal(25)
+    exact, hurried = (polar_gauge(X, r, max_seconds=s) for s in (30.0, 0.0))
+    assert exact.closed
+    assert not hurried.closed
+    assert hurried.lower <= exact.lower * (1 + 1e-9)
+    assert hurried.upper >= exact.upper * (1 - 1e-9)

@@ -149,3 +149,13 @@ def test_bounds_hold_where_jax_works_in_float32(x64_off, no_cells):
             assert found.upper >= expected * (1 - 1e-14)
             assert found.lower >= expected * (1 - 1e-5)
         assert found.upper <= expected * (1 + 1e-3)
+
+
+def test_nodes_of_dependent_rows_close(no_cells):
+    # Batched projections stop at 1e-5 here; active sets do not.
+    X = [[3, 0, 2], [2, 3, -1], [-2, 2, 1], [-1, -2, 0], [2, 2, 1], [2, -2, 2], [-3, 0, 2]]
+    X, r = np.asarray(X, float), np.asarray([0.0, 2, -2, 2, -1, -1, 0])
+    found = polar_gauge(X, r, num_starts=STARTS, rtol=1e-8)
+    expected = slow.largest(X, r)
+    assert found.closed
+    assert expected * (1 - 1e-12) <= found.upper <= expected * (1 + 1e-8)

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import jaxrelu as jr
-from jaxrelu.pruning import RULES, independent
+from jaxrelu.irreducible import independent
+from jaxrelu.pruning import RULES
 
 
 def features_of(network, X):
@@ -195,3 +196,41 @@ def test_bad_input_names_the_fix():
         jr.minimal(fewer, X)
     with pytest.raises(TypeError, match="on the host"):
         jax.jit(lambda net: jr.minimal(net, X).output)(network)
+
+
+def test_nearly_equal_directions_are_merged_with_their_fit():
+    X = np.eye(2)
+    near = jr.Network(jnp.asarray([[1.0, 1.0], [0.0, 9e-7]]), jnp.ones(2))
+    found = jr.minimal(near, X)
+    assert found.num_neurons == 1
+    np.testing.assert_allclose(found(X), near(X), rtol=1e-12)
+    # Large parts that cancel: what is left is their difference.
+    hidden = jnp.asarray([[1.0, 1.0, 1.0], [0.0, 5e-7, 0.0]])
+    cancel = jr.Network(hidden, jnp.asarray([1e6, 1e6, -2e6]))
+    np.testing.assert_allclose(jr.minimal(cancel, X)(X), cancel(X), atol=1e-9)
+    # Across a wall the features do not add up, and the neurons stay apart.
+    across = jr.Network(jnp.asarray([[1.0, 1.0], [4e-7, -4e-7]]), jnp.ones(2))
+    assert jr.minimal(across, X).num_neurons == 2
+
+
+def test_the_refit_is_that_of_the_loss_and_the_penalty():
+    X, network = random_network(3)
+    y = np.where(np.arange(len(X)) % 2 == 0, 1.0, -1.0)
+    # An optimum stays what it is where nothing has to go.
+    program = jr.ConvexProgram(X, y, jr.enumerate_patterns(X), jr.LogisticLoss())
+    lam = 0.2 * float(jr.lambda_max(program))
+    optimum = jr.to_network(program, jr.solve(program, lam, rtol=1e-12).weights).compact()
+    kept = jr.prune(optimum, X, y, to=50, loss=jr.LogisticLoss(), lam=lam)
+    np.testing.assert_allclose(kept.network(X), optimum(X), atol=1e-5)
+    # Otherwise the slope is zero at positive coefficients and not negative at zero.
+    found = jr.prune(network, X, y, to=5, loss=jr.LogisticLoss(), lam=0.1)
+    gradient = -y / (1 + np.exp(y * np.asarray(found.network(X))))
+    directions = np.asarray(found.network.hidden) / np.linalg.norm(found.network.hidden, axis=0)
+    slopes = np.sign(found.network.output) * (np.maximum(X @ directions, 0.0).T @ gradient) + 0.1
+    np.testing.assert_allclose(slopes, 0.0, atol=1e-4)
+    value = np.sum(np.log1p(np.exp(-y * np.asarray(found.network(X)))))
+    assert float(found.loss[-1]) == pytest.approx(value)
+    with pytest.raises(ValueError, match="labels"):
+        jr.prune(network, X, 2 * y, to=5, loss=jr.LogisticLoss())
+    with pytest.raises(ValueError, match="lam is -1"):
+        jr.prune(network, X, y, to=5, lam=-1.0)

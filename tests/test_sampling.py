@@ -14,8 +14,9 @@ def simplex(k):
     basis = jnp.asarray(np.linalg.svd(np.ones((1, k)))[2][1:].T)
     ones = jnp.ones(k)
     return jr.OptimalSet(
-        jnp.ones((k, 1)), ones, jnp.ones((1, k)), interior, interior, ones > 0, basis, None,
-        jnp.arange(k), jnp.ones((1, 1)), jnp.ones(1), jnp.ones(1), jnp.asarray(1.0),
+        jnp.ones((k, 1)), ones, jnp.ones((1, k)), interior, interior, ones / k, ones > 0, basis,
+        None, jnp.arange(k), jnp.ones((1, 1)), jnp.ones(1) > 0, jnp.ones(1), jnp.ones(1),
+        jnp.asarray(1.0),
         1, k - 1, False, 1, True, False,
     )  # fmt: skip
 

@@ -146,3 +146,13 @@ def test_real_problems_are_unique_and_not_flagged(path):
         found = jr.sensitivity(program, jr.solve(program, float(lam)))
         assert found.reliable
         assert 0 < found.degrees_of_freedom < program.X.shape[0]
+
+
+def test_a_gated_program_has_the_masks_that_it_was_given():
+    # The second gate is on a tie, which its mask decides: closed.
+    X, y = np.eye(2), np.asarray([3.0, 4.0])
+    patterns = jr.Patterns(np.asarray([[1.0], [0.0]]), np.asarray([[True], [False]]))
+    program = jr.GatedProgram(X, y, patterns)
+    found = jr.sensitivity(program, jr.solve(program, 0.5))
+    assert found.reliable
+    np.testing.assert_allclose(found.fit_by_target, np.diag([1.0, 0.0]), atol=1e-9)

@@ -165,3 +165,31 @@ def test_bad_input_names_the_fix():
         jr.stationarity(network, X, y[:1], LAM)
     with pytest.raises(TypeError, match="on the host"):
         jax.jit(lambda lam: jr.stationarity(network, X, y, lam).clarke)(LAM)
+
+
+@pytest.mark.parametrize("call", ["stationarity", "nonconvex_objective", "descend"])
+def test_labels_and_weights_are_checked(call):
+    X, network = np.eye(2), jr.Network(jnp.eye(2), jnp.ones(2))
+    call = {
+        "stationarity": lambda y, **k: jr.stationarity(network, X, y, LAM, **k),
+        "nonconvex_objective": lambda y, **k: jr.nonconvex_objective(network, X, y, LAM, **k),
+        "descend": lambda y, **k: jr.descend(network, network, X, y, LAM, width=8, **k),
+    }[call]
+    with pytest.raises(ValueError, match="labels"):
+        call(np.asarray([0.0, 1.0]), loss=jr.LogisticLoss())
+    with pytest.raises(ValueError, match="negative"):
+        call(np.ones(2), sample_weight=np.asarray([1.0, -1.0]))
+    with pytest.raises(ValueError, match="shape"):
+        call(np.ones(2), sample_weight=np.asarray(1.0))
+
+
+def test_verdicts_do_not_depend_on_the_units():
+    X, y = np.eye(2), np.asarray([1.5, 2.5])
+    hidden, output = np.asarray([[0.0, 1.0], [2**0.5, 0.0]]), np.asarray([2**0.5, 1.0])
+    found = jr.stationarity(jr.Network(hidden, output), X, y, LAM)
+    scale = 1e5
+    small = jr.Network(hidden / scale**0.5, output / scale**0.5)
+    scaled = jr.stationarity(small, scale * X, y, scale * LAM)
+    assert np.any(found.concave)
+    np.testing.assert_array_equal(scaled.concave, found.concave)
+    np.testing.assert_allclose(scaled.directional, found.directional, atol=1e-9)

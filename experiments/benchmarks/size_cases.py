@@ -152,6 +152,7 @@ def polytope(dimension: int, samples: int) -> dict[str, Any]:
     optima = dataclasses.replace(
         jr.optimal_set(program, jr.solve(program, 0.5)),
         features=jnp.asarray(features),
+        counts=jnp.ones(len(features), bool),
         interior=jnp.asarray(inside),
         support=jnp.ones(k, bool),
         dimension=dimension,

@@ -93,7 +93,11 @@ def separable(X: Any, y: Any) -> Separable:
         if not side.any():
             continue
         found = shortest(task.X[side])
-        assert found is not None  # the sum of the rows of a class is at an acute angle to each
+        if found is None:  # the sum of the rows is at an acute angle to each, but for rounding
+            raise ValueError(
+                "some rows of one class are too short for a margin of one beside the others: "
+                "leave them out."
+            )
         u, multipliers = found
         length = float(np.linalg.norm(u))
         directions[:, k], sizes[k] = u / length, sign * length

@@ -33,15 +33,17 @@ from numpy.typing import NDArray
 from jaxrelu.numerics import eps, matmul, unit
 from jaxrelu.polar.arrangement import unit_rows
 from jaxrelu.polar.exact import values_of
-from jaxrelu.polar.zonotope import capacity, distances, padded
+from jaxrelu.polar.zonotope import capacity, distances, exact_difference, padded
 from jaxrelu.projection import project
 from jaxrelu.rows import shared_rows
 
 Floats = NDArray[np.float64]
 
 _PARENTS = 16
+_MOST_NUMBERS = 2**24  # 128 MiB
 _RANGE_STEPS = 12
 _INFINITE = 1e30
+_BLUR = 100.0
 
 
 class Interval(NamedTuple):
@@ -63,7 +65,10 @@ class _Nodes(NamedTuple):
 
 
 class _Bounds(NamedTuple):
-    """For every node: bound, ranges, the line to branch on, and the best direction met."""
+    """For every node: bound, ranges, the line to branch on, the best direction met.
+
+    And the bound as a problem: the distance of `point` from `sides` with `caps`, and a constant.
+    """
 
     bound: Any
     low: Any
@@ -71,6 +76,10 @@ class _Bounds(NamedTuple):
     branch: Any
     value: Any
     direction: Any
+    point: Any
+    sides: Any
+    caps: Any
+    constant: Any
 
 
 def branch_and_bound(
@@ -96,9 +105,14 @@ def branch_and_bound(
     """
     L, k = lines.shape
     size, wide = capacity(L, 16), capacity(k, 4)
+    # The heights of all lines over all nodes of a batch: (2 parents, 2 size, size) numbers.
+    blur = _BLUR * float(eps(jnp.zeros(()).dtype))  # of what the batches compute
+    parents_at_once = min(_PARENTS, _MOST_NUMBERS // (4 * size**2))
+    if parents_at_once < 1:
+        return start
     Z = jnp.asarray(padded(lines, size, wide))
     a, b = (jnp.asarray(padded(side, size)) for side in (front, back))
-    batch = 2 * _PARENTS
+    batch = 2 * parents_at_once
 
     def bound(nodes: _Nodes, lower: float) -> _Bounds:
         some = len(nodes.side)
@@ -129,6 +143,8 @@ def branch_and_bound(
         for j in range(len(children.side)):
             nodes += 1
             top = float(found.bound[j]) if np.isfinite(found.bound[j]) else np.inf
+            if top > max(lower * (1 + rtol), threshold) and found.branch[j] < 0:
+                top = min(top, _exact_bound(lines, front, back, found, j, blur))
             if top <= max(lower * (1 + rtol), threshold) or found.branch[j] < 0:
                 closed = max(closed, top)
             else:
@@ -140,7 +156,7 @@ def branch_and_bound(
         if max(-heap[0][0], closed) <= max(lower * (1 + rtol), threshold):
             break
         parents: list[tuple[float, tuple[Any, ...]]] = []
-        while heap and len(parents) < _PARENTS:
+        while heap and len(parents) < parents_at_once:
             top, _, node = heapq.heappop(heap)
             if -top <= max(lower * (1 + rtol), threshold):
                 closed = max(closed, -top)
@@ -167,13 +183,26 @@ def branch_and_bound(
     return Interval(lower, min(start.upper, upper), direction, nodes)
 
 
+def _exact_bound(
+    lines: Floats, front: Floats, back: Floats, found: _Bounds, j: int, blur: float
+) -> float:
+    """The bound of a node without lines to branch on, where that of the batch is too loose."""
+    L, k = lines.shape
+    caps = np.where(found.caps[j, :L] >= _INFINITE, np.inf, found.caps[j, :L])
+    sided = found.sides[j, :L, None] * lines
+    difference, multipliers = exact_difference(sided, found.point[j, :k], caps)
+    rounding = blur * float(np.sum(np.abs(front) + np.abs(back)) + multipliers)
+    length = float(np.linalg.norm(difference)) + float(found.constant[j])
+    return length * (1 + blur) + rounding
+
+
 @jax.jit
 def _bounds(Z: Array, a: Array, b: Array, nodes: _Nodes, lower: Array) -> _Bounds:
     rows = shared_rows(Z)
     batch, size = nodes.signs.shape
     bend = nodes.side[:, None] * (a + b)[None]
     fixed = nodes.signs != 0
-    blur = 100 * eps(Z.dtype)
+    blur = _BLUR * eps(Z.dtype)
 
     # Heights of all lines over the cone: upper bounds of both projections' norms.
     both = jnp.concatenate([Z, -Z])
@@ -203,7 +232,8 @@ def _bounds(Z: Array, a: Array, b: Array, nodes: _Nodes, lower: Array) -> _Bound
     points = matmul(-nodes.side[:, None] * b[None] + rise * slope, Z)
     concave = bend < 0
     caps = jnp.where(fixed, _INFINITE, jnp.where(concave, -bend, 0.0))
-    found = distances(rows, jnp.where(fixed, -nodes.signs, 1.0), points, caps, lower - constant)
+    sides = jnp.where(fixed, -nodes.signs, 1.0)
+    found = distances(rows, sides, points, caps, lower - constant)
     # Multipliers of narrow cones are large, and their sum is rounded.
     rounding = blur * (jnp.sum(jnp.abs(a) + jnp.abs(b)) + jnp.sum(found.multipliers, axis=1))
     bound = (found.bound + constant) * (1 + blur) + rounding
@@ -213,4 +243,4 @@ def _bounds(Z: Array, a: Array, b: Array, nodes: _Nodes, lower: Array) -> _Bound
     gap = jnp.where(fixed | (rise <= 0) | (slope <= 0) | (slope >= 1), -1.0, gap)
     branch = jnp.where(jnp.max(gap, axis=1) >= 0, jnp.argmax(gap, axis=1), -1)
     value = jnp.abs(matmul(jnp.maximum(height, 0.0), a) + matmul(jnp.maximum(-height, 0.0), b))
-    return _Bounds(bound, low, high, branch, value, u)
+    return _Bounds(bound, low, high, branch, value, u, points, sides, caps, constant)

@@ -6,6 +6,7 @@ g(u) = sum a (z . u)_+ + b (-z . u)_+; the gauge is the largest |g| on the unit 
 
 from __future__ import annotations
 
+import time
 from typing import NamedTuple
 
 import numpy as np
@@ -22,6 +23,7 @@ Floats = NDArray[np.float64]
 _ORTHOGONAL = 1e-12
 _SPIKE_FREE = 1e-9
 _AT_ONCE = 64
+_MOST_HEIGHTS = 2**22  # of directions over lines at once: 32 MiB
 _EPS = float(np.finfo(np.float64).eps)
 # Cells so thin are left out of lists; directions in them are near those of a neighbour.
 _THINNEST = 100 * _EPS
@@ -49,8 +51,11 @@ class Exact(NamedTuple):
 
 def values_of(lines: Floats, front: Floats, back: Floats, directions: Floats) -> Floats:
     """g(u) (m,) of directions (m, k)."""
-    heights = directions @ lines.T
-    found: Floats = np.maximum(heights, 0.0) @ front + np.maximum(-heights, 0.0) @ back
+    found, some = np.empty(len(directions)), max(1, _MOST_HEIGHTS // max(len(lines), 1))
+    for start in range(0, len(directions), some):
+        heights = directions[start : start + some] @ lines.T
+        upward = np.maximum(heights, 0.0) @ front
+        found[start : start + some] = upward + np.maximum(-heights, 0.0) @ back
     return found
 
 
@@ -64,11 +69,16 @@ def _best(
     return Exact(lower, max(lower, bound), directions[k], method, values, directions)
 
 
-def exact_gauge(arrangement: Arrangement, front: Floats, back: Floats) -> Exact | None:
-    """The gauge by the first method that applies, None if there is none."""
+def exact_gauge(
+    arrangement: Arrangement, front: Floats, back: Floats, deadline: float = np.inf
+) -> Exact | None:
+    """The gauge by the first method that applies, None if there is none.
+
+    Past the deadline (of `time.monotonic`) cells are bounded cheaply, and the interval is wider.
+    """
     largest = max(float(np.max(np.abs(side), initial=0.0)) for side in (front, back))
     scale = float(largest) if largest > 0 else 1.0
-    found = _exact_gauge(arrangement, front / scale, back / scale)
+    found = _exact_gauge(arrangement, front / scale, back / scale, deadline)
     if found is None:
         return None
     return found._replace(
@@ -76,7 +86,9 @@ def exact_gauge(arrangement: Arrangement, front: Floats, back: Floats) -> Exact 
     )
 
 
-def _exact_gauge(arrangement: Arrangement, front: Floats, back: Floats) -> Exact | None:
+def _exact_gauge(
+    arrangement: Arrangement, front: Floats, back: Floats, deadline: float
+) -> Exact | None:
     """The same for sides of at most one."""
     lines = arrangement.lines
     if len(lines) == 0:
@@ -92,7 +104,7 @@ def _exact_gauge(arrangement: Arrangement, front: Floats, back: Floats) -> Exact
         if found is not None:
             return found
     if arrangement.has_few_cells:
-        return _all_cells(arrangement, front, back)
+        return _all_cells(arrangement, front, back, deadline)
     return None
 
 
@@ -124,7 +136,10 @@ def _spike_free(lines: Floats, front: Floats) -> Exact | None:
     projections = []
     for sign in (1.0, -1.0):
         pull = sign * front @ lines
-        multipliers, _ = nnls(lines.T, -pull, maxiter=50 * len(lines))
+        try:
+            multipliers, _ = nnls(lines.T, -pull, maxiter=50 * len(lines))
+        except RuntimeError:  # it cycles, on dependent lines
+            return None
         projections.append(pull + multipliers @ lines)
     bound = float(np.max(np.linalg.norm(projections, axis=1))) * spikes.upper
     directions = unit_rows(np.stack(projections))[0]
@@ -157,7 +172,7 @@ def _sweep(lines: Floats, front: Floats, back: Floats) -> Exact:
     return _best("sweep", 0.0, lines, front, back, np.concatenate([walls, inside, -inside]))
 
 
-def _all_cells(arrangement: Arrangement, front: Floats, back: Floats) -> Exact:
+def _all_cells(arrangement: Arrangement, front: Floats, back: Floats, deadline: float) -> Exact:
     """Every cell, most of them by a bound.
 
     On the cell of D the largest value is at most ||s v_D||, v_D the sum of the sides of D. Cells of
@@ -186,6 +201,9 @@ def _all_cells(arrangement: Arrangement, front: Floats, back: Floats) -> Exact:
             some = order[start : start + _AT_ONCE]
             some = some[bound[some] > lower]
             if len(some) == 0:
+                break
+            if time.monotonic() > deadline:
+                upper = max(upper, float(bound[some[0]]))  # they descend
                 break
             distance, vectors = host_distances(lines, points[some], weights, lower)
             found.append(unit_rows(vectors)[0])

@@ -174,7 +174,7 @@ def gauge(
     lines = arrangement.lines
     front, back = arrangement.sides(r)
     slack = arrangement.slack(r)
-    exact = exact_gauge(arrangement, front, back)
+    exact = exact_gauge(arrangement, front, back, deadline)
     if exact is not None:
         interval, by = Interval(exact.lower, exact.upper, exact.direction, 0), (exact.method,) * 2
         order = np.argsort(-exact.values)[:keep]

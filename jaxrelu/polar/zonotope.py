@@ -110,13 +110,31 @@ def host_distances(
     directions = unit_rows(vectors)[0]
     reached = np.sum(points * directions, axis=1)
     reached -= np.maximum(directions @ lines.T, 0.0) @ weights
-    sides = np.flatnonzero(weights)
     for j in np.flatnonzero(bounds > np.maximum(threshold, reached) + _CONVERGED * bounds):
-        exact = lsq_linear(
-            (weights[sides, None] * lines[sides]).T, points[j], (0.0, 1.0), method="bvls", tol=1e-15
-        )
-        difference = points[j] - (weights[sides] * np.clip(exact.x, 0.0, 1.0)) @ lines[sides]
+        difference, _ = exact_difference(lines, points[j], weights)
         length = float(np.linalg.norm(difference))
         if length < bounds[j]:
             bounds[j], vectors[j] = length, difference
     return bounds, vectors
+
+
+def exact_difference(lines: Floats, point: Floats, caps: Floats) -> tuple[Floats, float]:
+    """The least c - sum_j t_j line_j over 0 <= t <= cap, by active sets in NumPy.
+
+    For the points at which batches stop short: nearly dependent lines.
+
+    Args:
+        lines: (L, k), unit.
+        point: (k,), c.
+        caps: (L,), >= 0, may be infinite.
+
+    Returns:
+        The difference (k,), and the sum of the multipliers t.
+    """
+    used = np.flatnonzero(caps)
+    scale = np.where(np.isfinite(caps[used]), caps[used], 1.0)
+    top = np.where(np.isfinite(caps[used]), 1.0, np.inf)
+    scaled = scale[:, None] * lines[used]
+    exact = lsq_linear(scaled.T, point, (np.zeros_like(top), top), method="bvls", tol=1e-15)
+    t = np.clip(exact.x, 0.0, top)
+    return point - t @ scaled, float(t @ scale)
