@@ -130,21 +130,27 @@ def branch_and_bound(
     closed = 0.0  # the largest bound among nodes that were put aside
     heap: list[tuple[float, int, tuple[Any, ...]]] = []
 
+    def look_at(vector: Floats) -> None:
+        nonlocal lower, direction
+        # Whatever precision JAX worked in: this is the value of a unit vector in float64.
+        u = unit_rows(vector[None])[0]
+        value = float(np.abs(values_of(lines, front, back, u))[0])
+        if value > lower:
+            lower, direction = value, u[0]
+
     def add(children: _Nodes) -> None:
-        nonlocal lower, direction, nodes, closed
+        nonlocal nodes, closed
         found = bound(children, lower)
         best = int(np.argmax(found.value))
         if found.value[best] > lower:
-            # Whatever precision JAX worked in: this is the value of a unit vector in float64.
-            u = unit_rows(found.direction[best : best + 1, :k])[0]
-            value = float(np.abs(values_of(lines, front, back, u))[0])
-            if value > lower:
-                lower, direction = value, u[0]
+            look_at(found.direction[best, :k])
         for j in range(len(children.side)):
             nodes += 1
             top = float(found.bound[j]) if np.isfinite(found.bound[j]) else np.inf
             if top > max(lower * (1 + rtol), threshold) and found.branch[j] < 0:
-                top = min(top, _exact_bound(lines, front, back, found, j, blur))
+                exact, difference = _exact_bound(lines, front, back, found, j, blur)
+                look_at(difference)
+                top = min(top, exact)
             if top <= max(lower * (1 + rtol), threshold) or found.branch[j] < 0:
                 closed = max(closed, top)
             else:
@@ -185,15 +191,15 @@ def branch_and_bound(
 
 def _exact_bound(
     lines: Floats, front: Floats, back: Floats, found: _Bounds, j: int, blur: float
-) -> float:
-    """The bound of a node without lines to branch on, where that of the batch is too loose."""
+) -> tuple[float, Floats]:
+    """Bound and best direction of a node without lines to branch on, by active sets."""
     L, k = lines.shape
     caps = np.where(found.caps[j, :L] >= _INFINITE, np.inf, found.caps[j, :L])
     sided = found.sides[j, :L, None] * lines
     difference, multipliers = exact_difference(sided, found.point[j, :k], caps)
     rounding = blur * float(np.sum(np.abs(front) + np.abs(back)) + multipliers)
     length = float(np.linalg.norm(difference)) + float(found.constant[j])
-    return length * (1 + blur) + rounding
+    return length * (1 + blur) + rounding, difference
 
 
 @jax.jit
