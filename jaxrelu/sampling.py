@@ -148,6 +148,8 @@ def _run(key: Array, starts: Array, axes: Array, draws: int, thinning: int, burn
     """(draws, num_chains, k) members start + <axes (m, k), t>, each from the one before."""
 
     def walk(members: Array, key: Array, steps: int) -> Array:
+        if steps == 0:
+            return members
         chosen, where = jax.random.split(key)
         shape = (steps, len(starts))
         lines = jax.random.randint(chosen, shape, 0, len(axes))

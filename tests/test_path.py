@@ -141,10 +141,10 @@ def test_a_warm_start_that_leads_nowhere_is_given_up(monkeypatch):
     first = Driver._rounds
     asked = []
 
-    def lost_when_warm(self, lam):
+    def lost_when_warm(self, lam, limit):
         warm = bool(np.any(np.asarray(self.held.blocks) < self.setting.num_blocks))
         asked.append(warm)
-        answer = first(self, lam)
+        answer = first(self, lam, limit)
         if not warm:
             return answer
         bad = answer.upper - 0.5 * abs(answer.upper)

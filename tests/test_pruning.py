@@ -213,16 +213,21 @@ def test_nearly_equal_directions_are_merged_with_their_fit():
     assert jr.minimal(across, X).num_neurons == 2
 
 
-def test_the_refit_is_that_of_the_loss_and_the_penalty():
-    X, network = random_network(3)
+@pytest.mark.slow
+def test_an_optimum_stays_what_it_is_where_nothing_has_to_go():
+    X, _ = random_network(3)
     y = np.where(np.arange(len(X)) % 2 == 0, 1.0, -1.0)
-    # An optimum stays what it is where nothing has to go.
     program = jr.ConvexProgram(X, y, jr.enumerate_patterns(X), jr.LogisticLoss())
     lam = 0.2 * float(jr.lambda_max(program))
     optimum = jr.to_network(program, jr.solve(program, lam, rtol=1e-12).weights).compact()
     kept = jr.prune(optimum, X, y, to=50, loss=jr.LogisticLoss(), lam=lam)
     np.testing.assert_allclose(kept.network(X), optimum(X), atol=1e-5)
-    # Otherwise the slope is zero at positive coefficients and not negative at zero.
+
+
+def test_the_refit_is_that_of_the_loss_and_the_penalty():
+    X, network = random_network(3)
+    y = np.where(np.arange(len(X)) % 2 == 0, 1.0, -1.0)
+    # The slope is zero at positive coefficients and not negative at zero.
     found = jr.prune(network, X, y, to=5, loss=jr.LogisticLoss(), lam=0.1)
     gradient = -y / (1 + np.exp(y * np.asarray(found.network(X))))
     directions = np.asarray(found.network.hidden) / np.linalg.norm(found.network.hidden, axis=0)

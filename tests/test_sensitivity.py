@@ -148,6 +148,7 @@ def test_real_problems_are_unique_and_not_flagged(path):
         assert 0 < found.degrees_of_freedom < program.X.shape[0]
 
 
+@pytest.mark.slow
 def test_a_gated_program_has_the_masks_that_it_was_given():
     # The second gate is on a tie, which its mask decides: closed.
     X, y = np.eye(2), np.asarray([3.0, 4.0])
