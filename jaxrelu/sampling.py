@@ -25,6 +25,7 @@ from jaxrelu.optimal_set import OptimalSet, inside_support
 
 CHAINS = 64
 _MOST_CORNERS = 200
+_AT_ONCE = 4096
 
 
 def sample_optimal(
@@ -148,8 +149,16 @@ def _run(key: Array, starts: Array, axes: Array, draws: int, thinning: int, burn
     """(draws, num_chains, k) members start + <axes (m, k), t>, each from the one before."""
 
     def walk(members: Array, key: Array, steps: int) -> Array:
-        if steps == 0:
-            return members
+        # Random numbers for so many steps are drawn at once, and no more are held.
+        whole, rest = divmod(steps, _AT_ONCE)
+
+        def some(part: Array, members: Array) -> Array:
+            return stride(members, jax.random.fold_in(key, part), _AT_ONCE)
+
+        members = jax.lax.fori_loop(0, whole, some, members) if whole else members
+        return stride(members, jax.random.fold_in(key, whole), rest) if rest else members
+
+    def stride(members: Array, key: Array, steps: int) -> Array:
         chosen, where = jax.random.split(key)
         shape = (steps, len(starts))
         lines = jax.random.randint(chosen, shape, 0, len(axes))

@@ -664,3 +664,8 @@ def test_examples_run(name, x64_off):
     result = doctest.testmod(module)
     assert result.attempted > 0
     assert result.failed == 0
+
+
+def test_rows_too_short_for_a_margin_beside_the_others():
+    with pytest.raises(ValueError, match="too short for a margin"):
+        closed_form.separable(np.asarray([[1.0, 0.0], [1e-10, 1e-10]]), np.ones(2))

@@ -407,3 +407,11 @@ def test_a_residual_on_the_edge_of_the_conjugate_gives_its_bound():
     lam = 1.5 * float(jr.lambda_max(program))
     proof = jr.certify(program, lam, np.zeros((*program.block_shape, zoo.FEATURES)))
     assert proof.gap <= 1e-12 * proof.upper
+
+
+def test_a_bound_that_is_not_a_number_gives_no_value():
+    program = zoo.problem(zoo.generic).program
+    lam, residual = jnp.asarray(1.0), jnp.asarray(program.y)
+    dual, value = optimality.dual_point(program, lam, residual, jnp.asarray(jnp.nan))
+    assert np.isnan(value)
+    assert np.all(np.isnan(dual))

@@ -139,12 +139,14 @@ def test_starts_from_a_given_solution():
 
 def test_a_warm_start_that_leads_nowhere_is_given_up(monkeypatch):
     first = Driver._rounds
-    asked = []
+    asked, limits, taken = [], [], []
 
     def lost_when_warm(self, lam, limit):
         warm = bool(np.any(np.asarray(self.held.blocks) < self.setting.num_blocks))
         asked.append(warm)
+        limits.append(limit)
         answer = first(self, lam, limit)
+        taken.append(int(answer.num_steps))
         if not warm:
             return answer
         bad = answer.upper - 0.5 * abs(answer.upper)
@@ -154,8 +156,17 @@ def test_a_warm_start_that_leads_nowhere_is_given_up(monkeypatch):
     lams = GENERIC.lams(0.3, 0.1)
     path = jr.solve_path(GENERIC.program, lams)
     assert asked == [False, True, False]
+    assert limits == [limits[0], limits[0], limits[0] - taken[1]]
     for k, lam in enumerate(lams):
         zoo.recheck(GENERIC.program, lam, path[k])
+
+
+@pytest.mark.parametrize("steps", [5, 12, 20, 30, 45])
+def test_steps_that_run_out_are_said_to(steps):
+    # No tolerance can be met: rounds go on until the steps end, or the rounding is reached.
+    path = jr.solve_path(GENERIC.program, GENERIC.lams(0.1), rtol=0.0, atol=0.0, max_steps=steps)
+    if int(path.num_steps[0]) >= steps:
+        assert jr.Status(int(path.status[0])).name in ("MAX_STEPS", "PRECISION_FLOOR")
 
 
 def test_one_lam_and_equal_lams():

@@ -105,8 +105,8 @@ def branch_and_bound(
     """
     L, k = lines.shape
     size, wide = capacity(L, 16), capacity(k, 4)
-    # The heights of all lines over all nodes of a batch: (2 parents, 2 size, size) numbers.
     blur = _BLUR * float(eps(jnp.zeros(()).dtype))  # of what the batches compute
+    # The heights of all lines over all nodes of a batch: (2 parents, 2 size, size) numbers.
     parents_at_once = min(_PARENTS, _MOST_NUMBERS // (4 * size**2))
     if parents_at_once < 1:
         return start
