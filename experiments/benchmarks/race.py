@@ -32,7 +32,8 @@ class Limits:
 
     Attributes:
         cap: seconds that one run, and the preparation before it, may take.
-        budget: seconds that the runs of one setting may take together; no run starts after that.
+        budget: seconds that the runs of one setting after the first, which may compile, take
+            together; no run starts after that.
         threads: cores that it is pinned to and threads of its libraries.
         memory: GiB of address space, or None.
         fewest: runs that the budget never prevents; 2 where the first one compiles.
@@ -135,7 +136,7 @@ class Worker:
     @property
     def tired(self) -> bool:
         """Whether it failed or its runs have used up the budget."""
-        spent = sum(run["seconds"] for run in self.runs)
+        spent = sum(run["seconds"] for run in self.runs[1:])
         enough = len(self.runs) >= self.limits.fewest and spent >= self.limits.budget
         return self.status != "ok" or enough
 
