@@ -23,7 +23,7 @@ from jaxrelu.optimality import with_interior
 from jaxrelu.program import Program, check_program
 from jaxrelu.rows import are_many
 from jaxrelu.sharding import automatic
-from jaxrelu.solution import Solution, joined
+from jaxrelu.solution import Solution, joined, shared
 from jaxrelu.solve import (
     check_lams,
     checked_solver,
@@ -113,21 +113,22 @@ def solve_grid(
         index = np.minimum(np.arange(-(-count // devices) * devices), count - 1)
         warm = None if warm is None else jax.tree.map(np.asarray, warm)
         filled = spread(program, np.asarray(lams)[index], tolerance, steps, warm, solver, loss_type)
-        return jax.tree.map(lambda a: a[:count], filled)
+        return shared(jax.tree.map(lambda a: a[:count], filled))
     if lam_batch_size > 1 and keeps_lanes(solver, program) and not traced:
         return solve_lanes(program, lams, tolerance, steps, warm, solver, lam_batch_size)
     if lam_batch_size == 1 and not traced:
         one_by_one = [
-            solve_compiled(program, lam, tolerance, steps, warm, solver, loss_type) for lam in lams
+            shared(solve_compiled(program, lam, tolerance, steps, warm, solver, loss_type))
+            for lam in lams
         ]
         return joined(one_by_one, jnp.stack)
     if traced or lam_batch_size >= count:
-        return solve_batch(program, lams, tolerance, steps, warm, solver, loss_type)
+        return shared(solve_batch(program, lams, tolerance, steps, warm, solver, loss_type))
     parts = []
     for start in range(0, count, lam_batch_size):
         # The last chunk is filled up with its last lam, so that one shape serves all.
         index = np.minimum(np.arange(start, start + lam_batch_size), count - 1)
-        part = solve_batch(program, lams[index], tolerance, steps, warm, solver, loss_type)
+        part = shared(solve_batch(program, lams[index], tolerance, steps, warm, solver, loss_type))
         parts.append(jax.tree.map(lambda a, s=start: a[: count - s], part))
     return joined(parts, jnp.concatenate)
 

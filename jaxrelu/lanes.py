@@ -21,7 +21,7 @@ from jax import Array
 from jaxrelu.loops import all_finite, iterate
 from jaxrelu.numerics import matmul
 from jaxrelu.program import Program
-from jaxrelu.solution import Solution, joined
+from jaxrelu.solution import Solution, answer_bytes, joined, shared
 from jaxrelu.solve import conclude, prepare
 from jaxrelu.solvers.active_newton import ActiveNewton, Round, first_round
 from jaxrelu.solvers.base import Tolerance, Warm
@@ -113,8 +113,8 @@ def solve_lanes(
         for lane, end in zip(group, np.asarray(done), strict=False):
             rounds[lane] += 1
             if end or rounds[lane] >= MAX_ROUNDS:
-                answers[at_work[lane]] = _finish(
-                    setting, program, basis, pool, lane, solver, tolerance, max_steps
+                answers[at_work[lane]] = shared(
+                    _finish(setting, program, basis, pool, lane, solver, tolerance, max_steps)
                 )
                 at_work[lane] = -1
             else:
@@ -130,8 +130,8 @@ def no_plan() -> str:
 
 def planned_memory(
     program: Program, lam: Array, tolerance: Tolerance, solver: ActiveNewton, lanes: int
-) -> tuple[int, int]:
-    """Bytes that `solve_lanes` holds at once, and those of one answer, as XLA plans them."""
+) -> tuple[int, int, int]:
+    """Bytes that `solve_lanes` holds at work, between turns, and for one answer, as XLA plans."""
     setting, basis = jax.eval_shape(lambda p: prepare(p, type(p.loss)), program)
     steps = jnp.asarray(0, jnp.int32)
     lane = jax.eval_shape(lambda *args: _load(*args), setting, solver, lam, tolerance, None)
@@ -145,9 +145,7 @@ def planned_memory(
     answer = jax.eval_shape(
         lambda *args: _finish(*args), setting, program, basis, pool, 0, solver, tolerance, steps
     )
-    # The weights of the answer and those of its certificate are one array.
-    size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(answer))
-    size -= answer.weights.size * answer.weights.dtype.itemsize
+    held = max(plan.argument_size_in_bytes for plan in plans)
     peak = max(
         plan.argument_size_in_bytes
         + plan.temp_size_in_bytes
@@ -155,7 +153,7 @@ def planned_memory(
         - plan.alias_size_in_bytes
         for plan in plans
     )
-    return peak, size
+    return peak, held, answer_bytes(answer)
 
 
 def widths(lanes: int) -> list[int]:

@@ -10,6 +10,7 @@ import numpy as np
 from jaxrelu.grid import batch_size, keeps_lanes, solve_batch
 from jaxrelu.lanes import no_plan, planned_memory
 from jaxrelu.program import Program, check_program
+from jaxrelu.solution import answer_bytes
 from jaxrelu.solve import check_lams, checked_solver, solve_compiled, step_limit, tolerances
 from jaxrelu.solvers.base import Solver
 
@@ -57,19 +58,19 @@ def estimate_memory(
     size = batch_size(count, lam_batch_size)
     tolerance, steps = tolerances(program, None, None), step_limit(solver, None)
     if size > 1 and keeps_lanes(solver, program):
-        working, answer = planned_memory(program, lams[0], tolerance, solver, size)
-        return int(working + 2 * count * answer)
+        working, held, answer = planned_memory(program, lams[0], tolerance, solver, size)
+        # The results are joined at the end: once one by one, once whole.
+        return int(max(working + count * answer, held + 2 * count * answer))
     function = solve_compiled if size == 1 else solve_batch
     some = lams[0] if size == 1 else lams[:size]
-    lowered = function.lower(program, some, tolerance, steps, None, solver, type(program.loss))
-    plan = lowered.compile().memory_analysis()
+    args = (program, some, tolerance, steps, None, solver, type(program.loss))
+    plan = function.lower(*args).compile().memory_analysis()
     if plan is None:
         raise RuntimeError(no_plan())
-    batches = -(-count // size)
-    results = plan.output_size_in_bytes * batches
-    # Either the last batch is at work, or the results are joined: once in parts, once whole.
-    working = plan.temp_size_in_bytes + results
-    joining = 2 * results if batches > 1 else 0
+    answer = answer_bytes(jax.eval_shape(lambda: function(*args)))
+    earlier = (-(-count // size) - 1) * answer
+    working = plan.temp_size_in_bytes + plan.output_size_in_bytes + earlier
+    joining = 2 * (earlier + answer) if earlier else 0
     return int(plan.argument_size_in_bytes + max(working, joining))
 
 

@@ -50,8 +50,18 @@ def joined(parts: list[Solution], join: Callable[[Any], Array]) -> Solution:
         none: Any = None
         return replace(part, certificate=replace(part.certificate, weights=none))
 
-    whole: Solution = jax.tree.map(lambda *leaves: join(leaves), *map(light, parts))
-    return replace(whole, certificate=replace(whole.certificate, weights=whole.weights))
+    return shared(jax.tree.map(lambda *leaves: join(leaves), *map(light, parts)))
+
+
+def shared(answer: Solution) -> Solution:
+    """The same answer holding its weights once; compiled code returns them in two arrays."""
+    return replace(answer, certificate=replace(answer.certificate, weights=answer.weights))
+
+
+def answer_bytes(answer: Any) -> int:
+    """The bytes of a `shared` answer, from the shapes of its leaves."""
+    once = replace(answer, certificate=replace(answer.certificate, weights=None))
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(once))
 
 
 def raise_if_failed(solution: Any) -> None:

@@ -29,7 +29,7 @@ from jaxrelu.program import (
     residual_at,
     row_space,
 )
-from jaxrelu.solution import Solution
+from jaxrelu.solution import Solution, shared
 from jaxrelu.solvers.active_newton import ActiveNewton
 from jaxrelu.solvers.base import Evidence, Solver, Tolerance, Warm
 from jaxrelu.solvers.working_set import Setting, setting_of
@@ -87,7 +87,7 @@ def solve(
     warm = warm_point(program, init)
     tolerance = tolerances(program, rtol, atol)
     steps = step_limit(solver, max_steps)
-    return solve_compiled(program, lam, tolerance, steps, warm, solver, type(program.loss))
+    return shared(solve_compiled(program, lam, tolerance, steps, warm, solver, type(program.loss)))
 
 
 @partial(jax.jit, static_argnames=("loss_type",))

@@ -14,9 +14,8 @@ import pytest
 from hypothesis import assume
 
 from jaxrelu.enumeration import half_cells
-from jaxrelu.polar.arrangement import Arrangement
+from jaxrelu.polar.arrangement import Arrangement, values_of
 from jaxrelu.polar.ascent import local_maxima
-from jaxrelu.polar.exact import values_of
 
 L, K, STARTS = 7, 3, 32  # the shape of `instance`, and of most data of the tests
 

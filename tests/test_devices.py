@@ -175,6 +175,29 @@ answer = jax.tree.map(lambda a: a[None], jr.solve(spread, lams[3]))
     assert_single_device(answers(start(body, 8)), LAMS[3:4])
 
 
+MANY = """
+rng = np.random.default_rng(0)
+X = rng.standard_normal((8320, 4))
+y = np.maximum(X @ [1.0, 0.5, 0.0, 0.0], 0) - np.maximum(X @ [0.0, 0.0, 1.0, -1.0], 0)
+program = jr.ConvexProgram(X, y, jr.sample_patterns(jax.random.key(0), X, 6))
+lam = 0.2 * float(jr.lambda_max(program))
+"""
+
+
+@pytest.mark.slow
+def test_very_many_samples_over_four_devices():
+    # Beyond 8192 samples the cones are worked on through their nearest rows, gathered by index.
+    body = f"""{MANY}
+spread = jr.shard_samples(program, jax.make_mesh((4,), ("samples",)))
+alone, spread = jr.solve(program, lam), jr.solve(spread, lam)
+assert len(spread.fit.sharding.device_set) == 4
+np.testing.assert_allclose(alone.certificate.upper, spread.certificate.upper, rtol=1e-9)
+np.testing.assert_allclose(alone.fit, spread.fit, atol=1e-5)
+answer = jax.tree.map(lambda a: a[None], spread)
+"""
+    assert answers(start(body, 4))["status"] == [0]
+
+
 @pytest.mark.slow
 def test_lams_over_two_processes():
     with socket.socket() as free:

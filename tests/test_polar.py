@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from jaxrelu.patterns import enumerate_patterns
-from jaxrelu.polar import exact
-from jaxrelu.polar.arrangement import Arrangement
+from jaxrelu.polar import exact, sphere
+from jaxrelu.polar.arrangement import Arrangement, values_of
 from jaxrelu.polar.gauge import polar_gauge
 from jaxrelu.program import ConvexProgram, lambda_max
 
@@ -132,8 +132,51 @@ def test_rows_that_are_nearly_degenerate(seed, tilt):
 def test_groups_of_cells_in_any_order_of_batches(rng, monkeypatch):
     monkeypatch.setattr(exact, "_AT_ONCE", 2)
     for _ in range(5):
-        X, r = rng.standard_normal((9, 3)), rng.standard_normal(9)
+        X, r = rng.standard_normal((9, 4)), rng.standard_normal(9)
         assert check(X, r, slow.largest(X, r)).upper_by == "all cells"
+
+
+def test_walls_in_any_number_of_batches(rng, monkeypatch):
+    monkeypatch.setattr(sphere, "_MOST_ARCS", 40)
+    for _ in range(5):
+        X, r = rng.standard_normal((9, 3)), rng.standard_normal(9)
+        assert check(X, r, slow.largest(X, r)).upper_by == "sweep of walls"
+
+
+@pytest.mark.parametrize("kind", ["generic", "integers", "with ones", "two-sided"])
+def test_swept_walls_hold_what_all_cells_hold(kind, rng):
+    X, r = rng.standard_normal((40, 3)), rng.standard_normal(40)
+    if kind == "integers":
+        X = rng.integers(-3, 4, (40, 3)).astype(float)
+    elif kind == "with ones":
+        X[:, 2] = 1.0
+    elif kind == "two-sided":
+        X[20:] = -2.0 * X[:20]
+    data = Arrangement(X)
+    sides = data.sides(r)
+    swept = exact._sweep_walls(data.lines, *sides, np.inf)
+    listed = exact._all_cells(data, *sides, np.inf)
+    assert swept.upper - swept.lower <= 1e-10 * swept.lower
+    assert swept.lower == pytest.approx(listed.lower, rel=1e-9)
+    # Local maxima, of which the best is one: no step to any side leads up.
+    directions, values = swept.directions, swept.values
+    assert 1 <= len(values) < 40
+    for _ in range(20):
+        near = directions + 1e-5 * rng.standard_normal(directions.shape)
+        near /= np.linalg.norm(near, axis=1, keepdims=True)
+        moved = np.abs(values_of(data.lines, *sides, near))
+        assert np.all(moved <= np.maximum(values, listed.lower) + 1e-12)
+
+
+def test_walls_that_cannot_be_swept_in_time_are_left(rng):
+    X, r = rng.standard_normal((300, 3)), rng.standard_normal(300)
+    data = Arrangement(X)
+    assert sphere.sphere_maximum(data.lines, *data.sides(r), deadline=-np.inf) is None
+    best = polar_gauge(X, r)
+    assert best.closed
+    hasty = polar_gauge(X, r, max_seconds=0.0)
+    assert hasty.lower <= best.lower * (1 + 1e-12)
+    assert hasty.upper >= best.upper * (1 - 1e-12)
 
 
 # Degenerate data.

@@ -7,9 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxrelu.polar.arrangement import Arrangement
+from jaxrelu.polar.arrangement import Arrangement, values_of
 from jaxrelu.polar.branch import Interval, branch_and_bound
-from jaxrelu.polar.exact import values_of
 from jaxrelu.polar.gauge import polar_gauge
 
 # One shape for the file: few programs to compile.

@@ -126,5 +126,5 @@ def test_snippets_on_global_optimality_run():
     for snippet in blocks("python", (ROOT / "docs" / "global-optimality.md").read_text("utf-8")):
         exec(compile(snippet, "global-optimality.md", "exec"), page)
     assert page["found"].status is jr.Status.OPTIMAL
-    assert page["gauge"].upper_by == "all cells"
+    assert page["gauge"].upper_by == "sweep of walls"
     assert page["gauge"].upper <= float(page["lam"]) * (1 + 1e-6)

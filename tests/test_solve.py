@@ -88,7 +88,7 @@ def test_tolerances_are_met_and_cost_what_they_ask_for():
     absolute = jr.solve(GENERIC.program, lam, rtol=0.0, atol=1e-2 * loose.certificate.upper)
     for answer, rtol in ((loose, 1e-2), (tight, 1e-11), (absolute, 1e-2)):
         zoo.recheck(GENERIC.program, lam, answer, rtol=rtol, digits=1e-12)
-    assert int(loose.num_steps) < int(tight.num_steps)
+    assert max(int(loose.num_steps), int(absolute.num_steps)) < int(tight.num_steps)
     assert loose.certificate.gap > tight.certificate.gap
 
 

@@ -81,6 +81,10 @@ def race_row(
         if peer.name == "adelie" and args.threads > 1:
             ladder = _with_faster_thread_count(ladder, worker, args.threads)
         (singles if peer.single else paths).extend(worker(peer.name, s) for s in ladder)
+    if args.labels:
+        paths, singles = (
+            [w for w in some if w.setting["label"] in args.labels] for some in (paths, singles)
+        )
     in_turns(paths, args.repeats)
     for place, single in enumerate(singles):
         in_turns([single], args.repeats, below=singles[:place])
@@ -211,6 +215,7 @@ def _arguments() -> argparse.Namespace:
     add("--out", type=Path, required=True, help="folder for results.json, table.md and the plot")
     add("--rows", nargs="+", help="names of rows; the default suite without")
     add("--peers", nargs="+", help="names of peers, or none; all without")
+    add("--labels", nargs="+", help="settings to run, by their labels in the table; all without")
     add("--repeats", type=int, default=5, help="timed rounds after the first call")
     add(
         "--methods",

@@ -25,6 +25,7 @@ Bools = NDArray[np.bool_]
 
 _MOST_CELLS = 200_000
 _MOST_BITS = 2**24  # they are multiplied as float64: 128 MiB
+_MOST_HEIGHTS = 2**22  # of directions over lines at once: 32 MiB
 _PARALLEL = 1e-12
 _EPS = float(np.finfo(np.float64).eps)
 
@@ -35,6 +36,16 @@ def unit_rows(rows: Floats) -> tuple[Floats, Floats]:
     shrunk = rows / np.where(largest > 0, largest, 1.0)[:, None]
     length = np.linalg.norm(shrunk, axis=1)
     return shrunk / np.where(length > 0, length, 1.0)[:, None], largest * length
+
+
+def values_of(lines: Floats, front: Floats, back: Floats, directions: Floats) -> Floats:
+    """g(u) (m,) of directions (m, k)."""
+    found, some = np.empty(len(directions)), max(1, _MOST_HEIGHTS // max(len(lines), 1))
+    for start in range(0, len(directions), some):
+        heights = directions[start : start + some] @ lines.T
+        upward = np.maximum(heights, 0.0) @ front
+        found[start : start + some] = upward + np.maximum(-heights, 0.0) @ back
+    return found
 
 
 class Arrangement:

@@ -31,8 +31,7 @@ from jax import Array
 from numpy.typing import NDArray
 
 from jaxrelu.numerics import eps, matmul, unit
-from jaxrelu.polar.arrangement import unit_rows
-from jaxrelu.polar.exact import values_of
+from jaxrelu.polar.arrangement import unit_rows, values_of
 from jaxrelu.polar.zonotope import capacity, distances, exact_difference, padded
 from jaxrelu.projection import project
 from jaxrelu.rows import shared_rows

@@ -1,4 +1,4 @@
-r"""Exact polar gauges of lines: orthogonal and spike-free ones, two dimensions, all cells.
+r"""Exact polar gauges of lines: orthogonal and spike-free ones, two and three dimensions, all cells.
 
 The value of a direction u over lines z with coefficients a, b is
 g(u) = sum a (z . u)_+ + b (-z . u)_+; the gauge is the largest |g| on the unit ball.
@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from scipy.optimize import nnls
 
 from jaxrelu.enumeration import row_keys
-from jaxrelu.polar.arrangement import Arrangement, unit_rows
+from jaxrelu.polar.arrangement import Arrangement, unit_rows, values_of
+from jaxrelu.polar.sphere import sphere_maximum
 from jaxrelu.polar.spikes import spike_bounds
 from jaxrelu.polar.zonotope import host_distances
 
@@ -23,7 +24,7 @@ Floats = NDArray[np.float64]
 _ORTHOGONAL = 1e-12
 _SPIKE_FREE = 1e-9
 _AT_ONCE = 64
-_MOST_HEIGHTS = 2**22  # of directions over lines at once: 32 MiB
+_MOST_WALLS = 4096
 _EPS = float(np.finfo(np.float64).eps)
 # Cells so thin are left out of lists; directions in them are near those of a neighbour.
 _THINNEST = 100 * _EPS
@@ -47,16 +48,6 @@ class Exact(NamedTuple):
     method: str
     values: Floats
     directions: Floats
-
-
-def values_of(lines: Floats, front: Floats, back: Floats, directions: Floats) -> Floats:
-    """g(u) (m,) of directions (m, k)."""
-    found, some = np.empty(len(directions)), max(1, _MOST_HEIGHTS // max(len(lines), 1))
-    for start in range(0, len(directions), some):
-        heights = directions[start : start + some] @ lines.T
-        upward = np.maximum(heights, 0.0) @ front
-        found[start : start + some] = upward + np.maximum(-heights, 0.0) @ back
-    return found
 
 
 def _best(
@@ -101,6 +92,10 @@ def _exact_gauge(
         return _sweep(lines, front, back)
     if not arrangement.two_sided:
         found = _spike_free(lines, front)
+        if found is not None:
+            return found
+    if arrangement.rank == 3 and len(lines) <= _MOST_WALLS:
+        found = _sweep_walls(lines, front, back, deadline)
         if found is not None:
             return found
     if arrangement.has_few_cells:
@@ -170,6 +165,17 @@ def _sweep(lines: Floats, front: Floats, back: Floats) -> Exact:
     inside = unit_rows(vectors)[0]
     # Where a candidate lies does not matter: the value of any direction is a lower bound.
     return _best("sweep", 0.0, lines, front, back, np.concatenate([walls, inside, -inside]))
+
+
+def _sweep_walls(
+    lines: Floats, front: Floats, back: Floats, deadline: float
+) -> Exact | None:
+    """Three dimensions: every wall swept (`jaxrelu.polar.sphere`), None past the deadline."""
+    found = sphere_maximum(lines, front, back, deadline)
+    if found is None:
+        return None
+    bound, directions = found
+    return _best("sweep of walls", bound, lines, front, back, directions)
 
 
 def _all_cells(arrangement: Arrangement, front: Floats, back: Floats, deadline: float) -> Exact:

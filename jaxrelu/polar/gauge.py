@@ -24,10 +24,10 @@ from numpy.typing import NDArray
 
 from jaxrelu.enumeration import NOT_FINITE, host_matrix
 from jaxrelu.numerics import check_seconds, host_float
-from jaxrelu.polar.arrangement import Arrangement
+from jaxrelu.polar.arrangement import Arrangement, values_of
 from jaxrelu.polar.ascent import local_maxima
 from jaxrelu.polar.branch import Interval, branch_and_bound
-from jaxrelu.polar.exact import exact_gauge, values_of
+from jaxrelu.polar.exact import exact_gauge
 from jaxrelu.polar.relaxations import cheap_bound
 from jaxrelu.polar.semidefinite import Lifted
 

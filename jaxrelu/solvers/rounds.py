@@ -77,7 +77,8 @@ class Best(NamedTuple):
 def first_precision(setting: Setting, tolerance: Tolerance) -> Array:
     """Where the rounds start: most of them only have to find the next violators."""
     dtype = setting.X.dtype
-    return jnp.clip(_FIRST * tolerance.relative, finest_precision(setting), 1e-2).astype(dtype)
+    first = _FIRST * _relative(setting, tolerance)
+    return jnp.clip(first, finest_precision(setting), 1e-2).astype(dtype)
 
 
 def finest_precision(setting: Setting) -> float:
@@ -92,7 +93,15 @@ def finer(setting: Setting, precision: Any) -> Any:
 
 def screening_limit(setting: Setting, lam: Array, tolerance: Tolerance) -> Array:
     """Blocks above it are violators; the excess over lam costs a tenth of the tolerance."""
-    return lam * (1.0 + jnp.maximum(0.1 * tolerance.relative, 10 * eps(setting.X.dtype)))
+    excess = 0.1 * _relative(setting, tolerance)
+    return lam * (1.0 + jnp.maximum(excess, 10 * eps(setting.X.dtype)))
+
+
+def _relative(setting: Setting, tolerance: Tolerance) -> Array:
+    """A relative gap that is small enough: the optimum is at most the objective at zero weights."""
+    some = setting.at_zero > 0
+    share = jnp.where(some, tolerance.absolute / jnp.where(some, setting.at_zero, 1.0), 0.0)
+    return tolerance.relative + share
 
 
 def solve_slots(

@@ -46,6 +46,7 @@ class Setting(NamedTuple):
     sign: Array
     weight: Array
     scale: Array
+    at_zero: Array
 
     @property
     def num_blocks(self) -> int:
@@ -124,6 +125,7 @@ def setting_of(program: Program) -> Setting:
     return Setting(
         program, X, jnp.asarray(program.patterns.masks), samples, rows, pattern,
         block_signs(program), sample_weights(program), scale,
+        loss_value(program, jnp.zeros_like(jnp.asarray(program.y))),
     )  # fmt: skip
 
 
