@@ -99,6 +99,7 @@ PARTS = {
     ),
     "polar": (
         "arrangement",
+        "sphere",
         "zonotope",
         "spikes",
         "exact",

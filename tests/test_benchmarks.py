@@ -59,6 +59,17 @@ def test_sizes_of_optimal_sets(data, tmp_path):
     assert not exact["result"].endswith("not to the end")
 
 
+@pytest.mark.slow
+def test_sizes_of_the_oracle(data, tmp_path):
+    call("sizes.py", data, tmp_path, "--only", "oracle", "--quick")
+    found = json.loads((tmp_path / "sizes.json").read_text())
+    two, three, ascents, refined = (row["result"] for row in found["oracle"]["rows"])
+    assert two.startswith("sweep, ")
+    assert three.startswith("sweep of walls, ")
+    assert ascents.startswith("best ")
+    assert "patterns, global gap" in refined
+
+
 def test_what_ran_into_the_cap_is_printed_so(monkeypatch):
     monkeypatch.syspath_prepend(str(BENCHMARKS))
     import report

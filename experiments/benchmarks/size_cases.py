@@ -5,6 +5,9 @@ python size_cases.py memory      PROBLEM.npz LANES               peak of solve_g
 python size_cases.py network     SAMPLES NEURONS REPEATS         a minimal network
 python size_cases.py polytope    DIMENSION SAMPLES               random optimal networks
 python size_cases.py breakpoints PROBLEM.npz REPEATS             follow_path to the last lam
+python size_cases.py gauge       SAMPLES RANK REPEATS            the exact polar gauge
+python size_cases.py ascents     SAMPLES FEATURES STARTS REPEATS local maxima of the polar gauge
+python size_cases.py refinement  PROBLEM.npz SECONDS             refine at the last lam
 """
 
 from __future__ import annotations
@@ -132,9 +135,7 @@ def network(samples: int, neurons: int, repeats: int) -> dict[str, Any]:
     large = jr.Network(hidden, jnp.asarray(rng.standard_normal(neurons)))
     times = [timed(lambda: jr.minimal(large, X)) for _ in range(1 + repeats)]
     small, fit = times[-1][1], np.asarray(large(X))
-    return {
-        "first": times[0][0],
-        "seconds": statistics.median(taken for taken, _ in times[1:]),
+    return steady(times) | {
         "left": small.num_neurons,
         "change": float(np.linalg.norm(small(X) - fit) / np.linalg.norm(fit)),
     }
@@ -173,12 +174,49 @@ def breakpoints(problem: str, repeats: int) -> dict[str, Any]:
     program, lams = load(problem)
     times = [timed(lambda: jr.follow_path(program, lams[-1])) for _ in range(1 + repeats)]
     path = times[-1][1]
-    return {
-        "first": times[0][0],
-        "seconds": statistics.median(taken for taken, _ in times[1:]),
-        "breakpoints": len(path.breakpoints),
-        "complete": path.complete,
+    return steady(times) | {"breakpoints": len(path.breakpoints), "complete": path.complete}
+
+
+def gauge(samples: int, rank: int, repeats: int) -> dict[str, Any]:
+    """The polar gauge of Gaussian data and residual."""
+    rng = np.random.default_rng(0)
+    X, r = rng.standard_normal((samples, rank)), rng.standard_normal(samples)
+    times = [timed(lambda: jr.polar_gauge(X, r)) for _ in range(1 + repeats)]
+    found = times[-1][1]
+    return steady(times) | {"by": found.upper_by, "ratio": found.upper / found.lower}
+
+
+def ascents(samples: int, features: int, starts: int, repeats: int) -> dict[str, Any]:
+    """Local maxima of the polar gauge alone, without time for an upper bound."""
+    rng = np.random.default_rng(0)
+    X, r = rng.standard_normal((samples, features)), rng.standard_normal(samples)
+
+    def run() -> Any:
+        return jr.polar_gauge(X, r, num_starts=starts, max_seconds=0.0)
+
+    times = [timed(run) for _ in range(1 + repeats)]
+    return steady(times) | {"best": times[-1][1].lower}
+
+
+def refinement(problem: str, seconds: int) -> dict[str, Any]:
+    """`refine` from the patterns of a problem, in a process that has compiled it, and before."""
+    program, lams = load(problem)
+    times = [
+        timed(lambda: jr.refine(program, lams[-1], max_seconds=float(seconds))) for _ in range(2)
+    ]
+    found = times[-1][1]
+    gap = float(found.certificate.gap / found.certificate.upper)
+    return steady(times) | {
+        "status": found.status.name,
+        "patterns": found.program.patterns.num_patterns,
+        "gap": gap,
     }
+
+
+def steady(times: list[tuple[float, Any]]) -> dict[str, float]:
+    """The first call, and the median of the later ones."""
+    later = statistics.median(taken for taken, _ in times[1:])
+    return {"first": times[0][0], "seconds": later}
 
 
 def load(problem: str) -> tuple[Any, Any]:
@@ -195,7 +233,8 @@ def timed(run: Callable[[], Any]) -> tuple[float, Any]:
     return time.perf_counter() - start, result
 
 
-CASES = {case.__name__: case for case in (lanes, memory, network, polytope, breakpoints)}
+_ALL = (lanes, memory, network, polytope, breakpoints, gauge, ascents, refinement)
+CASES = {case.__name__: case for case in _ALL}
 
 if __name__ == "__main__":
     jax.config.update("jax_enable_x64", True)

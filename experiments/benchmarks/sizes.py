@@ -7,6 +7,7 @@ lanes    solve_grid of few lams, some at a time, beside a Python loop of solve, 
 memory   a large path in one process; the peak of solve_grid beside `estimate_memory`
 samples  one lam of 100,000 samples, by solve_path and by solve
 set      a minimal network, samples of a polytope, the exact path
+oracle   the polar gauge in two and three dimensions, its ascents, and refinement
 cache    the first path of a fresh process, with JAX's cache of compiled code on disk
 
 Everything is measured in processes of its own (`worker.py`, `size_cases.py`). The output folder
@@ -153,11 +154,33 @@ def optimal_sets(args: argparse.Namespace, scratch: Path) -> list[Record]:
     result = f"{count} breakpoints, {count / answer['seconds']:.3g} a second"
     result += "" if answer["complete"] else ", not to the end"
     found.append(("follow_path, fertility, 20 gates", answer, result))
+    return _timed_rows(found)
+
+
+def _timed_rows(found: list[tuple[str, Any, str]]) -> list[Record]:
     return [
         {"what": what, "first call, s": answer["first"], "seconds": answer["seconds"]}
         | {"result": result}
         for what, answer, result in found
     ]
+
+
+def oracles(args: argparse.Namespace, scratch: Path) -> list[Record]:
+    """Sizes of the page on global optimality."""
+    found = []
+    for n, rank in ((20, 2), (30, 3)) if args.quick else ((200, 2), (200, 3), (1000, 3)):
+        answer = _case("gauge", n, rank, args.repeats)
+        result = f"{answer['by']}, upper/lower - 1 = {answer['ratio'] - 1:.0e}"
+        found.append((f"polar_gauge of {n} x {rank}", answer, result))
+    n, d, starts = (50, 5, 20) if args.quick else (1000, 30, 1000)
+    answer = _case("ascents", n, d, starts, args.repeats)
+    found.append((f"{starts} ascents on {n} x {d}", answer, f"best {answer['best']:.6g}"))
+    name, seconds = ("small-20", 15) if args.quick else ("breast-cancer-100", 60)
+    problem, _ = _suite(name, args, scratch, lams=2, ratio=0.3)
+    answer = _case("refinement", problem, seconds)
+    result = f"{answer['status']}, {answer['patterns']} patterns, global gap {answer['gap']:.0e}"
+    found.append((f"refine, {name}, 0.3 lambda_max", answer, result))
+    return _timed_rows(found)
 
 
 def cache(args: argparse.Namespace, scratch: Path) -> list[Record]:
@@ -200,6 +223,7 @@ PARTS = {
     "memory": memory,
     "samples": samples,
     "set": optimal_sets,
+    "oracle": oracles,
     "cache": cache,
 }
 

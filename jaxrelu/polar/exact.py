@@ -1,4 +1,4 @@
-r"""Exact polar gauges of lines: orthogonal and spike-free ones, two and three dimensions, all cells.
+r"""Exact polar gauges of lines: orthogonal, spike-free, of two and three dimensions, all cells.
 
 The value of a direction u over lines z with coefficients a, b is
 g(u) = sum a (z . u)_+ + b (-z . u)_+; the gauge is the largest |g| on the unit ball.
@@ -167,9 +167,7 @@ def _sweep(lines: Floats, front: Floats, back: Floats) -> Exact:
     return _best("sweep", 0.0, lines, front, back, np.concatenate([walls, inside, -inside]))
 
 
-def _sweep_walls(
-    lines: Floats, front: Floats, back: Floats, deadline: float
-) -> Exact | None:
+def _sweep_walls(lines: Floats, front: Floats, back: Floats, deadline: float) -> Exact | None:
     """Three dimensions: every wall swept (`jaxrelu.polar.sphere`), None past the deadline."""
     found = sphere_maximum(lines, front, back, deadline)
     if found is None:

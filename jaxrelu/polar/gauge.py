@@ -80,9 +80,9 @@ def polar_gauge(
     r"""Bounds of R(r) = max over ||u|| <= 1 of |r^T (X u)_+|, equal where it can be computed.
 
     In this order: closed forms (orthogonal rows, one line, spike-free rows), a sweep in two
-    dimensions, all cells where they can be listed; then local maxima from many starts for the lower
-    bound, and for the upper bound sums of norms, a spectral bound, the lifted semidefinite program,
-    and branch and bound over signs for data of low rank.
+    dimensions, one around every wall in three, all cells where they can be listed; then local
+    maxima from many starts for the lower bound, and for the upper bound sums of norms, a spectral
+    bound, the lifted semidefinite program, and branch and bound over signs for data of low rank.
 
     Args:
         X: (n, d), float32 or float64.

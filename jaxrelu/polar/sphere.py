@@ -9,9 +9,9 @@ arc). Walking around, each angle changes v by one line; the two cells that meet 
 v + a_i z_i and v - b_i z_i, and every cell has such an arc. For n lines that is n^2 arcs and a sort
 of each circle, in place of n^2 cells of n signs.
 
-Where v lies need not be known: |g| at v / ||v|| is a value, and equal to ||v|| where v is inside. And
-an arc that rounding puts in the wrong place is shorter than rounding, so that the walls nearby hold
-what its cells do.
+Where v lies need not be known for sure: |g| at v / ||v|| is a value, and ||v|| where v is inside.
+And an arc that rounding puts in the wrong place is shorter than rounding, so that the walls nearby
+hold what its cells do.
 
 Reference: H. Edelsbrunner, "Algorithms in combinatorial geometry" (1987), chapter 7, on walking
 through arrangements of planes.
