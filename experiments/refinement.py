@@ -28,12 +28,13 @@ GAUGED = ("fertility", "monks-1", "planning", "parkinsons", "statlog-heart")
 def one(data: Path, name: str, rows: int | None, gates: int, seconds: float) -> Row:
     """Both ways on one set."""
     X, y = uci(data, name, rows)
-    program = jr.ConvexProgram(X, y, sampled(X, gates, 123))
+    patterns = sampled(X, gates, 123)
+    program = jr.ConvexProgram(X, y, patterns)
     lam = SHARE * float(jr.lambda_max(program))
     start = time.perf_counter()
     many = at_end_of_path(program, lam).certificate
     sampling = time.perf_counter() - start
-    few = jr.ConvexProgram(X, y, sampled(X, STARTED, 123))
+    few = jr.ConvexProgram(X, y, jax.tree.map(lambda leaf: leaf[:, :STARTED], patterns))
     start = time.perf_counter()
     found = jr.refine(few, lam, max_patterns=HELD, max_seconds=seconds)
     refining = time.perf_counter() - start

@@ -44,6 +44,7 @@ class Shape(NamedTuple):
     support_size: int
     rank: int
     is_unique: bool
+    ambiguous: bool
 
 
 def shape(geometry: Geometry, stretch: Stretch) -> Shape:
@@ -51,12 +52,13 @@ def shape(geometry: Geometry, stretch: Stretch) -> Shape:
     found = _dictionary(geometry, stretch, _middle(geometry, stretch), None)
     k = found.signs.size
     if k == 0:
-        return Shape(0, 0, 0, True)
+        return Shape(0, 0, 0, True, False)
     P = polytope.polytope(found.features, found.coefficients)
-    interior, support, _ = polytope.relative_interior(P)
+    interior, support, agree = polytope.relative_interior(P)
     inside = polytope.polytope(found.features[:, support], interior[support])
     rank, dimension = inside.rows.shape[0], inside.null.shape[1]
-    return Shape(k, int(np.sum(support)), rank, dimension == 0)
+    doubtful = not (agree and P.clear and inside.clear)
+    return Shape(k, int(np.sum(support)), rank, dimension == 0, doubtful)
 
 
 def jump(geometry: Geometry, above: Stretch, below: Stretch) -> float:

@@ -46,6 +46,8 @@ class FollowedPath:
         support_size: (S,) int32, those that some optimal network uses.
         rank: (S,) int32, of the features of the support.
         is_unique: (S,) bool, whether there is one optimal network.
+        ambiguous: (S,) bool, whether these four hang on a coefficient or a singular value that is
+            too close to call.
         complete: whether the path was followed to its end; `low[-1]` is as far as it got.
     """
 
@@ -65,6 +67,7 @@ class FollowedPath:
     support_size: Array
     rank: Array
     is_unique: Array
+    ambiguous: Array
     complete: bool = field(metadata={"static": True})
 
     @property
@@ -223,5 +226,6 @@ def _assemble(
         column([found.support_size for found in shapes], np.int32),
         column([found.rank for found in shapes], np.int32),
         column([found.is_unique for found in shapes], bool),
+        column([found.ambiguous for found in shapes], bool),
         complete,
     )

@@ -228,7 +228,9 @@ class _Search:
             if best is None or solution.certificate.upper <= best[1].certificate.upper:
                 best = pool.compact(solution)
             size = pool.size
-            found, maxima = self._gauge(lam, solution, 0.0)
+            found, maxima = self._gauge(
+                lam, solution, start + _SEARCH_SHARE * seconds, narrow=False
+            )
             late = (
                 time.monotonic() >= start + _SEARCH_SHARE * seconds
                 or len(history) + 1 >= self.max_rounds
@@ -303,7 +305,7 @@ class _Search:
         return pool.add(directions, self.max_patterns) > 0
 
     def _gauge(
-        self, lam: Array, solution: Solution, deadline: float
+        self, lam: Array, solution: Solution, deadline: float, narrow: bool = True
     ) -> tuple[PolarGauge, tuple[Floats, Floats]]:
         weights = np.asarray(solution.weights, np.float64).reshape(-1, self.program.X.shape[1])
         neurons = weights[np.any(weights != 0, axis=1)]
@@ -314,4 +316,5 @@ class _Search:
             rtol=_INNER * self.rtol,
             threshold=float(lam) * (1 + _INNER * self.rtol),
             deadline=deadline,
+            narrow=narrow,
         )

@@ -14,6 +14,8 @@ printed, a step along the wrong sign doubles a neuron and removes none.
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import jax
@@ -24,6 +26,7 @@ from scipy.linalg import qr_delete, qr_insert, solve_triangular
 
 from jaxrelu.directions import distinct
 from jaxrelu.networks import GatedNetwork, Network, check_relu
+from jaxrelu.nonnegative import nonnegative_least_squares
 from jaxrelu.numerics import as_float, matmul
 from jaxrelu.optimal_set import OptimalSet
 from jaxrelu.selection import network_from_coefficients
@@ -31,7 +34,7 @@ from jaxrelu.selection import network_from_coefficients
 Floats = NDArray[np.float64]
 
 # A unit feature this near the span of others depends on them.
-_DEPENDENT = 1e-9
+DEPENDENT = 1e-9
 # Merged neurons keep their fit to this, relative.
 _EXACT = 1e-13
 
@@ -69,7 +72,22 @@ def minimal(network: Network | GatedNetwork, X: Any) -> Network | GatedNetwork:
 
 
 def independent(features: Floats, coefficients: Floats) -> tuple[NDArray[np.int64], Floats]:
-    """Indices of independent features, and coefficients (k,) >= 0 of the same fit on them alone.
+    """Indices of independent features, and coefficients (k,) >= 0 of the same fit on them alone."""
+    target = features @ coefficients
+    size = float(np.linalg.norm(target))
+    a = coefficients
+    for tolerance in (DEPENDENT, DEPENDENT**1.25, DEPENDENT**1.5):
+        a = deque(reductions(features, coefficients, tolerance), maxlen=1)[0]
+        # Features that are nearly dependent add up their distances: then they count as independent.
+        if np.linalg.norm(features @ a - target) <= DEPENDENT * size:
+            break
+    return np.flatnonzero(a > 0), a
+
+
+def reductions(
+    features: Floats, coefficients: Floats, tolerance: float = DEPENDENT
+) -> Iterator[Floats]:
+    """Coefficients (k,) >= 0 of the same fit on fewer and fewer features, at last independent ones.
 
     Columns come in one by one; one that depends on those kept pushes the first neuron to zero.
     """
@@ -85,7 +103,7 @@ def independent(features: Floats, coefficients: Floats) -> tuple[NDArray[np.int6
         z = features[:, index] / norms[index]
         rest = z - Q @ (Q.T @ z)
         rest = rest - Q @ (Q.T @ rest)
-        if np.linalg.norm(rest) > _DEPENDENT and len(kept) < n:
+        if np.linalg.norm(rest) > tolerance and len(kept) < n:
             Q, R = _with_column(Q, R, z)
             kept.append(int(index))
             continue
@@ -107,17 +125,23 @@ def independent(features: Floats, coefficients: Floats) -> tuple[NDArray[np.int6
             kept.pop(gone)
             Q, R = _with_column(Q, R, z)
             kept.append(int(index))
-    chosen = np.sort(np.array(kept, np.int64))
-    polished = np.zeros(k)
-    if chosen.size:
-        # The sums of many steps leave rounding behind.
-        exact, *_ = np.linalg.lstsq(features[:, chosen], target, rcond=None)
-        better = np.linalg.norm(features[:, chosen] @ exact - target)
-        known = np.linalg.norm(features[:, chosen] @ a[chosen] - target)
-        positive = bool(np.all(exact >= 0)) and better <= known
-        polished[chosen] = exact if positive else a[chosen]
-    polished[polished <= 1e-12 * np.max(polished, initial=0.0)] = 0.0
-    return chosen[polished[chosen] > 0], polished
+        yield a.copy()
+    yield _polished(features, target, a, np.sort(np.array(kept, np.int64)))
+
+
+def _polished(features: Floats, target: Floats, a: Floats, chosen: NDArray[np.int64]) -> Floats:
+    """Coefficients on chosen features without the rounding that the sums of many steps leave."""
+    found: Floats = np.zeros(len(a))
+    if not chosen.size:
+        return found
+    columns = features[:, chosen]
+    exact, *_ = np.linalg.lstsq(columns, target, rcond=None)
+    if not np.all(exact >= 0):
+        exact, _ = nonnegative_least_squares(columns, target)
+    off, known = (np.linalg.norm(columns @ x - target) for x in (exact, a[chosen]))
+    found[chosen] = exact if off <= known else a[chosen]
+    found[found <= 1e-12 * np.max(found, initial=0.0)] = 0.0
+    return found
 
 
 def _first_to_vanish(a: Floats, beta: Floats) -> tuple[float, int]:

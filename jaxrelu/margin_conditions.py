@@ -35,9 +35,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from numpy.typing import NDArray
-from scipy.optimize import lsq_linear, nnls
 
 from jaxrelu.networks import Network
+from jaxrelu.nonnegative import nonnegative_least_squares
 from jaxrelu.numerics import as_float
 from jaxrelu.patterns import Patterns
 from jaxrelu.polar.gauge import polar_gauge
@@ -225,7 +225,7 @@ def _multipliers(
         row = system[equations + place]
         row[i], row[count + place], row[count + len(pairs) + place] = link, -link, -link
 
-    x = _nonnegative(system, target / total)
+    x, _ = nonnegative_least_squares(system, target / total)
     inside = np.asarray([x[i] for _, i in pairs])
     x[count : count + len(pairs)] = np.minimum(x[count : count + len(pairs)], inside)
     part = count + len(pairs)
@@ -233,17 +233,6 @@ def _multipliers(
     mu = np.zeros(n)
     mu[support] = total * x[:count]
     return mu, np.linalg.norm(rest, axis=1), _determined(system[:equations, :part], count)
-
-
-def _nonnegative(system: Floats, target: Floats) -> Floats:
-    """Argmin over x >= 0 of ||system x - target||."""
-    if system.shape[1] == 0:
-        return np.zeros(0)
-    try:
-        x: Floats = nnls(system, target, maxiter=30 * max(system.shape))[0]
-    except RuntimeError:  # cycles, on dependent columns
-        x = lsq_linear(system, target, bounds=(0.0, np.inf), tol=1e-14).x
-    return x
 
 
 def _determined(equations: Floats, count: int) -> bool:

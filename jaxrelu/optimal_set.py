@@ -21,17 +21,19 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from numpy.typing import NDArray
-from scipy.optimize import nnls
 
 from jaxrelu import losses, polytope
 from jaxrelu.cones import block_patterns
 from jaxrelu.directions import distinct
+from jaxrelu.nonnegative import nonnegative_least_squares
+from jaxrelu.numerics import as_float, matmul
 from jaxrelu.optimality import Certificate, block_correlations, certify
 from jaxrelu.path import solve_path
 from jaxrelu.polytope import Polytope
@@ -72,7 +74,7 @@ class OptimalSet:
         directions: (k, d), unit norm, the equicorrelation set E.
         signs: (k,), +1 or -1.
         features: (n, k), signs * relu(X directions^T), or with the gates of a gated program.
-        coefficients: (k,), those of the solution that was given.
+        coefficients: (k,), those of the solution that was given, polished.
         interior: (k,), a member with every coefficient of the support positive.
         fewest: (k,), a member of `minimal_width` neurons.
         support: (k,) bool, directions that some optimal network uses.
@@ -118,6 +120,17 @@ class OptimalSet:
     minimal_width: int = field(metadata={"static": True})
     minimal_width_exact: bool = field(metadata={"static": True})
     ambiguous: bool = field(metadata={"static": True})
+
+    def features_at(self, X: Any) -> Array:
+        """What each direction computes on other samples X (m, d): array (m, k)."""
+        X = as_float(X, "X")
+        if X.ndim != 2 or X.shape[1] != self.directions.shape[1]:
+            raise ValueError(
+                f"X has shape {X.shape}; pass samples of {self.directions.shape[1]} features."
+            )
+        linear = matmul(X, self.directions.T)
+        active = linear >= 0 if self.gates is None else matmul(X, self.gates) >= 0
+        return self.signs * jnp.where(active, linear, 0.0)
 
 
 def optimal_set(program: Program, solution: Solution, *, max_seconds: float = 30.0) -> OptimalSet:
@@ -312,8 +325,7 @@ def _correlations(program: Program, residual: Array, lam: float) -> Floats:
         c = sign[block] * (X.T @ (mask * r))
         # Rows far from the projection have no multiplier, and are checked.
         near = cone @ q[block] <= 1e-3 * lam
-        # scipy aborts the process on a matrix without columns.
-        exact = c + cone[near].T @ nnls(cone[near].T, -c)[0] if np.any(near) else c
+        exact = c + cone[near].T @ nonnegative_least_squares(cone[near].T, -c)[0]
         if np.min(cone @ exact, initial=0.0) >= -1e-9 * lam:
             q[block] = exact
     return q

@@ -14,18 +14,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from itertools import combinations
 from math import comb
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import (
-    Bounds,
-    LinearConstraint,
-    linprog,
-    milp,
-    minimize,
-    nnls,
-)
+from scipy.optimize import Bounds, LinearConstraint, linprog, milp, minimize
+
+from jaxrelu.nonnegative import nonnegative_least_squares
 
 Floats = NDArray[np.float64]
 
@@ -33,6 +28,8 @@ Floats = NDArray[np.float64]
 ZERO = 1e-6
 _RANK_TOLERANCE = 1e-9
 _MOST_BASES = 200_000
+_MOST_WORK = 2e10  # products in the factors of all bases
+_AT_ONCE = 2**22  # entries of matrices: 32 MiB
 _SLACK = 1e-11
 _MOST_ROUNDS = 300
 _CLOSE = 1e-8
@@ -81,26 +78,31 @@ def maximise(P: Polytope, objective: Floats) -> Floats:
     if P.null.shape[1] == 0:
         return P.start
     size = P.size
-    found = linprog(
-        -P.null.T @ objective,
-        A_ub=-P.null,
-        b_ub=P.start / size,
-        bounds=(None, None),
-        method="highs",
-    )
-    if found.x is None:
-        return P.start
-    member: Floats = np.maximum(P.start + size * (P.null @ found.x), 0.0)
+    t = _program(-P.null.T @ objective, -P.null, P.start / size, (None, None))
+    member: Floats = np.maximum(P.start + size * (P.null @ t), 0.0)
     # What is zero but for rounding is zero, where the rest has the same Z a.
     exact = _on_support(P, member > ZERO * size)
     return member if exact is None else exact
 
 
+def _program(cost: Floats, above: Floats, limit: Floats, bounds: Any) -> Floats:
+    """Argmin of <cost, x> over above @ x <= limit and bounds, which has one."""
+    for method in ("highs", "highs-ipm"):
+        found = linprog(cost, A_ub=above, b_ub=limit, bounds=bounds, method=method)
+        if found.x is not None:
+            x: Floats = found.x
+            return x
+    raise RuntimeError(
+        f"HiGHS did not solve a linear program over the optimal set ({found.message}): directions "
+        "are too nearly equal. Remove samples or patterns that nearly repeat others."
+    )
+
+
 def _on_support(P: Polytope, used: NDArray[np.bool_]) -> Floats | None:
     """A member with these coefficients alone; None where there is none."""
     if not np.any(used):
-        return None  # scipy aborts the process on a matrix without columns
-    values, error = nnls(P.rows[:, used], P.rows @ P.start / P.size)
+        return None
+    values, error = nonnegative_least_squares(P.rows[:, used], P.rows @ P.start / P.size)
     if error > _ROUNDING:
         return None
     member = np.zeros(used.size)
@@ -123,8 +125,8 @@ def relative_interior(P: Polytope) -> tuple[Floats, NDArray[np.bool_], bool]:
     cost = np.concatenate([np.zeros(m + 1), -np.ones(k)])
     above = np.hstack([-P.null, -a0[:, None], np.eye(k)])
     bounds = [(None, None)] * m + [(1.0, None)] + [(0.0, 1.0)] * k
-    found = linprog(cost, A_ub=above, b_ub=np.zeros(k), bounds=bounds, method="highs")
-    t, tau, s = found.x[:m], found.x[m], found.x[m + 1 :]
+    x = _program(cost, above, np.zeros(k), bounds)
+    t, tau, s = x[:m], x[m], x[m + 1 :]
     support = s > 0.5
     inside = np.maximum(a0 + (P.null @ t) / tau, 0.0)
     agree = True
@@ -166,10 +168,7 @@ def _shortest(rows: Floats, low: Floats) -> Floats | None:
         return np.zeros(rows.shape[1])
     matrix = np.vstack([rows.T, low[None] / scale])
     last = np.append(np.zeros(rows.shape[1]), 1.0)
-    try:
-        residual = matrix @ nnls(matrix, last)[0] - last
-    except RuntimeError:
-        return None
+    residual = matrix @ nonnegative_least_squares(matrix, last)[0] - last
     # The last entry is minus the square of the distance that is left: zero where nothing fits.
     if not residual[-1] < -1e-14:
         return None
@@ -185,10 +184,8 @@ def smallest_maximum(P: Polytope) -> Floats:
     a0, ones = P.start / P.size, np.ones((k, 1))
     above = np.vstack([np.hstack([P.null, -ones]), np.hstack([-P.null, np.zeros((k, 1))])])
     cost = np.append(np.zeros(m), 1.0)
-    found = linprog(
-        cost, A_ub=above, b_ub=np.concatenate([-a0, a0]), bounds=(None, None), method="highs"
-    )
-    member: Floats = np.maximum(a0 + P.null @ found.x[:m], 0.0) * P.size
+    x = _program(cost, above, np.concatenate([-a0, a0]), (None, None))
+    member: Floats = np.maximum(a0 + P.null @ x[:m], 0.0) * P.size
     return member
 
 
@@ -304,11 +301,11 @@ def all_vertices(P: Polytope) -> Floats | None:
     rank, k = P.rows.shape
     if P.null.shape[1] == 0:
         return P.start[None]
-    if bases(P) > _MOST_BASES:
+    if bases(P) > _MOST_BASES or bases(P) * rank**3 > _MOST_WORK:
         return None
     target, size = P.rows @ P.start, P.size
     found: list[Floats] = []
-    for chunk in _chunks(_subsets(k, rank), 4096):
+    for chunk in _chunks(_subsets(k, rank), _AT_ONCE // max(rank, 1) ** 2 + 1):
         matrices = P.rows[:, chunk].transpose(1, 0, 2)
         regular = np.abs(np.linalg.det(matrices)) > 1e-12
         chunk, matrices = chunk[regular], matrices[regular]

@@ -16,12 +16,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from numpy.typing import NDArray
-from scipy.optimize import minimize, nnls
+from scipy.optimize import minimize
 
 from jaxrelu import losses
-from jaxrelu.irreducible import Neurons, independent, neurons_of
+from jaxrelu.irreducible import DEPENDENT, Neurons, neurons_of, reductions
 from jaxrelu.losses import Loss, SquaredLoss
 from jaxrelu.networks import GatedNetwork, Network
+from jaxrelu.nonnegative import nonnegative_least_squares
 from jaxrelu.numerics import host_float
 from jaxrelu.pytrees import register
 
@@ -86,7 +87,8 @@ def prune(
         refit: at the end, the survivors' coefficients a >= 0 are those of the smallest
             sum_i loss((Z a)_i, y_i) + lam sum a, also where nothing had to be pruned.
         loss: a `Loss`; default the squared loss.
-        lam: scalar >= 0, of the refit: zero for the best fit alone.
+        lam: scalar >= 0, of the refit: zero for the best fit alone, which has no end where labels
+            are separable and the loss is logistic.
         seed: of the rule "random".
 
     Returns:
@@ -127,9 +129,14 @@ def prune(
         record.append((int(np.sum(a > 0)), risk.value(new), float(a.sum()), change, bound))
         fit = new
 
-    if int(np.sum(a > 0)) > to:
-        _, a = independent(features, a)
-        note(0.0)
+    if corrected and int(np.sum(a > 0)) > to:
+        # While features are dependent a neuron can go at no change of the fit, whatever the rule.
+        for reduced in reductions(features, a):
+            a = reduced
+            if int(np.sum(a > 0)) < record[-1][0]:
+                note(0.0)
+            if int(np.sum(a > 0)) <= to:
+                break
     while int(np.sum(a > 0)) > to:
         alive = np.flatnonzero(a > 0)
         columns = features[:, alive] * a[alive]
@@ -169,8 +176,7 @@ class _Risk:
         if not a.size:
             return a
         if isinstance(self.loss, SquaredLoss) and lam == 0:
-            found: Floats = nnls(columns, np.asarray(self.target, np.float64))[0]
-            return found
+            return nonnegative_least_squares(columns, np.asarray(self.target, np.float64))[0]
         norms = np.linalg.norm(columns, axis=0)
         unit = columns / norms
 
@@ -189,10 +195,13 @@ class _Risk:
 
 def _errors(columns: Floats) -> Floats:
     """||e_j|| of every column on the others, from the inverse of the Gram matrix."""
-    _, R = np.linalg.qr(columns)
-    inverse = np.linalg.pinv(R)
-    diagonal = np.sum(inverse**2, axis=1)
-    errors: Floats = 1.0 / np.sqrt(np.where(diagonal > 0, diagonal, np.inf))
+    norms = np.linalg.norm(columns, axis=0)
+    _, sigma, right = np.linalg.svd(np.linalg.qr(columns / norms)[1])
+    rank = int(np.sum(sigma > DEPENDENT * sigma[0]))
+    inverse = np.sum((right[:rank] / sigma[:rank, None]) ** 2, axis=0)
+    # A column with a share in the null space is a combination of others.
+    free = np.linalg.norm(right[rank:], axis=0) <= DEPENDENT**0.5
+    errors: Floats = np.where(free, norms / np.sqrt(inverse), 0.0)
     return errors
 
 

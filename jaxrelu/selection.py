@@ -105,8 +105,8 @@ def select(optima: OptimalSet, criterion: str | Callable[[Array], Array]) -> Arr
         criterion: "min_norm" (of the convex weights, sum a_k^2), "min_max" (the largest neuron as
             small as can be), "max_max" (as large as can be), "fewest" (neurons), or a convex
             function of the coefficients (k,), written in JAX: the loss on held-out data, say,
-            ``lambda a: jnp.sum((features_there @ a - y_there) ** 2)``. It may have kinks, where
-            `jax.grad` has to be a subgradient, as it is of jnp.max and jnp.abs.
+            ``lambda a: jnp.sum((optima.features_at(X_there) @ a - y_there) ** 2)``. It may have
+            kinks, where `jax.grad` has to be a subgradient, as it is of jnp.max and jnp.abs.
 
     Returns:
         Array (k,) of coefficients; `network_from_coefficients` makes the network.
@@ -165,7 +165,7 @@ def network_from_coefficients(optima: OptimalSet, coefficients: Any) -> Network 
         whose coefficient is zero. Traceable in the coefficients.
 
     Raises:
-        ValueError: not one coefficient a direction.
+        ValueError: not one coefficient a direction, or one below zero by more than rounding.
 
     Example:
         >>> import jax, jaxrelu as jr, numpy as np
@@ -184,6 +184,13 @@ def network_from_coefficients(optima: OptimalSet, coefficients: Any) -> Network 
         raise ValueError(
             f"coefficients has shape {a.shape}; pass one a direction, {optima.signs.shape}."
         )
+    if not isinstance(a, jax.core.Tracer):
+        lowest = float(jnp.min(a, initial=0.0))
+        if lowest < -_WALL * float(jnp.sum(jnp.abs(a))):
+            raise ValueError(
+                f"coefficients holds {lowest:g}; those of a network are >= 0. `nearest_optimal` "
+                "gives the coefficients of the nearest optimal network."
+            )
     root = jnp.sqrt(jnp.maximum(a, 0.0))
     hidden = optima.directions.T * root[None]
     if optima.gates is None:

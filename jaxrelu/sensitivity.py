@@ -32,7 +32,6 @@ from scipy.linalg import cho_factor, cho_solve
 from jaxrelu import losses
 from jaxrelu.cones import block_patterns
 from jaxrelu.optimal_set import OptimalSet, optimal_set
-from jaxrelu.optimality import block_correlations
 from jaxrelu.program import Program, block_signs, sample_weights
 from jaxrelu.pytrees import register
 from jaxrelu.solution import Solution
@@ -149,7 +148,7 @@ def sensitivity(program: Program, solution: Solution) -> Sensitivity:
         by_lam = -A @ cho_solve(factor, v)
         by_y = A @ cho_solve(factor, A.T * cross[None])
     enters = bool(np.any(~support))
-    held = not program.has_cones or _walls_hold(program, optima, directions, signs, walls)
+    held = not program.has_cones or _walls_hold(program, optima, directions, walls)
     return Sensitivity(
         jnp.asarray(by_lam), jnp.asarray(by_y), jnp.asarray(np.trace(by_y)),
         regular and not enters and held and not optima.ambiguous, regular, not enters, held,
@@ -178,30 +177,28 @@ def _walls_hold(
     program: Program,
     optima: OptimalSet,
     directions: Floats,
-    signs: Floats,
     walls: NDArray[np.bool_],
 ) -> bool:
     """Whether in every cell that holds a neuron some multiplier is positive on all its walls."""
     X, r, lam = np.asarray(program.X), np.asarray(optima.residual), float(optima.lam)
-    q = np.asarray(block_correlations(program, optima.residual)).reshape(-1, X.shape[1])
-    size = np.linalg.norm(q, axis=1)
     pattern = np.asarray(block_patterns(program.block_shape))
     sign = np.asarray(block_signs(program))
-    masks = np.asarray(program.patterns.masks)
+    masks, support = np.asarray(program.patterns.masks), np.asarray(optima.support)
+    place = np.cumsum(support) - 1  # of a direction among those of the support
+    direction_of = np.asarray(optima.direction_of).ravel()
     seen: set[tuple[int, bytes]] = set()
-    for block in np.flatnonzero(size >= lam * (1 - _TIGHT)):
-        near = np.linalg.norm(directions - q[block] / size[block], axis=1) <= _NEAR
-        (owner,) = np.nonzero(near & (signs == sign[block]))
-        if not owner.size:
+    for block in np.flatnonzero(direction_of >= 0):
+        if not support[direction_of[block]]:
             continue
-        mask, on_wall = masks[:, pattern[block]] > 0, walls[:, owner[0]]
-        key = (int(owner[0]), mask.tobytes())
+        owner = int(place[direction_of[block]])
+        mask, on_wall = masks[:, pattern[block]] > 0, walls[:, owner]
+        key = (owner, mask.tobytes())
         if key in seen or not on_wall.any():
             continue
         seen.add(key)
         rows = np.where(mask[on_wall], 1.0, -1.0)[:, None] * X[on_wall]
         rows = rows / np.linalg.norm(rows, axis=1, keepdims=True)
-        missing = directions[owner[0]] - sign[block] * (X.T @ (mask * r)) / lam
+        missing = directions[owner] - sign[block] * (X.T @ (mask * r)) / lam
         if not multiplier_margin(rows, missing) > _POSITIVE:
             return False
     return True

@@ -26,7 +26,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import qr
-from scipy.optimize import nnls
+
+from jaxrelu.nonnegative import nonnegative_least_squares
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
@@ -129,10 +130,7 @@ def separation(space: FitSpace, labels: Floats) -> Floats | None:
         return None
     system = np.vstack([space.unit.T * labels[None], np.ones(n)])
     target = np.append(np.zeros(rank), 1.0)
-    try:
-        mu = nnls(system, target, maxiter=30 * n)[0]
-    except RuntimeError:  # it cycles, on dependent columns: nothing is proven
-        return None
+    mu, _ = nonnegative_least_squares(system, target)
     if not np.any(mu > 0):
         return None
     if np.linalg.norm(system[:-1] @ mu) > space.tolerance * np.linalg.norm(mu):

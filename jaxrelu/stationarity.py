@@ -24,11 +24,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from numpy.typing import NDArray
-from scipy.optimize import lsq_linear, nnls
+from scipy.optimize import lsq_linear
 
 from jaxrelu import losses
 from jaxrelu.losses import Loss, SquaredLoss
 from jaxrelu.networks import Network, check_relu
+from jaxrelu.nonnegative import nonnegative_least_squares
 from jaxrelu.numerics import as_float
 from jaxrelu.patterns import enumerate_patterns
 
@@ -182,9 +183,10 @@ def _dependent_walls(base: Floats, walls: Floats, kinks: Floats) -> tuple[float,
     gradients = base[None] - (cells * kinks[None]) @ walls
     # The point of a convex hull nearest to zero: min ||V z||^2 + (1 - sum z)^2 over z >= 0.
     last = np.append(np.zeros(len(base)), 1.0)
-    z = nnls(np.vstack([gradients.T, np.ones(len(cells))]), last)[0]
+    z, _ = nonnegative_least_squares(np.vstack([gradients.T, np.ones(len(cells))]), last)
     shares = z / max(np.sum(z), 1e-300)
     clarke = float(np.linalg.norm(gradients.T @ shares))
     signed = [np.where(cell, 1.0, -1.0)[:, None] * walls for cell in cells]
-    outside = [nnls(rows.T, g)[1] for rows, g in zip(signed, gradients, strict=True)]
+    each = zip(signed, gradients, strict=True)
+    outside = [nonnegative_least_squares(rows.T, g)[1] for rows, g in each]
     return clarke, float(max(outside)), shares @ cells

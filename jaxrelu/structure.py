@@ -26,16 +26,19 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import LinAlgError, LinAlgWarning, solve
-from scipy.optimize import linprog, nnls
+from scipy.optimize import linprog
 
 from jaxrelu import losses
 from jaxrelu.cones import block_patterns
+from jaxrelu.nonnegative import nonnegative_least_squares
 from jaxrelu.program import Program, block_signs, sample_weights
 
 Floats = NDArray[np.float64]
@@ -120,7 +123,7 @@ class Geometry:
         if not self.has_cones:
             return c
         cone = np.where(mask, 1.0, -1.0)[:, None] * self.unit
-        q: Floats = c + cone.T @ nnls(cone.T, -c)[0]
+        q: Floats = c + cone.T @ nonnegative_least_squares(cone.T, -c)[0]
         return q
 
     def largest(self, residual: Floats) -> float:
@@ -143,23 +146,26 @@ class Geometry:
         return shortfall
 
 
+@partial(jax.jit, static_argnames=("loss_type",))
+def _derivatives(loss: Any, fit: Any, y: Any, weight: Any, loss_type: type) -> Any:
+    """Gradient and curvature of the loss; `loss_type` is part of the key (`jaxrelu.pytrees`)."""
+    del loss_type
+    return (
+        losses.total_gradient(loss, fit, y, weight),
+        losses.total_curvature(loss, fit, y, weight),
+    )
+
+
 def geometry(program: Program) -> Geometry:
     """The data of a concrete program in float64, with nothing known about its correlations yet."""
     X = np.asarray(program.X, np.float64)
     masks = np.asarray(program.patterns.masks) > 0
     patterns = masks.T[np.asarray(block_patterns(program.block_shape))]
     length = np.linalg.norm(X, axis=1)
-    y, weight = program.y, sample_weights(program)
-
-    @jax.jit
-    def both(fit: Any) -> Any:
-        return (
-            losses.total_gradient(program.loss, fit, y, weight),
-            losses.total_curvature(program.loss, fit, y, weight),
-        )
+    loss, y, weight = program.loss, jnp.asarray(program.y), sample_weights(program)
 
     def derivatives(fit: Floats) -> tuple[Floats, Floats]:
-        gradient, curvature = both(fit)
+        gradient, curvature = _derivatives(loss, fit, y, weight, type(loss))
         return np.asarray(gradient), np.asarray(curvature)
 
     spread = np.array([np.linalg.norm(X[mask], 2) if mask.any() else 0.0 for mask in masks.T])

@@ -162,25 +162,31 @@ def permute(network: Network, order: Any) -> Network:
 class DecreasingPath:
     """A continuous path of networks of one fit along which the penalty strictly decreases.
 
-    Call it with t in [0, 1]: the given network at 0, the nearly minimal one at 1. In the first
-    third dead neurons shrink to zero, in the second every neuron is balanced, in the last the
-    neurons of every signed cone turn to their common direction. Parts with nothing to do stand
-    still.
+    Call it with t in [0, 1]: the given network at 0, the nearly minimal one at 1. First dead
+    neurons shrink to zero, then every neuron is balanced, last the neurons of every signed cone
+    turn to their common direction. Those of the three that have something to do share the time.
 
     Attributes:
         network: the network at t = 0.
         group: (m,) int32, the signed cone of each neuron.
         dead: (m,) bool, neurons that are zero on all samples or have a zero weight.
+        begins: (3,), when each part begins.
+        speed: scalar, the number of parts that have something to do.
+        acts: (3,) bool, which these are.
     """
 
     network: Network
     group: Array
     dead: Array
+    begins: Array
+    speed: Array
+    acts: Array
 
     def __call__(self, t: Any) -> Network:
         """The network at t, a scalar in [0, 1]; traceable."""
         t = jnp.clip(jnp.asarray(t, self.network.hidden.dtype), 0.0, 1.0)
-        first, second, third = (jnp.clip(3 * t - k, 0.0, 1.0) for k in range(3))
+        done = jnp.clip(self.speed * t - self.speed * self.begins, 0.0, 1.0)
+        first, second, third = jnp.where(self.acts, done, 0.0)
         shrink = jnp.where(self.dead, 1.0 - first, 1.0)
         hidden, output = self.network.hidden * shrink[None], self.network.output * shrink
         norm, size = safe_norm(hidden.T), jnp.abs(output)
@@ -237,9 +243,26 @@ def nearly_minimal(network: Network, X: Any) -> DecreasingPath:
     sign = (np.asarray(output) < 0).astype(np.int64)
     _, group = np.unique(np.asarray(cell) * 2 + sign, return_inverse=True)
     dead = (output == 0) | ~jnp.any(matmul(X, hidden) > 0, axis=0)
+    group = group.reshape(-1)
+    acts = np.array(_parts(np.asarray(hidden).T, np.asarray(output), group, np.asarray(dead)))
+    speed = max(1, int(np.sum(acts)))
+    begins = (np.cumsum(acts) - acts) / speed
     return DecreasingPath(
-        Network(hidden, output), jnp.asarray(group.reshape(-1), jnp.int32), jnp.asarray(dead)
-    )
+        Network(hidden, output), jnp.asarray(group, jnp.int32), dead,
+        jnp.asarray(begins, hidden.dtype), jnp.asarray(speed, hidden.dtype), jnp.asarray(acts),
+    )  # fmt: skip
+
+
+def _parts(hidden: Any, output: Any, group: Any, dead: Any) -> tuple[bool, bool, bool]:
+    """Whether there are dead weights, neurons out of balance, cones of several directions."""
+    few = 8 * float(np.finfo(hidden.dtype).eps)
+    norm, size = np.linalg.norm(hidden, axis=1), np.abs(output)
+    unbalanced = np.any((np.abs(norm - size) > few * (norm + size))[~dead])
+    length, total = norm * size, np.zeros_like(hidden)
+    np.add.at(total, group[~dead], (hidden * size[:, None])[~dead])
+    together = np.linalg.norm(total, axis=1).sum()
+    apart = length[~dead].sum() - together > few * together
+    return bool(np.any((norm + size)[dead] > 0)), bool(unbalanced), bool(apart)
 
 
 def _check_slot(network: Network, neuron: int) -> None:

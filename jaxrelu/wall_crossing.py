@@ -25,12 +25,12 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import nnls
 
 from jaxrelu.enumeration import unit_columns
 from jaxrelu.mapping import to_network
 from jaxrelu.master import Master, check_search, one_lam
 from jaxrelu.networks import Network
+from jaxrelu.nonnegative import nonnegative_least_squares
 from jaxrelu.program import ConvexProgram
 from jaxrelu.solution import Solution
 from jaxrelu.solvers.active_newton import ActiveNewton
@@ -177,6 +177,6 @@ def _correlation(unit: Floats, mask: Bools, c: Floats) -> Floats:
     """The projection of c onto the cone of a pattern."""
     K = np.where(mask, 1.0, -1.0)[:, None] * unit
     K = K[np.any(K != 0, axis=1)]
-    multipliers, _ = nnls(K.T, -c)
+    multipliers, _ = nonnegative_least_squares(K.T, -c)
     found: Floats = c + K.T @ multipliers
     return found

@@ -15,7 +15,7 @@ PACKAGE = Path(__file__).resolve().parent.parent / "jaxrelu"
 
 FLOORS = {
     "pytrees": 0, "numerics": 0, "rows": 0, "batches": 0, "status": 0, "loops": 0,
-    "line_search": 0,
+    "line_search": 0, "nonnegative": 0,
     "losses": 1, "proximal": 1, "projection": 1, "cones": 1, "enumeration": 1, "patterns": 1,
     "networks": 1, "polytope": 1, "simplex": 1, "directions": 1,
     "program": 2, "separability": 2, "exact_fit": 2,

@@ -168,6 +168,30 @@ def test_swept_walls_hold_what_all_cells_hold(kind, rng):
         assert np.all(moved <= np.maximum(values, listed.lower) + 1e-12)
 
 
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 10**6), st.sampled_from([1.0, 1e-4, 1e-7, 1e-9, 1e-11]), st.booleans())
+def test_swept_walls_of_lines_in_clusters(seed, tilt, cancelling):
+    """Nearly parallel lines, lines through one point, values far below their sums."""
+    rng = np.random.default_rng(seed)
+    X = rng.integers(-2, 3, (24, 3)) + tilt * rng.integers(-1, 2, (24, 3))
+    r = rng.integers(-2, 3, 24).astype(float)
+    if cancelling:
+        X, r = np.concatenate([X, -X]), np.concatenate([r, -r + 1e-6 * rng.standard_normal(24)])
+    data = Arrangement(X)
+    if data.rank != 3:
+        return
+    sides = data.sides(r)
+    swept = exact._sweep_walls(data.lines, *sides, np.inf)
+    if swept is None:
+        assert tilt <= 1e-9
+        return
+    listed = exact._all_cells(data, *sides, np.inf)
+    size = np.abs(sides).sum()
+    assert swept.upper >= listed.lower
+    assert swept.lower <= listed.upper
+    assert swept.upper <= listed.lower * (1 + 1e-9) + 1e-12 * size
+
+
 def test_walls_that_cannot_be_swept_in_time_are_left(rng):
     X, r = rng.standard_normal((300, 3)), rng.standard_normal(300)
     data = Arrangement(X)

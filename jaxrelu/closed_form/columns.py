@@ -20,10 +20,11 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import linprog, nnls
+from scipy.optimize import linprog
 
 from jaxrelu.closed_form.answer import Floats
 from jaxrelu.enumeration import half_cells
+from jaxrelu.nonnegative import nonnegative_least_squares
 
 # A relative gap of this size is closed; after so many rounds without progress rounding is all.
 _CLOSED = 1e-11
@@ -89,7 +90,7 @@ class Cells(NamedTuple):
             K = np.where(mask, 1.0, -1.0)[:, None] * unit
             c = self.X[mask].T @ r[mask]
             for s in (1.0, -1.0):
-                rho, _ = nnls(K.T, -s * c, maxiter=50 * len(K))
+                rho, _ = nonnegative_least_squares(K.T, -s * c)
                 q = s * c + K.T @ rho
                 norms.append(float(np.linalg.norm(q)))
                 found.append(q / norms[-1] if norms[-1] > 0 else q)

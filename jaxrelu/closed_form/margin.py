@@ -10,9 +10,9 @@ Reference: Lawson and Hanson, "Solving least squares problems" (1974), Chapter 2
 from __future__ import annotations
 
 import numpy as np
-from scipy.optimize import nnls
 
 from jaxrelu.closed_form.answer import Floats
+from jaxrelu.nonnegative import nonnegative_least_squares
 
 _INFEASIBLE = 1e-9
 
@@ -28,7 +28,8 @@ def shortest(rows: Floats) -> tuple[Floats, Floats] | None:
     """
     scale = float(np.max(np.linalg.norm(rows, axis=1)))
     A = rows / scale
-    mu, _ = nnls(np.vstack([A.T, np.ones(len(A))]), np.append(np.zeros(A.shape[1]), 1.0))
+    last = np.append(np.zeros(A.shape[1]), 1.0)
+    mu, _ = nonnegative_least_squares(np.vstack([A.T, np.ones(len(A))]), last)
     h = np.append(A.T @ mu, np.sum(mu) - 1.0)
     if -h[-1] <= _INFEASIBLE**2 or np.linalg.norm(h) <= _INFEASIBLE:
         return None

@@ -11,9 +11,9 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import nnls
 
 from jaxrelu.enumeration import row_keys
+from jaxrelu.nonnegative import nonnegative_least_squares
 from jaxrelu.polar.arrangement import Arrangement, unit_rows, values_of
 from jaxrelu.polar.sphere import sphere_maximum
 from jaxrelu.polar.spikes import spike_bounds
@@ -24,7 +24,6 @@ Floats = NDArray[np.float64]
 _ORTHOGONAL = 1e-12
 _SPIKE_FREE = 1e-9
 _AT_ONCE = 64
-_MOST_WALLS = 4096
 _EPS = float(np.finfo(np.float64).eps)
 # Cells so thin are left out of lists; directions in them are near those of a neighbour.
 _THINNEST = 100 * _EPS
@@ -40,6 +39,7 @@ class Exact(NamedTuple):
         method: how it was found.
         values: (m,), |g| of more directions, most of them local maxima.
         directions: (m, k).
+        rounding: how much of `upper` is for rounding alone.
     """
 
     lower: float
@@ -48,6 +48,7 @@ class Exact(NamedTuple):
     method: str
     values: Floats
     directions: Floats
+    rounding: float = 0.0
 
 
 def _best(
@@ -73,7 +74,10 @@ def exact_gauge(
     if found is None:
         return None
     return found._replace(
-        lower=scale * found.lower, upper=scale * found.upper, values=scale * found.values
+        lower=scale * found.lower,
+        upper=scale * found.upper,
+        values=scale * found.values,
+        rounding=scale * found.rounding,
     )
 
 
@@ -94,7 +98,7 @@ def _exact_gauge(
         found = _spike_free(lines, front)
         if found is not None:
             return found
-    if arrangement.rank == 3 and len(lines) <= _MOST_WALLS:
+    if arrangement.rank == 3:
         found = _sweep_walls(lines, front, back, deadline)
         if found is not None:
             return found
@@ -131,10 +135,7 @@ def _spike_free(lines: Floats, front: Floats) -> Exact | None:
     projections = []
     for sign in (1.0, -1.0):
         pull = sign * front @ lines
-        try:
-            multipliers, _ = nnls(lines.T, -pull, maxiter=50 * len(lines))
-        except RuntimeError:  # it cycles, on dependent lines
-            return None
+        multipliers, _ = nonnegative_least_squares(lines.T, -pull)
         projections.append(pull + multipliers @ lines)
     bound = float(np.max(np.linalg.norm(projections, axis=1))) * spikes.upper
     directions = unit_rows(np.stack(projections))[0]
@@ -168,12 +169,13 @@ def _sweep(lines: Floats, front: Floats, back: Floats) -> Exact:
 
 
 def _sweep_walls(lines: Floats, front: Floats, back: Floats, deadline: float) -> Exact | None:
-    """Three dimensions: every wall swept (`jaxrelu.polar.sphere`), None past the deadline."""
+    """Three dimensions: every wall swept (`jaxrelu.polar.sphere`), None where that cannot be."""
     found = sphere_maximum(lines, front, back, deadline)
     if found is None:
         return None
-    bound, directions = found
-    return _best("sweep of walls", bound, lines, front, back, directions)
+    bound, rounding, directions = found
+    best = _best("sweep of walls", bound + rounding, lines, front, back, directions)
+    return best._replace(rounding=rounding)
 
 
 def _all_cells(arrangement: Arrangement, front: Floats, back: Floats, deadline: float) -> Exact:
@@ -206,12 +208,13 @@ def _all_cells(arrangement: Arrangement, front: Floats, back: Floats, deadline: 
             some = some[bound[some] > lower]
             if len(some) == 0:
                 break
-            if time.monotonic() > deadline:
+            if start and time.monotonic() > deadline:
                 upper = max(upper, float(bound[some[0]]))  # they descend
                 break
             distance, vectors = host_distances(lines, points[some], weights, lower)
             found.append(unit_rows(vectors)[0])
             lower = max(lower, float(np.max(np.abs(values_of(lines, front, back, found[-1])))))
             upper = max(upper, float(np.max(np.minimum(distance, bound[some]))))
-    upper += _THINNEST * float(np.sum(np.abs(front) + np.abs(back)))
-    return _best("all cells", upper, lines, front, back, np.concatenate(found))
+    rounding = _THINNEST * float(np.sum(np.abs(front) + np.abs(back)))
+    best = _best("all cells", upper + rounding, lines, front, back, np.concatenate(found))
+    return best._replace(rounding=rounding)

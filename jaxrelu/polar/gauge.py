@@ -168,15 +168,20 @@ def gauge(
     rtol: float,
     threshold: float,
     deadline: float,
+    narrow: bool = True,
     keep: int = 64,
 ) -> tuple[PolarGauge, tuple[Floats, Floats]]:
-    """`polar_gauge` of data prepared once, and maxima it met: values (m,), directions (m, k)."""
+    """`polar_gauge` of data prepared once, and maxima it met: values (m,), directions (m, k).
+
+    Without `narrow` the upper bound is a cheap one where the gauge is not computed exactly.
+    """
     lines = arrangement.lines
     front, back = arrangement.sides(r)
-    slack = arrangement.slack(r)
+    slack, rounding = arrangement.slack(r), 0.0
     exact = exact_gauge(arrangement, front, back, deadline)
     if exact is not None:
         interval, by = Interval(exact.lower, exact.upper, exact.direction, 0), (exact.method,) * 2
+        rounding = exact.rounding
         order = np.argsort(-exact.values)[:keep]
         maxima = exact.values[order], exact.directions[order]
     else:
@@ -190,8 +195,9 @@ def gauge(
         maxima = ascended.values, ascended.directions
         cheap, name = cheap_bound(lines, front, back)
         best = Interval(float(maxima[0][0]), cheap, maxima[1][0], 0)
+        until = deadline if narrow else -np.inf
         interval, by = _narrow(
-            arrangement, front, back, best, name, rtol=rtol, threshold=threshold, deadline=deadline
+            arrangement, front, back, best, name, rtol=rtol, threshold=threshold, deadline=until
         )
     direction = arrangement.basis @ interval.direction
     if not direction.any():  # all directions are equal: zero data or a zero residual
@@ -205,7 +211,7 @@ def gauge(
         sign=math.copysign(1.0, value),
         lower_by=by[0],
         upper_by=by[1],
-        closed=upper <= abs(value) * (1 + rtol) + 2 * slack,
+        closed=upper <= abs(value) * (1 + rtol) + 2 * slack + rounding,
     )
     return found, maxima
 

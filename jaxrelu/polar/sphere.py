@@ -10,8 +10,9 @@ v + a_i z_i and v - b_i z_i, and every cell has such an arc. For n lines that is
 of each circle, in place of n^2 cells of n signs.
 
 Where v lies need not be known for sure: |g| at v / ||v|| is a value, and ||v|| where v is inside.
-And an arc that rounding puts in the wrong place is shorter than rounding, so that the walls nearby
-hold what its cells do.
+Where two walls cross is known to eps over the angle delta between them; a cell that is overlooked
+lies in strips of that width, and its maximum is above that of the walls nearby by no more than
+(eps / delta)^2 / 2 of itself. Lines that are nearer than this allows are left to other methods.
 
 Reference: H. Edelsbrunner, "Algorithms in combinatorial geometry" (1987), chapter 7, on walking
 through arrangements of planes.
@@ -31,6 +32,7 @@ Floats = NDArray[np.float64]
 
 _MOST_ARCS = 2**17  # at once: some 50 MiB
 _TRIED = (16, 128)
+_MOST_BLUR = 1e-9
 # Of a sum over all lines, in units of their number and of the sum of all |a| + |b|.
 _ROUNDING = 4 * float(np.finfo(np.float64).eps)
 
@@ -57,8 +59,8 @@ class _Circles(NamedTuple):
 
 def sphere_maximum(
     lines: Floats, front: Floats, back: Floats, deadline: float = np.inf
-) -> tuple[float, Floats] | None:
-    """An upper bound of |g| over the unit sphere of R^3, and directions that attain it and others.
+) -> tuple[float, float, Floats] | None:
+    """The largest |g| over the unit sphere of R^3, and directions that attain it and others.
 
     Args:
         lines: (n, 3), unit vectors of distinct lines.
@@ -67,35 +69,46 @@ def sphere_maximum(
         deadline: of `time.monotonic`.
 
     Returns:
-        The bound, equal to the largest |g| up to rounding, and directions (m, 3): the best one,
-        and local maxima on walls and inside cells. None where the deadline would be missed.
+        The largest |g|, what rounding may add to it, and directions (m, 3): the best one, and local
+        maxima on walls and inside cells. None where the deadline would be missed, and where two
+        lines are so near each other that rounding is not small.
     """
     rounding = _ROUNDING * len(lines) * float(np.sum(np.abs(front) + np.abs(back)))
     count, some = len(lines), max(1, _MOST_ARCS // (2 * len(lines)))
-    bound, found = 0.0, []
+    largest, blur, found = 0.0, 0.0, []
     began = time.monotonic()
     for start in range(0, count, some):
         walls = np.arange(start, min(start + some, count))
-        circles = _circles(lines, front, back, walls)
+        circles, nearest = _circles(lines, front, back, walls)
+        blur = max(blur, (_ROUNDING * count / max(nearest, 1e-300)) ** 2)
+        if not blur <= _MOST_BLUR:
+            return None
         values, on_walls = _on_walls(circles, front[walls], back[walls])
         in_cells = _in_cells(lines, circles, front[walls], back[walls], rounding)
         inside = np.abs(values_of(lines, front, back, in_cells))
         found += [on_walls, in_cells]
-        bound = max(bound, float(values.max()), float(np.max(inside, initial=0.0)))
+        largest = max(largest, float(values.max()), float(np.max(inside, initial=0.0)))
         now, done = time.monotonic(), walls[-1] + 1
         if done < count and now + (now - began) * (count / done - 1) > deadline:
             return None
-    return bound + rounding, np.concatenate(found)
+    directions = np.concatenate(found)
+    # A maximum is met from every wall around it.
+    _, first = np.unique(np.round(directions, 9), axis=0, return_index=True)
+    return largest, rounding + blur * largest, directions[np.sort(first)]
 
 
-def _circles(lines: Floats, front: Floats, back: Floats, walls: NDArray[np.intp]) -> _Circles:
-    """The arcs of some walls."""
+def _circles(
+    lines: Floats, front: Floats, back: Floats, walls: NDArray[np.intp]
+) -> tuple[_Circles, float]:
+    """The arcs of some walls, and the least angle (its sine) of their lines to any other."""
     normals, each = lines[walls], np.arange(len(walls))
     # The axis that is least along a normal gives a well-conditioned frame.
     first = np.cross(normals, np.eye(3)[np.argmin(np.abs(normals), axis=1)])
     first /= np.linalg.norm(first, axis=1, keepdims=True)
     frames = np.stack([first, np.cross(normals, first)], axis=1)
     flat = frames @ lines.T
+    apart = np.linalg.norm(flat, axis=1)
+    apart[each, walls] = 1.0
     # A quarter turn before its projection the height of a line turns positive.
     enters = (np.arctan2(flat[:, 1], flat[:, 0]) - np.pi / 2) % (2 * np.pi)
     angles = np.concatenate([enters, (enters + np.pi) % (2 * np.pi)], axis=1)
@@ -113,7 +126,8 @@ def _circles(lines: Floats, front: Floats, back: Floats, walls: NDArray[np.intp]
     sides[each, walls] = 0.0
     steps = np.cumsum((front + back)[line][:, :, None] * crossed, axis=1)
     vectors = (sides @ lines - steps[each, widest])[:, None] + steps
-    return _Circles(normals, frames, angles, widths, crossed, vectors)
+    circles = _Circles(normals, frames, angles, widths, crossed, vectors)
+    return circles, float(np.min(apart))
 
 
 def _on_walls(circles: _Circles, front: Floats, back: Floats) -> tuple[Floats, Floats]:
