@@ -13,17 +13,18 @@ is the symmetric linear system
 
     H = F^T diag(h) F + blkdiag( lam / ||theta_b|| (I - u_b u_b^T) ),
 
-which is solved by a proximal method of multipliers around one Cholesky factor: where the optimal
-weights are not unique, H is singular and the derivative is that of one choice of them. The
-derivative of the optimal value needs no system: it is the partial derivative of the Lagrangian
-(envelope theorem).
+which is solved by a proximal method of multipliers around one Cholesky factor. The derivative of
+the optimal value needs no system: it is the partial derivative of the Lagrangian (envelope
+theorem).
 
 Before that, the answer is polished by Newton's method on the same equations: walls whose multiplier
 turns negative leave, rows that become violated enter. Where the equations do not come to hold, or a
 sign stays wrong, support or walls are not those of the optimum, and the derivatives of weights, fit
-and residual are NaN. Ask for a small ``rtol`` (1e-10) where they are. They are NaN, too, where a
-direction that the answer does not use has a correlation equal to lam: other optimal networks use
-it, or it is about to enter. Expect one-sided derivatives where a wall is about to enter or leave.
+and residual are NaN. Ask for a small ``rtol`` (1e-10) where they are. They are NaN, too, where the
+hypotheses of `jaxrelu.sensitivity` fail: a direction that the answer does not use has a correlation
+equal to lam (other optimal networks use it, or it is about to enter), or a wall without a
+multiplier is about to enter or leave. Where H is singular, the optimal weights are not unique, and
+their derivative alone is NaN.
 
 Reference: Bonnans and Shapiro (2000), Section 4; Mishkin and Pilanci (ICML 2023), on the
 sensitivity of the solution map.
@@ -51,7 +52,7 @@ from jaxrelu.program import (
     sample_weights,
 )
 from jaxrelu.projection import project
-from jaxrelu.rows import shared_rows
+from jaxrelu.rows import Rows, shared_rows
 from jaxrelu.solution import Solution
 
 _ITERATIONS = 20
@@ -61,6 +62,8 @@ _CLOSE = 1e-3
 # Correlations this near lam, relative, are equal to it; directions are where 1 - cosine is this.
 _TIE = 1e-6
 _SAME = 1e-8
+# The share of a wall's normal outside the span of others that is no rounding, squared.
+_APART = 1e-3
 
 
 class Parameters(NamedTuple):
@@ -122,7 +125,7 @@ def tangent(
         return *_equations(program, support, p)[:2], _equations(program, known, p)[2]
 
     _, (moved, slid, value) = jax.jvp(equations, (point,), (change,))
-    d_theta, _ = _solve(program, support, point.lam, moved, slid)
+    d_theta, _, regular = _solve(program, support, point.lam, moved, slid)
 
     def outcome(p: Parameters, weights: Array) -> tuple[Array, Array]:
         f = jnp.sum(support.signed_masks * matmul(weights, jnp.asarray(p.X).T), axis=0)
@@ -132,10 +135,11 @@ def tangent(
     flat = jnp.zeros((int(np.prod(program.block_shape)), theta.shape[1]), theta.dtype)
     d_weights = flat.at[support.blocks].add(d_theta, mode="drop").reshape(solution.weights.shape)
 
-    d_weights, d_fit, d_residual = (
-        jnp.where(whole & sound, x, jnp.nan) for x in (d_weights, d_fit, d_residual)
-    )
-    value = jnp.where(whole, value, jnp.nan)
+    # Products, which are NaN in reverse mode too, where a selection would be zero.
+    known = jnp.where(whole & sound, 1.0, jnp.nan).astype(d_fit.dtype)
+    d_fit, d_residual = known * d_fit, known * d_residual
+    d_weights = jnp.where(regular, known, jnp.nan) * d_weights
+    value = jnp.where(whole, 1.0, jnp.nan).astype(value.dtype) * value
     certificate = Certificate(value, value, jnp.zeros_like(value), d_weights, d_residual)
     nothing: Any = np.zeros((), jax.dtypes.float0)  # integers have no derivative
     return Solution(
@@ -223,7 +227,7 @@ def _polished(program: Program, support: _Support, p: Parameters) -> tuple[_Supp
     def newton(s: _Support, _: None) -> tuple[_Support, None]:
         moved, cone = _equations(program, s, p)[:2]
         moved = jnp.where(used, moved, 0.0)
-        change, push = _solve(program, s, lam, moved, cone)
+        change, push = _solve(program, s, lam, moved, cone)[:2]
         s = s._replace(weights=s.weights + change, multipliers=s.multipliers + inverse * push)
         negative, violated = signs_of(s)
         walls = (s.walls & ~negative) | violated
@@ -235,7 +239,31 @@ def _polished(program: Program, support: _Support, p: Parameters) -> tuple[_Supp
     off = jnp.max(safe_norm(jnp.where(used, moved, 0.0)), initial=0.0) <= small * lam
     on = jnp.all(jnp.abs(jnp.where(end.walls & used, cone * inverse, 0.0)) <= 10 * small * size)
     near = jnp.all(safe_norm(end.weights - support.weights) <= 0.5 * size[:, 0])
-    return end, off & on & near & ~jnp.any(negative | violated)
+    sound = off & on & near & ~jnp.any(negative | violated)
+    if program.has_cones:
+        sound = sound & _walls_hold(end, shared_rows(X), lam, small)
+    return end, sound
+
+
+def _walls_hold(s: _Support, rows: Rows, lam: Array, small: float) -> Array:
+    """Whether no block is about to enter or leave a wall.
+
+    Walls without a positive multiplier must be in the span of those with one (unit rows K): with P
+    the projector onto its complement, ||P z||^2 = delta <z, (K^T K + delta I)^-1 z>, small delta.
+    """
+    size = safe_norm(s.weights)[:, None]
+    near = jnp.abs(s.signs * rows.forward(s.weights)) <= 10 * small * size
+    strong = s.walls & (s.multipliers * rows.length[None] > small * lam)
+    weak = near & ~strong & s.used[:, None] & (rows.length > 0)[None]
+    dtype, d = rows.unit.dtype, rows.unit.shape[1]
+    delta = eps(dtype) ** 0.75
+
+    def outside(matrix: Array) -> Array:
+        factor = cho_factor(matrix + delta * jnp.eye(d, dtype=dtype))
+        return delta * jnp.sum(cho_solve(factor, rows.unit.T) * rows.unit.T, axis=0)
+
+    apart = jax.lax.map(outside, rows.gram(strong.astype(dtype)))
+    return ~jnp.any(weak & (apart > _APART))
 
 
 def _nothing_enters(program: Program, support: _Support, p: Parameters) -> Array:
@@ -265,8 +293,11 @@ def _nothing_enters(program: Program, support: _Support, p: Parameters) -> Array
 
 def _solve(
     program: Program, support: _Support, lam: Array, moved: Array, slid: Array
-) -> tuple[Array, Array]:
-    """The changes of weights (k, d) and multipliers of unit rows (k, n) that restore both."""
+) -> tuple[Array, Array, Array]:
+    """The changes of weights (k, d) and multipliers of unit rows (k, n) that restore both.
+
+    And whether the system is regular: otherwise the change of the weights is one of many.
+    """
     X, theta = jnp.asarray(program.X), support.weights
     n, d = X.shape
     dtype = X.dtype
@@ -319,4 +350,9 @@ def _solve(
     start = (jnp.zeros_like(theta), jnp.zeros_like(walls))
     (x, m), _ = jax.lax.scan(iteration, start, None, length=_ITERATIONS)
     x = jnp.where(support.used[:, None], x, 0.0)
-    return x if basis is None else matmul(x, basis.T) + aside, m
+    # The smallest eigenvalue, from above, by inverse iteration.
+    v = jnp.cos(jnp.arange(k * d, dtype=dtype) ** 2)
+    for _ in range(4):
+        v = cho_solve(factor, v / safe_norm(v[None])[0])
+    regular = 1.0 / safe_norm(v[None])[0] > 10 * delta
+    return x if basis is None else matmul(x, basis.T) + aside, m, regular

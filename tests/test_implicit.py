@@ -180,3 +180,36 @@ def test_more_blocks_than_slots_have_no_derivative():
     for leaf in (tangent.weights, tangent.fit, tangent.certificate.upper):
         assert np.all(np.isnan(leaf))
     assert np.all(np.isfinite(implicit.tangent(program, solution, point, change, 32).fit))
+
+
+def test_a_wall_that_is_about_to_be_left_leaves_no_derivative_but_that_of_the_optimum():
+    # y_2 = 0: the neuron of the first sample lies on the wall of the second with no multiplier. A
+    # little to either side the derivatives of the fit there by y_2 are 0 and about 1 - lam / 3.
+    X, lam = np.eye(2), 0.5
+    program = zoo.tiny(X, np.asarray([3.0, 0.0]))
+
+    def answer(second):
+        y = jnp.asarray(program.y).at[1].set(second)
+        return jr.solve(replace(program, y=y), lam, **TIGHT)
+
+    by_second = jax.grad(lambda second: answer(second).fit[1])
+    assert not jr.sensitivity(program, answer(0.0)).walls_hold
+    assert np.isnan(by_second(0.0))
+    upper = jax.grad(lambda second: answer(second).certificate.upper)(0.0)
+    np.testing.assert_allclose(upper, 0.0, atol=1e-9)
+    np.testing.assert_allclose(by_second(-0.1), 0.0, atol=1e-9)
+    assert by_second(0.1) > 0.5
+
+
+def test_weights_that_are_not_unique_have_no_derivative_and_their_fit_has_one():
+    # Three directions of equal correlation, a polytope of weights; the fit is y - lam.
+    X, y = np.asarray([[1.0, 0.0], [-0.5, 0.75**0.5]]), np.asarray([2.0, 2.0])
+    program = zoo.tiny(X, y)
+
+    def answer(lam):
+        return jr.solve(program, lam, **TIGHT)
+
+    assert not jr.optimal_set(program, answer(0.5)).is_unique
+    assert np.isnan(jax.grad(lambda lam: jnp.sum(answer(lam).weights ** 2))(0.5))
+    by_lam = jax.jit(jax.grad(lambda lam: jnp.sum(answer(lam).fit)))(0.5)
+    np.testing.assert_allclose(by_lam, -2.0)
