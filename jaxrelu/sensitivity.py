@@ -151,7 +151,8 @@ def sensitivity(program: Program, solution: Solution) -> Sensitivity:
     held = not program.has_cones or _walls_hold(program, optima, directions, walls)
     return Sensitivity(
         jnp.asarray(by_lam), jnp.asarray(by_y), jnp.asarray(np.trace(by_y)),
-        regular and not enters and held and not optima.ambiguous, regular, not enters, held,
+        bool(regular) and not enters and held and not optima.ambiguous, bool(regular), not enters,
+        held,
     )  # fmt: skip
 
 
