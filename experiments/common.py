@@ -29,13 +29,16 @@ def parser(description: str | None, *, data: bool = True) -> argparse.ArgumentPa
     text = "folder with uci/ and images/" if data else "not read here; run_all passes it to all"
     found.add_argument("--data", type=Path, required=data, help=text)
     found.add_argument("--out", type=Path, required=True, help="folder for CSVs and figures")
-    found.add_argument("--quick", action="store_true", help="a small version, in about a minute")
+    text = "a small version, in about a minute, into a folder of that name"
+    found.add_argument("--quick", action="store_true", help=text)
     return found
 
 
 def arguments(parser: argparse.ArgumentParser) -> argparse.Namespace:
-    """The arguments, once the folder for the output is there."""
+    """The arguments, once the folder for the output is there; quick versions have one of their own."""
     args = parser.parse_args()
+    if args.quick:
+        args.out = args.out / "quick"  # or a whole run would take their rows for its own
     args.out.mkdir(parents=True, exist_ok=True)
     return args
 

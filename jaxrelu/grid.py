@@ -54,7 +54,7 @@ def solve_grid(
 
     Inside a trace this is ``vmap`` of `solve` over lam. On the host the lams are taken
     `lam_batch_size` at a time, and the next one starts where one ends; on a CPU, where batching
-    gains nothing, the default is one at a time, and all at once elsewhere.
+    gains nothing, the default is one at a time.
 
     Args:
         program: a `ConvexProgram` or `GatedProgram`.
@@ -64,7 +64,8 @@ def solve_grid(
         max_steps: limit on steps of the solver for each lam.
         init: a `Solution` that every lam starts from.
         solver: as in `solve`.
-        lam_batch_size: lams solved at once (on each device); bounds the memory.
+        lam_batch_size: lams solved at once (on each device); bounds the memory. By default one on a
+            CPU, elsewhere as many as half of the device's memory holds, in a trace all.
         pattern_batch_size: patterns handled at once, as in `ActiveNewton`; bounds the memory.
         mesh: devices to spread the lams over, along the first axis of the mesh, also those of
             several processes (`jax.distributed`). The answers come back on all of them.
@@ -101,8 +102,11 @@ def solve_grid(
     tolerance = tolerances(program, rtol, atol)
     steps = step_limit(solver, max_steps)
     count = lams.shape[0]
-    traced = any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves((program, lams, warm)))
-    lam_batch_size = count if traced else batch_size(count, lam_batch_size)
+    given = (program, lams, warm, tolerance, steps)
+    traced = any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves(given))
+    if traced and lam_batch_size is None:
+        lam_batch_size = count
+    lam_batch_size = batch_size(program, solver, count, lam_batch_size)
     loss_type = type(program.loss)
     if mesh is not None:
         if traced:
@@ -122,7 +126,14 @@ def solve_grid(
             for lam in lams
         ]
         return joined(one_by_one, jnp.stack)
-    if traced or lam_batch_size >= count:
+    if traced and lam_batch_size < count:
+        program = with_interior(program)
+        return jax.lax.map(
+            lambda lam: solve_traced(program, lam, tolerance, steps, warm, solver),
+            lams,
+            batch_size=lam_batch_size if lam_batch_size > 1 else None,
+        )
+    if lam_batch_size >= count:
         return shared(solve_batch(program, lams, tolerance, steps, warm, solver, loss_type))
     parts = []
     for start in range(0, count, lam_batch_size):
@@ -139,13 +150,28 @@ def keeps_lanes(solver: Solver, program: Program) -> TypeGuard[ActiveNewton]:
     return isinstance(solver, ActiveNewton) and not many
 
 
-def batch_size(count: int, lam_batch_size: int | None) -> int:
-    """Lams solved at once: what was asked for, or one on a CPU and all of them elsewhere."""
+def batch_size(program: Program, solver: Solver, count: int, lam_batch_size: int | None) -> int:
+    """Lams solved at once: what was asked for, one on a CPU, elsewhere as many as memory holds."""
     if lam_batch_size is None:
-        return 1 if jax.default_backend() == "cpu" else count
+        if jax.default_backend() == "cpu":
+            return 1
+        limit = (jax.devices()[0].memory_stats() or {}).get("bytes_limit", 2**34)
+        return int(min(count, max(1, limit // 2 // lane_bytes(program, solver))))
     if lam_batch_size < 1:
         raise ValueError(f"lam_batch_size is {lam_batch_size}; pass a positive integer.")
     return min(lam_batch_size, count)
+
+
+def lane_bytes(program: Program, solver: Solver) -> int:
+    """Roughly what one lam of a batch takes: its largest arrays, and copies of them at work."""
+    (n, d), entries = program.X.shape, int(np.prod((*program.block_shape, program.X.shape[0])))
+    if isinstance(solver, ActiveNewton):
+        unknowns = solver.slots(program) * min(n, d)
+        screened = solver.pattern_batch_size or program.block_shape[-1]
+        entries = 4 * unknowns**2 + 3 * screened * n
+    else:
+        entries = 12 * entries  # iterates, and those that are remembered
+    return int(entries * jnp.dtype(program.X.dtype).itemsize)
 
 
 @partial(jax.jit, static_argnames=("loss_type",))

@@ -139,7 +139,8 @@ def planned_memory(
     index = jax.ShapeDtypeStruct((lanes,), jnp.int32)
     turn = _turn.lower(setting, pool, index, steps)  # type: ignore[attr-defined]
     screen = _screen.lower(setting, pool, index, solver, tolerance, steps)  # type: ignore[attr-defined]
-    plans = [lowered.compile().memory_analysis() for lowered in (turn, screen)]
+    finish = _finish.lower(setting, program, basis, pool, 0, solver, tolerance, steps)  # type: ignore[attr-defined]
+    plans = [lowered.compile().memory_analysis() for lowered in (turn, screen, finish)]
     if None in plans:
         raise RuntimeError(no_plan())
     answer = jax.eval_shape(

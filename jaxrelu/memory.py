@@ -55,7 +55,7 @@ def estimate_memory(
     solver = checked_solver(program, solver)
     lams = check_lams(program, lams)
     count = lams.shape[0]
-    size = batch_size(count, lam_batch_size)
+    size = batch_size(program, solver, count, lam_batch_size)
     tolerance, steps = tolerances(program, None, None), step_limit(solver, None)
     if size > 1 and keeps_lanes(solver, program):
         working, held, answer = planned_memory(program, lams[0], tolerance, solver, size)

@@ -23,7 +23,7 @@ import numpy as np
 from jax import Array
 
 from jaxrelu import losses
-from jaxrelu.batches import in_chunks
+from jaxrelu.batches import at_once, in_chunks, sum_in_chunks
 from jaxrelu.cones import (
     block_patterns,
     cone_signs,
@@ -41,7 +41,6 @@ from jaxrelu.program import (
     check_program,
     cone_values,
     fit,
-    float_masks,
     loss_value,
     objective,
     raw_correlations,
@@ -328,10 +327,15 @@ def dual_point(program: Program, lam: Array, residual: Array, bound: Array) -> t
 
 def rounding_error(program: Program, lam: Array, weights: Array, residual: Array) -> Array:
     """Estimated rounding error of the two values of a certificate, for dense weights."""
-    features = jnp.abs(matmul(weights, jnp.asarray(program.X).T))
-    if program.has_cones:
-        features = features[0] + features[1]
-    spread = jnp.sum(float_masks(program).T * features, axis=0)
+    X, n = jnp.asarray(program.X), program.X.shape[0]
+
+    def some(rows: tuple[Array, Array], real: Array) -> Array:
+        masks, weights = rows
+        features = jnp.sum(jnp.abs(matmul(weights, X.T)).reshape(len(masks), -1, n), axis=1)
+        return jnp.sum((masks & real[:, None]) * features, axis=0)
+
+    rows = jnp.asarray(program.patterns.masks, bool).T, jnp.moveaxis(weights, -2, 0)
+    spread = sum_in_chunks(some, rows, at_once(n))
     penalty = lam * jnp.sum(safe_norm(weights))
     return rounding_of_values(program, fit(program, weights), residual, spread, penalty)
 

@@ -141,7 +141,8 @@ def solve_path(
     Section 5, for the path itself.
     """
     check_program(program)
-    if any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves((program, lams, init))):
+    given = (program, lams, init, rtol, atol, max_steps)
+    if any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves(given)):
         raise TypeError(
             "solve_path is driven from the host and cannot be traced: call it outside jit and "
             "vmap, or use solve_grid, which can."

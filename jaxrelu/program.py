@@ -34,6 +34,7 @@ import numpy as np
 from jax import Array
 
 from jaxrelu import losses
+from jaxrelu.batches import at_once, sum_in_chunks
 from jaxrelu.cones import block_patterns, largest_correlation
 from jaxrelu.losses import Loss, SquaredLoss
 from jaxrelu.numerics import as_float, check_jaxlib, matmul, safe_norm
@@ -144,9 +145,7 @@ def block_signs(program: Program) -> Array:
 
 
 def fit(program: Program, weights: Array) -> Array:
-    """The fit of convex weights, f = sum_j D_j X (v_j - w_j) or sum_j D_j X u_j.
-
-    The operator F of the program, applied without forming its n x 2pd matrix.
+    """The fit of convex weights, F theta = sum_j D_j X (v_j - w_j) or sum_j D_j X u_j.
 
     Args:
         program: a `ConvexProgram` or `GatedProgram`.
@@ -156,8 +155,13 @@ def fit(program: Program, weights: Array) -> Array:
         Array (n,).
     """
     blocks = weights[0] - weights[1] if program.has_cones else weights
-    features = matmul(jnp.asarray(program.X), blocks.T)
-    return jnp.sum(float_masks(program) * features, axis=1)
+    X = jnp.asarray(program.X)
+
+    def some(rows: tuple[Array, Array], real: Array) -> Array:
+        return jnp.sum((rows[0] & real[:, None]) * matmul(rows[1], X.T), axis=0)
+
+    rows = jnp.asarray(program.patterns.masks, bool).T, blocks
+    return sum_in_chunks(some, rows, at_once(X.shape[0]))
 
 
 def raw_correlations(program: Program, residual: Array) -> Array:

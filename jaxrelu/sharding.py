@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import jax
-import jax.numpy as jnp
+import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from jaxrelu.program import Program, check_program
@@ -46,9 +47,8 @@ def shard_samples(program: Program, mesh: Mesh) -> Program:
 
     Reference: Xu et al. (2021), GSPMD, on computations that are split by how their data is placed.
     """
-    check_program(program)
     axis, devices = mesh.axis_names[0], mesh.devices.shape[0]
-    n = program.X.shape[0]
+    n = np.shape(program.X)[0]
     if n % devices:
         raise ValueError(
             f"{n} samples do not divide over {devices} devices: pad X, y and the masks with "
@@ -57,18 +57,25 @@ def shard_samples(program: Program, mesh: Mesh) -> Program:
     mesh = automatic(mesh)
     rows = NamedSharding(mesh, PartitionSpec(axis))
     whole = NamedSharding(mesh, PartitionSpec())
-    put = jax.device_put
-    patterns, weight = program.patterns, program.sample_weight
-    interior = None if patterns.interior is None else put(jnp.asarray(patterns.interior), whole)
-    return replace(
+
+    def put(leaf: Any, place: NamedSharding) -> Any:
+        # From the host each device gets its own part: no device holds all.
+        if leaf is None:
+            return None
+        return jax.device_put(leaf if isinstance(leaf, jax.Array) else np.asarray(leaf), place)
+
+    patterns = program.patterns
+    spread = replace(
         program,
-        X=put(jnp.asarray(program.X), rows),
-        y=put(jnp.asarray(program.y), rows),
+        X=put(program.X, rows),
+        y=put(program.y, rows),
         patterns=replace(
             patterns,
-            gates=put(jnp.asarray(patterns.gates), whole),
-            masks=put(jnp.asarray(patterns.masks), rows),
-            interior=interior,
+            gates=put(patterns.gates, whole),
+            masks=put(patterns.masks, rows),
+            interior=put(patterns.interior, whole),
         ),
-        sample_weight=None if weight is None else put(jnp.asarray(weight), rows),
+        sample_weight=put(program.sample_weight, rows),
     )
+    check_program(spread)
+    return spread

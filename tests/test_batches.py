@@ -3,8 +3,13 @@
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import zoo
 
-from jaxrelu.batches import in_chunks
+import jaxrelu.optimality
+import jaxrelu.program
+from jaxrelu.batches import in_chunks, sum_in_chunks
+from jaxrelu.optimality import rounding_error
+from jaxrelu.program import fit
 
 
 @pytest.mark.parametrize("batch", [1, 3, 7])
@@ -18,3 +23,26 @@ def test_chunks_change_nothing(batch):
     doubled, sums = in_chunks(double_and_sum, (values, jnp.ones(7)), batch)
     np.testing.assert_array_equal(doubled, 2.0 * values)
     np.testing.assert_array_equal(sums, 1.0 + values.sum(axis=1))
+
+
+@pytest.mark.parametrize("batch", [1, 3, 7, 9])
+def test_sums_of_chunks_count_every_row_once(batch):
+    values = jnp.arange(35.0).reshape(7, 5)
+
+    def total(arrays, real):
+        return jnp.sum(jnp.where(real[:, None], arrays, 0.0), axis=0)
+
+    found = sum_in_chunks(total, values, batch)
+    np.testing.assert_array_equal(found, values.sum(axis=0))
+
+
+def test_the_fit_in_chunks_is_the_fit(monkeypatch):
+    rng = np.random.default_rng(0)
+    weights = rng.standard_normal(zoo.problem(zoo.generic).program.block_shape + (zoo.FEATURES,))
+    program = zoo.problem(zoo.generic).program
+    whole = fit(program, weights), rounding_error(program, 0.1, weights, program.y)
+    for module in (jaxrelu.program, jaxrelu.optimality):
+        monkeypatch.setattr(module, "at_once", lambda width: 3)
+    parts = fit(program, weights), rounding_error(program, 0.1, weights, program.y)
+    np.testing.assert_allclose(parts[0], whole[0], rtol=1e-12, atol=1e-12)
+    np.testing.assert_allclose(parts[1], whole[1], rtol=1e-12)

@@ -36,13 +36,13 @@ def test_all_run_and_resume(data, tmp_path):
     command = [sys.executable, str(EXPERIMENTS / "run_all.py"), "--quick"]
     command += ["--data", str(data), "--out", str(tmp_path)]
     subprocess.run(command, check=True, timeout=1800)
-    before = {path: path.read_text() for path in tmp_path.glob("*.csv")}
+    before = {path: path.read_text() for path in (tmp_path / "quick").glob("*.csv")}
     assert len(before) == 19
-    for path in tmp_path.glob("*.csv"):
+    for path in (tmp_path / "quick").glob("*.csv"):
         with path.open() as file:
             assert list(csv.DictReader(file))
-    assert len(list(tmp_path.glob("*.png"))) == 15
+    assert len(list((tmp_path / "quick").glob("*.png"))) == 15
     for name in ("optimal_accuracy", "pruning_uci", "pruning_images"):
         script = str(EXPERIMENTS / f"{name}.py")
         subprocess.run([sys.executable, script, *command[2:]], check=True, timeout=300)
-    assert before == {path: path.read_text() for path in tmp_path.glob("*.csv")}
+    assert before == {path: path.read_text() for path in (tmp_path / "quick").glob("*.csv")}

@@ -6,6 +6,7 @@ import pytest
 import zoo
 
 import jaxrelu as jr
+from jaxrelu import grid as grid_module
 
 GENERIC = zoo.problem(zoo.generic)
 LAMS = GENERIC.lams(0.02, 0.5, 0.1)  # neither ascending nor descending
@@ -73,3 +74,37 @@ def test_grid_inside_a_trace_is_the_loop():
     grid = inside(GENERIC.program, np.asarray(LAMS))
     for k, lam in enumerate(LAMS):
         zoo.assert_same(jr.solve(GENERIC.program, lam), zoo.row(grid, k))
+
+
+@pytest.mark.slow
+def test_a_batch_size_inside_a_trace_and_traced_tolerances():
+    expected = jr.solve_grid(GENERIC.program, LAMS)
+
+    @jax.jit
+    def traced(lams, rtol):
+        return jr.solve_grid(GENERIC.program, lams, rtol=rtol, lam_batch_size=2)
+
+    found = traced(np.asarray(LAMS), 1e-6)
+    np.testing.assert_array_equal(found.status, expected.status)
+    np.testing.assert_allclose(found.certificate.upper, expected.certificate.upper, rtol=2e-6)
+    with pytest.raises(TypeError, match="solve_path is driven from the host"):
+        jax.jit(lambda rtol: jr.solve_path(GENERIC.program, LAMS, rtol=rtol).upper)(1e-6)
+
+
+def test_a_batch_on_an_accelerator_fits_its_memory(monkeypatch):
+    class Device:
+        def memory_stats(self):
+            return {"bytes_limit": 2**33}
+
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    monkeypatch.setattr(jax, "devices", lambda: [Device()])
+    n, d, p = 5000, 50, 2000
+    rows = jax.ShapeDtypeStruct((n, d), np.float64)
+    masks = jax.ShapeDtypeStruct((n, p), bool)
+    large = jr.ConvexProgram(rows, rows, jr.Patterns(rows, masks))
+    for solver in (jr.ActiveNewton(), jr.ADMM()):
+        lanes = grid_module.batch_size(large, solver, 100, None)
+        assert 1 <= lanes < 100
+        assert lanes * grid_module.lane_bytes(large, solver) <= 2**32
+    assert grid_module.batch_size(GENERIC.program, jr.ActiveNewton(), 3, None) == 3
+    assert grid_module.batch_size(large, jr.ActiveNewton(), 100, 64) == 64

@@ -70,6 +70,23 @@ def test_the_path_to_a_nearly_minimal_network_keeps_the_fit_and_falls(seed):
     np.testing.assert_allclose(again(0.5).hidden, again(0.0).hidden, atol=1e-7)
 
 
+@pytest.mark.parametrize("neurons", [[0, 1], [2, 3], [2, 4]])
+def test_the_path_to_a_nearly_minimal_network_never_stands_still(neurons):
+    # Of a dead neuron, one out of balance, a balanced one, and two that are collinear with it or
+    # not: pairs with one thing to do, or two.
+    X = np.asarray([[1.0, 0.5], [0.5, 1.0]])
+    hidden = np.asarray([[-1.0, -1.0], [2.0, 1.0], [1.0, 0.0], [2.0, 0.0], [0.0, 1.0]]).T
+    output = np.asarray([1.0, 0.3, 1.0, 2.0, 1.0])
+    network = jr.Network(hidden[:, neurons], output[neurons])
+    path = jr.nearly_minimal(network, X)
+    values = np.array([penalty(path(t)) for t in np.linspace(0.0, 1.0, 41)])
+    if neurons == [2, 3]:
+        np.testing.assert_allclose(values, values[0])  # balanced and collinear already
+    else:
+        assert np.all(np.diff(values) < 0)
+    np.testing.assert_allclose(path(1.0)(X), network(X), atol=1e-12)
+
+
 def test_arrays_from_elsewhere_are_taken():
     X, network = instance(1)
     plain = jr.Network(np.asarray(network.hidden), np.asarray(network.output))
