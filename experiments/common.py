@@ -35,7 +35,7 @@ def parser(description: str | None, *, data: bool = True) -> argparse.ArgumentPa
 
 
 def arguments(parser: argparse.ArgumentParser) -> argparse.Namespace:
-    """The arguments, once the folder for the output is there; quick versions have one of their own."""
+    """The arguments, once the folder for the output is there; quick versions have their own."""
     args = parser.parse_args()
     if args.quick:
         args.out = args.out / "quick"  # or a whole run would take their rows for its own

@@ -6,8 +6,8 @@ Of each pair of classes two networks are pruned, neuron by neuron, with correcte
 neuron norm, by gradient and at random:
 
 * the certified optimum of the largest part of the training images (100, 200, 400, ..., all) that
-  is solved to a relative gap of 1e-3 within the time, 50 gates, lam per sample 0.05 (CIFAR-10) or 0.01
-  (MNIST);
+  is solved to a relative gap of 1e-3 within the time, 50 gates, lam per sample 0.05 (CIFAR-10) or
+  0.01 (MNIST);
 * a network of 50 neurons, trained on the whole pair with Adam and that weight decay.
 
 Writes pruning_images.csv, pruning_images_parts.csv (sizes, gaps, seconds) and a figure.
