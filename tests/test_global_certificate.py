@@ -75,8 +75,9 @@ def test_the_family_of_two_rows(rho):
 @pytest.mark.slow
 @pytest.mark.parametrize("ones", [False, True])
 @pytest.mark.parametrize("loss", LOSSES)
-def test_refinement_agrees_with_an_independent_solver_over_all_cells(loss, ones):
-    rng = np.random.default_rng(2)
+@pytest.mark.parametrize("seed", [2, 5, 8])
+def test_refinement_agrees_with_an_independent_solver_over_all_cells(seed, loss, ones):
+    rng = np.random.default_rng(seed)
     X, y = rng.standard_normal((10, 2)), np.sign(rng.standard_normal(10))
     if ones:
         X = np.column_stack([X, np.ones(10)])
@@ -84,9 +85,32 @@ def test_refinement_agrees_with_an_independent_solver_over_all_cells(loss, ones)
     lam = 0.1 * float(jr.lambda_max(jr.ConvexProgram(X, y, cells, LOSSES[loss])))
     value = solve_with_clarabel(X, y, np.asarray(cells.masks) > 0, lam, loss)[0]
     program = jr.ConvexProgram(X, y, jr.sample_patterns(jax.random.key(0), X, 2), LOSSES[loss])
-    found = jr.refine(program, lam, max_seconds=600)
+    found = jr.refine(program, lam, rtol=1e-7, max_seconds=600)
     assert found.status is jr.Status.OPTIMAL
-    np.testing.assert_allclose(found.certificate.upper, value, rtol=2e-6)
+    np.testing.assert_allclose(found.certificate.upper, value, rtol=1e-6)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("n", "d"), [(14, 4), (14, 6), (13, 14)])
+def test_fourteen_rows_are_certified(n, d):
+    rng = np.random.default_rng(n + d)
+    X, y = rng.standard_normal((n, d)), np.sign(rng.standard_normal(n))
+    program = jr.ConvexProgram(X, y, jr.sample_patterns(jax.random.key(0), X, 4))
+    found = jr.refine(program, 0.1 * float(jr.lambda_max(program)), max_seconds=300)
+    assert found.status is jr.Status.OPTIMAL
+
+
+@pytest.mark.slow
+def test_two_features_and_a_bias_are_certified_on_hundreds_of_samples():
+    rng = np.random.default_rng(0)
+    X = np.column_stack([rng.standard_normal((300, 2)), np.ones(300)])
+    y = np.sign(np.sin(2 * X[:, 0]) + X[:, 1])
+    program = jr.ConvexProgram(X, y, jr.sample_patterns(jax.random.key(0), X, 16))
+    lam = 0.1 * float(jr.lambda_max(program))
+    found = jr.refine(program, lam, max_seconds=300)
+    assert found.status is jr.Status.OPTIMAL
+    assert found.gauge.upper_by == "sweep of walls"
+    assert found.certificate.upper < jr.solve(program, lam).certificate.upper
 
 
 @pytest.mark.slow
