@@ -2,7 +2,8 @@
 
 Problems of up to 12 rows and rank up to 4, with duplicate, parallel, opposite and zero rows, ranks
 that are missing, integer data, one class; squared and logistic loss. `jr.refine` starts from two
-sampled patterns, and its certificate is compared with the optimum over all cells.
+sampled patterns, and its certificate, and those of `jr.certify_global` for random networks and for
+one near the optimum, are compared with the optimum over all cells.
 """
 
 from __future__ import annotations
@@ -74,6 +75,16 @@ def check(seed: int) -> dict[str, Any]:
     wrong = lower > best + slack or upper < float(exact.lower) - slack
     closed = found.status == jr.Status.OPTIMAL
     wrong |= closed and upper > best * (1 + 2e-6) + slack
+    # Networks from anywhere: random ones, and the refined one moved a little.
+    rng = np.random.default_rng(seed + 2 * 10**9)
+    hidden, output = np.asarray(found.network.hidden), np.asarray(found.network.output)
+    for network in (
+        jr.Network(rng.standard_normal((FEATURES, 3)), rng.standard_normal(3)),
+        jr.Network(hidden + 1e-3 * rng.standard_normal(hidden.shape), output),
+    ):
+        other = jr.certify_global(network, X, y, lam, loss, sample_weight=weight)
+        wrong |= float(other.lower) > best + slack
+        wrong |= float(other.upper) < float(exact.lower) - slack
     return row | {
         "share": share,
         "status": found.status.name,

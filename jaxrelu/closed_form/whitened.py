@@ -32,7 +32,7 @@ _SQUARED_LOSS = SquaredLoss()
 
 
 def whitened(X: Any, y: Any, lam: Any, loss: Loss = _SQUARED_LOSS) -> ClosedForm:
-    r"""The optimal network of data with orthonormal rows, for every loss.
+    r"""The optimal network of data with orthonormal rows, for every differentiable loss.
 
     min over f of sum_i loss(f_i, y_i) + lam (||(f)_+|| + ||(-f)_+||),   X X^T = I
 
