@@ -66,9 +66,9 @@ def certify_global(
     Returns:
         `Certificate`. Its `weights` are those of the network as convex weights over its own cells
         (`from_network`); `upper` is the objective of the network itself, and above theirs where
-        neurons share a cell. `dual` is feasible over all cells. ``gap <= rtol * upper`` proves global
-        optimality; a wide gap may come from the network or from an interval of R that did not close
-        (`polar_gauge` of ``-gradient`` tells which).
+        neurons share a cell. `dual` is feasible over all cells. ``gap <= rtol * upper`` proves
+        global optimality; a wide gap may come from the network or from an interval of R that did
+        not close (`polar_gauge` of ``-gradient`` tells which).
 
     Raises:
         ValueError, TypeError: as `from_network`; a `GatedNetwork`, whose program is exact already;

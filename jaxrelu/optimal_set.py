@@ -59,6 +59,7 @@ _DOUBTFUL = 1e-4
 _OPTIMAL = 1e-6
 # What the answer must be polished to before anything is identified by it.
 _POLISHED = 1e-7
+_CLOSED = 1e-10
 
 
 @register
@@ -194,7 +195,9 @@ def optimal_set(program: Program, solution: Solution, *, max_seconds: float = 30
     weights[tight] -= along[:, None] * directions
     stray = float(np.sum(np.linalg.norm(weights, axis=1)))
     excess = float(np.max(size, initial=0.0)) / lam - 1.0
-    accurate = stray <= _POLISHED * total and excess <= _POLISHED
+    gap = float(polished.certificate.gap) / abs(float(polished.certificate.upper) or 1.0)
+    closed = gap <= _CLOSED or int(polished.status) == Status.PRECISION_FLOOR
+    accurate = closed and stray <= _POLISHED * total and excess <= _POLISHED
     coefficients: Floats = np.zeros(first.size)
     np.add.at(coefficients, member_of, along)
     direction_of = np.full(len(q), -1, np.int32)

@@ -1,5 +1,6 @@
 """The optimal set: known answers, brute force, and what every member must have in common."""
 
+import sys
 from dataclasses import replace
 from itertools import combinations
 
@@ -543,3 +544,34 @@ def test_the_smallest_network_is_the_one_that_was_counted(known):
     hurried = jr.optimal_set(program, solution, max_seconds=0)
     assert jr.sparsest(hurried).num_neurons == hurried.minimal_width == 2
     assert not hurried.minimal_width_exact
+
+
+def test_an_answer_that_cannot_be_polished_is_ambiguous(monkeypatch):
+    program = zoo.tiny([[1.0, 0.0], [0.0, 1.0]], [3.0, 4.0])
+    solution = jr.solve(program, 0.5)
+    assert not jr.optimal_set(program, solution).ambiguous
+    near = replace(solution, weights=(1 + 3e-5) * solution.weights)
+    lost = replace(solution, certificate=replace(solution.certificate, gap=jnp.asarray(jnp.inf)))
+    monkeypatch.setattr(
+        sys.modules[jr.optimal_set.__module__], "solve_path", lambda *_, **__: [lost]
+    )
+    assert jr.optimal_set(program, near).ambiguous
+
+
+def test_features_on_other_samples(rng):
+    for build in (zoo.generic, zoo.gated):
+        program = zoo.problem(build).program
+        optima = jr.optimal_set(program, jr.solve(program, zoo.problem(build).lams(0.3)[0]))
+        np.testing.assert_allclose(optima.features_at(program.X), optima.features, atol=1e-9)
+        X = rng.standard_normal((7, zoo.FEATURES))
+        network = jr.network_from_coefficients(optima, optima.interior)
+        np.testing.assert_allclose(optima.features_at(X) @ optima.interior, network(X), atol=1e-12)
+    with pytest.raises(ValueError, match="pass samples of 5 features"):
+        optima.features_at(np.ones((2, 3)))
+
+
+def test_coefficients_below_zero_are_refused():
+    program = zoo.tiny([[1.0, 0.0], [0.0, 1.0]], [3.0, 4.0])
+    optima = jr.optimal_set(program, jr.solve(program, 0.5))
+    with pytest.raises(ValueError, match="nearest_optimal"):
+        jr.network_from_coefficients(optima, -np.ones(optima.signs.shape))
