@@ -332,7 +332,7 @@ def rounding_error(program: Program, lam: Array, weights: Array, residual: Array
     def some(rows: tuple[Array, Array], real: Array) -> Array:
         masks, weights = rows
         features = jnp.sum(jnp.abs(matmul(weights, X.T)).reshape(len(masks), -1, n), axis=1)
-        return jnp.sum((masks & real[:, None]) * features, axis=0)
+        return jnp.sum(jnp.where(masks & real[:, None], features, 0.0), axis=0)
 
     rows = jnp.asarray(program.patterns.masks, bool).T, jnp.moveaxis(weights, -2, 0)
     spread = sum_in_chunks(some, rows, at_once(n))

@@ -158,7 +158,7 @@ def fit(program: Program, weights: Array) -> Array:
     X = jnp.asarray(program.X)
 
     def some(rows: tuple[Array, Array], real: Array) -> Array:
-        return jnp.sum((rows[0] & real[:, None]) * matmul(rows[1], X.T), axis=0)
+        return jnp.sum(jnp.where(rows[0] & real[:, None], matmul(rows[1], X.T), 0.0), axis=0)
 
     rows = jnp.asarray(program.patterns.masks, bool).T, blocks
     return sum_in_chunks(some, rows, at_once(X.shape[0]))

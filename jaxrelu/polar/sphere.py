@@ -32,7 +32,7 @@ Floats = NDArray[np.float64]
 
 _MOST_ARCS = 2**17  # at once: some 50 MiB
 _TRIED = (16, 128)
-_MOST_BLUR = 1e-9
+_MOST_BLUR = 1e-12
 # Of a sum over all lines, in units of their number and of the sum of all |a| + |b|.
 _ROUNDING = 4 * float(np.finfo(np.float64).eps)
 
