@@ -131,7 +131,7 @@ class OptimalSet:
             )
         linear = matmul(X, self.directions.T)
         active = linear >= 0 if self.gates is None else matmul(X, self.gates) >= 0
-        return self.signs * jnp.where(active, linear, 0.0)
+        return self.signs[None] * jnp.where(active, linear, 0.0)
 
 
 def optimal_set(program: Program, solution: Solution, *, max_seconds: float = 30.0) -> OptimalSet:
