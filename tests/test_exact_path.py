@@ -67,7 +67,7 @@ def grid_of(path, number):
 def test_dense_grid_is_the_oracle():
     program = random_program(0)
     path = jr.follow_path(program)
-    assert {"born", "dies", "wall hit", "wall left"} >= set(path.kinds)
+    assert set(path.kinds) == {"born", "dies", "wall hit", "wall left"}
     assert len(path.breakpoints) > 15
     check_against_grid(program, path, grid_of(path, 6))
     # Stretches join without a gap, and the optimum is continuous across every breakpoint.
@@ -75,6 +75,44 @@ def test_dense_grid_is_the_oracle():
     for lam in np.asarray(path.breakpoints)[1::4]:
         above, below = path(lam * (1 + 1e-6)), path(lam * (1 - 1e-6))
         np.testing.assert_allclose(above.fit, below.fit, atol=1e-3)
+
+
+def test_events_are_what_they_say():
+    """Blocks that are born or die are small there, samples on a wall of theirs just near it."""
+    program = random_program(0)
+    path = jr.follow_path(program)
+    X = np.asarray(program.X)
+    events = zip(*map(np.asarray, (path.breakpoints, path.block, path.sample)), strict=True)
+    for kind, (lam, block, sample) in zip(path.kinds, events, strict=True):
+        above, below = (
+            np.asarray(path(lam * (1 + step)).weights).reshape(-1, X.shape[1])[block]
+            for step in (1e-5, -1e-5)
+        )
+        size = [np.linalg.norm(weight) for weight in (above, below)]
+        if kind in ("born", "dies"):
+            gone, there = size if kind == "born" else size[::-1]
+            assert gone == 0
+            assert 0 < there < 0.05
+            continue
+        off, on = (above, below) if kind == "wall hit" else (below, above)
+        assert 0 < abs(X[sample] @ off) < 1e-2 * np.linalg.norm(off)
+        # A neuron that leaves a wall may have been in the cell on the other side.
+        assert abs(X[sample] @ on) <= 1e-12 * np.linalg.norm(on)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(2, 5))
+def test_shapes_are_those_of_the_optimal_set(seed):
+    program = random_program(seed, n=7, d=3)
+    path = jr.follow_path(program)
+    middles = np.sqrt(np.asarray(path.low) * np.asarray(path.high))
+    for s in range(0, len(middles), 3):
+        optima = jr.optimal_set(program, path(middles[s]))
+        assert not optima.ambiguous
+        assert not path.ambiguous[s]
+        assert path.num_directions[s] == optima.signs.size
+        assert path.support_size[s] == np.sum(optima.support)
+        assert (path.rank[s], path.is_unique[s]) == (optima.rank, optima.is_unique)
 
 
 @pytest.mark.slow

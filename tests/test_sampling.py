@@ -1,5 +1,7 @@
 """Hit-and-run: uniform on polytopes whose moments are known."""
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -34,6 +36,29 @@ def test_a_simplex_is_sampled_uniformly():
     np.testing.assert_allclose(samples.std(axis=0), spread, rtol=0.08)
     for t in (0.1, 0.3):
         assert np.mean(samples > t) == pytest.approx((1 - t) ** (k - 1), abs=0.02)
+
+
+def test_a_cube_is_sampled_uniformly():
+    # a_i + b_i = 1 for i = 1, 2, 3, and a direction that no member uses.
+    d = 3
+    features = np.hstack([np.eye(d), np.eye(d), np.ones((d, 1))])
+    used = np.arange(2 * d + 1) < 2 * d
+    interior = jnp.asarray(np.where(used, 0.5, 0.0))
+    basis = np.vstack([np.eye(d), -np.eye(d), np.zeros((1, d))]) / 2**0.5
+    ones = jnp.ones(2 * d + 1)
+    cube = replace(
+        simplex(3), directions=ones[:, None], signs=ones, features=jnp.asarray(features),
+        coefficients=interior, interior=interior, fewest=interior, support=jnp.asarray(used),
+        basis=jnp.asarray(basis), direction_of=jnp.arange(2 * d + 1), X=jnp.ones((d, 1)),
+        counts=jnp.ones(d) > 0, fit=jnp.ones(d), residual=jnp.ones(d), rank=d, dimension=d,
+    )  # fmt: skip
+    samples = np.asarray(jr.sample_optimal(jax.random.key(0), cube, 6000))
+    np.testing.assert_array_equal(samples[:, -1], 0.0)
+    np.testing.assert_allclose(samples @ features.T, 1.0, atol=1e-12)
+    sides = samples[:, :d]
+    for t in (0.1, 0.5, 0.8):
+        np.testing.assert_allclose(np.mean(sides < t, axis=0), t, atol=0.04)
+    np.testing.assert_allclose(np.cov(sides.T), np.eye(d) / 12, atol=0.006)
 
 
 def test_chains_thinning_and_keys():
