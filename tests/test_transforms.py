@@ -95,9 +95,11 @@ def compile_events():
 
 
 def scaled(seed):
-    """The program with its rows scaled: other numbers, and with positive factors equal patterns."""
-    factors = np.random.default_rng(seed).uniform(0.9, 1.1, (zoo.SAMPLES, 1))
-    return replace(PROGRAM, X=PROGRAM.X * factors, y=PROGRAM.y * factors[:, 0])
+    """The program with its rows scaled, which keeps their patterns, and these in another order."""
+    rng = np.random.default_rng(seed)
+    factors, order = rng.uniform(0.9, 1.1, (zoo.SAMPLES, 1)), rng.permutation(zoo.PATTERNS)
+    patterns = jax.tree.map(lambda leaf: np.asarray(leaf)[:, order], PROGRAM.patterns)
+    return replace(PROGRAM, X=PROGRAM.X * factors, y=PROGRAM.y * factors[:, 0], patterns=patterns)
 
 
 def assert_compiles_once(entry, first, second):
