@@ -170,9 +170,10 @@ def test_orthogonally_separable_data():
     u, v = hard_margin(positive), hard_margin(negative)
     X, y = np.vstack([positive, negative]), np.repeat([1.0, -1.0], 3)
     expected = np.linalg.norm(u) + np.linalg.norm(v)
+    closed = jr.closed_form.separable(X, y).value
     X, y, patterns = shaped(X, y)
     found = max_margin(X, y, patterns)
-    np.testing.assert_allclose(found.value, expected, rtol=1e-6)
+    np.testing.assert_allclose([closed, found.value], expected, rtol=1e-6)
     # The two machines are the network, and it is certified on its own.
     hidden = np.pad(np.stack([u, v], axis=1), ((0, FEATURES - 3), (0, 0)))
     network = jr.balance(jr.Network(jnp.asarray(hidden), jnp.asarray([1.0, -1.0])))
