@@ -126,7 +126,8 @@ def solve_traced(
     solver: Solver,
 ) -> Solution:
     """`solve` after its checks: pure and traceable, with the derivative of `jaxrelu.implicit`."""
-    reduced, basis = row_space(with_interior(program))
+    # Or XLA folds products of a program that `jit` closes over, for minutes.
+    reduced, basis = row_space(with_interior(jax.lax.optimization_barrier(program)))
     if init is not None and basis is not None:
         init = init._replace(weights=matmul(init.weights, basis))
     positive = (lam > 0) & jnp.isfinite(lam)

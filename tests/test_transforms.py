@@ -192,11 +192,12 @@ def constants(text):
 
 
 @pytest.mark.slow
-def test_a_program_that_jit_closes_over_is_not_folded():
+@pytest.mark.parametrize("solver", [jr.ActiveNewton(), jr.ADMM()], ids=["newton", "admm"])
+def test_a_program_that_jit_closes_over_is_not_folded(solver):
     rng = np.random.default_rng(0)
     X, y = rng.standard_normal((300, 8)), rng.standard_normal(300)
     program = jr.ConvexProgram(X, y, jr.sample_patterns(jax.random.key(0), X, 40))
-    inside = jax.jit(lambda lam: jr.solve(program, lam).certificate.upper)
+    inside = jax.jit(lambda lam: jr.solve(program, lam, solver=solver).certificate.upper)
     found = constants(inside.lower(1.0).compile().as_text())
     own = sum(np.size(leaf) for leaf in jax.tree.leaves(program))
     # Nothing that is computed from the program has become a constant of its own.
