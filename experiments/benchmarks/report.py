@@ -276,6 +276,7 @@ def plot(results: dict[str, Record], target: Path) -> None:
             )
         axis.set(xscale="log", yscale="log", title=name)
         axis.set(xlabel="seconds for the path", ylabel="worst certified gap")
+        axis.tick_params(axis="x", which="minor", labelsize=5)
         axis.axhline(RACE_ERROR, color="0.8", zorder=0)
         axis.legend(fontsize=6)
     for axis in list(axes.flat)[len(results) :]:
