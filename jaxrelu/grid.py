@@ -35,6 +35,7 @@ from jaxrelu.solve import (
 )
 from jaxrelu.solvers.active_newton import ActiveNewton
 from jaxrelu.solvers.base import Solver, Tolerance, Warm
+from jaxrelu.solvers.newton_system import forms_matrix
 
 
 def solve_grid(
@@ -166,9 +167,11 @@ def lane_bytes(program: Program, solver: Solver) -> int:
     """Roughly what one lam of a batch takes: its largest arrays, and copies of them at work."""
     (n, d), entries = program.X.shape, int(np.prod((*program.block_shape, program.X.shape[0])))
     if isinstance(solver, ActiveNewton):
-        unknowns = solver.slots(program) * min(n, d)
+        slots, features = solver.slots(program), min(n, d)
+        matrix = forms_matrix(slots, features, program.X.dtype)
+        system = (slots * features) ** 2 if matrix else 3 * slots * features**2
         screened = solver.pattern_batch_size or program.block_shape[-1]
-        entries = 4 * unknowns**2 + 3 * screened * n
+        entries = 4 * system + (10 * slots + 3 * screened) * n
     else:
         entries = 12 * entries  # iterates, and those that are remembered
     return int(entries * jnp.dtype(program.X.dtype).itemsize)

@@ -13,9 +13,9 @@ masks: with z_b = s_b D_b X u_b and C = XX^T o sum_b m_b m_b^T / alpha_b - sum_b
 it is I + C in units of sqrt h, at a cost of n^2 k instead of n^2 k d; the sizes t_b of the steps
 along u_b, where B_b is (nearly) singular, are kept as k unknowns of their own.
 
-Large primal systems on a CPU are not factored. The walls of a block make B_b stiff against its Gram
-matrix in all but a few directions: on real data one to five of a block's d are soft. They are found
-by two steps of subspace iteration with the inverse of the block's own d x d system. Conjugate
+Large primal systems in float64 are not factored. The walls of a block make B_b stiff against its
+Gram matrix in all but a few directions: on real data one to five of a block's d are soft. They are
+found by two steps of subspace iteration with the inverse of the block's own d x d system. Conjugate
 gradients, preconditioned by the factored system of the soft directions and by the inverses of the
 blocks on the rest, take some 3 to 5 iterations; every iterate is a descent direction.
 """
@@ -31,7 +31,7 @@ from jax import Array
 from jax.scipy.linalg import cho_factor, cho_solve, solve_triangular
 
 from jaxrelu.loops import iterate
-from jaxrelu.numerics import einsum, eps, matmul
+from jaxrelu.numerics import einsum, eps, matmul, plain_norm
 from jaxrelu.solvers.coupling import Matrix, Products
 
 # From so many unknowns on, eigenvectors and conjugate gradients are cheaper than a factorisation.
@@ -63,8 +63,8 @@ def uses_gated_form(slots: int, features: int, samples: int, dtype: Any) -> bool
 
 def _iterates(dtype: Any) -> bool:
     """Whether large systems are solved by conjugate gradients and not factored."""
-    # Accelerators factor fast and find eigenvectors slowly; float32 cannot tell soft from stiff.
-    return jax.default_backend() == "cpu" and dtype == jnp.float64
+    # float32 cannot tell soft from stiff.
+    return bool(dtype == jnp.float64)
 
 
 def working_matrix(X: Array, signed_masks: Array) -> Array:
@@ -154,7 +154,7 @@ def _of_soft_directions(
     # Two steps of subspace iteration find the directions that a block's own walls leave free.
     few = min(_SOFT_OF_A_BLOCK, d)
     guess = jax.random.normal(jax.random.key(0), (d, few), blocks.dtype)
-    vectors = jnp.linalg.qr(matmul(inverse, matmul(inverse, guess)))[0]
+    vectors = _orthonormal(matmul(inverse, matmul(inverse, guess)))
     walls = einsum("kdf,kde,keg->kfg", vectors, blocks, vectors)
     # Soft is relative to the Gram matrix of a block; an empty slot has nothing soft.
     trace = jnp.trace(own, axis1=1, axis2=2)
@@ -180,6 +180,31 @@ def _of_soft_directions(
         return stiff + einsum("kdf,kf->kd", vectors, soft)
 
     return precondition
+
+
+def _orthonormal(vectors: Array) -> Array:
+    """Orthonormal bases (k, d, f) of the spans of few columns."""
+    # Accelerators have no batched QR factorisation: they would take one block after the other.
+    if jax.default_backend() == "cpu":
+        return jnp.linalg.qr(vectors)[0]
+    return gram_schmidt(vectors)
+
+
+def gram_schmidt(vectors: Array) -> Array:
+    """Orthonormal bases (k, d, f) of the spans of few columns, every column treated twice."""
+    smallest = jnp.finfo(vectors.dtype).tiny
+    place = jnp.arange(vectors.shape[2])
+
+    def orthogonal(column: Array, basis: Array, index: Array) -> Array:
+        parts = jnp.where(place < index, einsum("kdf,kd->kf", basis, column), 0.0)
+        column = column - einsum("kdf,kf->kd", basis, parts)
+        return column / jnp.maximum(plain_norm(column), smallest)[:, None]
+
+    def step(index: Array, basis: Array) -> Array:
+        column = orthogonal(basis[:, :, index], basis, index)
+        return basis.at[:, :, index].set(orthogonal(column, basis, index))
+
+    return jax.lax.fori_loop(0, vectors.shape[2], step, vectors)
 
 
 def _inverse(blocks: Array) -> Array:
