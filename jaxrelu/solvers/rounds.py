@@ -161,14 +161,16 @@ def repair(setting: Setting, blocks: Array, weights: Array) -> Array:
     return make_feasible(setting.rows, signs, weights, interior[setting.pattern[safe]])
 
 
-def certify_slots(setting: Setting, lam: Array, solved: Solved, bound: Array) -> Best:
+def certify_slots(
+    setting: Setting, lam: Array, blocks: Array, weights: Array, residual: Array, bound: Array
+) -> Best:
     """Repairs the weights of the slots and evaluates both values (lam scaled)."""
     program = setting.program
-    weights = repair(setting, solved.blocks, solved.weights)
-    task = task_of(setting, lam, solved.blocks)
+    weights = repair(setting, blocks, weights)
+    task = task_of(setting, lam, blocks)
     upper = loss_value(program, task.fit(weights)) + lam * jnp.sum(safe_norm(weights))
-    _, lower = dual_point(program, lam, solved.residual, bound)
-    return Best(solved.blocks, weights, solved.residual, bound, upper - lower, upper)
+    _, lower = dual_point(program, lam, residual, bound)
+    return Best(blocks, weights, residual, bound, upper - lower, upper)
 
 
 def worst(setting: Setting, blocks: Array) -> Best:

@@ -242,7 +242,9 @@ def screen(
 ) -> Screened:
     """Bounds of all blocks at a residual; those in slots are not projected."""
     most = projection_batch(setting.num_blocks, setting.rows.unit.shape[0])
-    batch = min(most, 32, pattern_batch or 32)
+    # To an accelerator more of them cost little, and a round finds more of the missing blocks.
+    some = 32 if jax.default_backend() == "cpu" else 128
+    batch = min(most, some, pattern_batch or some)
     c = setting.correlations(residual, pattern_batch)
     n = setting.rows.unit.shape[0]
     bounds = polar_bounds(
