@@ -10,8 +10,8 @@ from jax import Array
 
 
 def at_once(width: int) -> int:
-    """Rows of so many entries that are worked on together: 128 MiB in float64."""
-    return max(1, 2**24 // width)
+    """Rows of so many entries that are worked on together: 16 MiB in float64."""
+    return max(1, 2**21 // width)
 
 
 def in_chunks(function: Any, arrays: Any, batch: int) -> Any:

@@ -19,7 +19,7 @@ from jaxrelu.numerics import safe_norm
 from jaxrelu.optimality import dual_point, rounding_of_values
 from jaxrelu.program import loss_value, residual_at
 from jaxrelu.solve import verdict
-from jaxrelu.solvers.active_newton import ActiveNewton
+from jaxrelu.solvers.active_newton import SHRINK, ActiveNewton
 from jaxrelu.solvers.base import Tolerance, Warm
 from jaxrelu.solvers.lagrangian import Iterate, constant_coupling, updated_coupling
 from jaxrelu.solvers.rounds import (
@@ -119,11 +119,11 @@ class Driver:
     def solve(self, lam: Array) -> Answer:
         """One lam, from the working set of the last, or from nothing where that leads nowhere."""
         warm = bool(np.any(np.asarray(self.held.blocks) < self.setting.num_blocks))
-        answer = self._rounds(lam, self.limit)
+        answer = self._come_down(lam, self.limit)
         if not (warm and self._is_lost(answer)):
             return answer
         self.held, self.lam = cold_start(self.setting, self._slots(0)), None
-        again = self._rounds(lam, self.limit - int(answer.num_steps))
+        again = self._come_down(lam, self.limit - int(answer.num_steps))
         steps = answer.num_steps + again.num_steps
         closer = np.isfinite(_gap(again)) and not _gap(answer) <= _gap(again)
         return (again if closer else answer)._replace(num_steps=steps)
@@ -135,7 +135,20 @@ class Driver:
         failed = int(answer.status) in (Status.STALLED, Status.NONFINITE)
         return failed and not full and not bool(far.met(answer.upper, answer.lower))
 
-    def _rounds(self, lam: Array, limit: int) -> Answer:
+    def _come_down(self, lam: Array, limit: int) -> Answer:
+        """One lam, roughly through those between where the working set is and far below it."""
+        start = float(_highest(self.setting, self.solver) if self.lam is None else self.lam)
+        taken = 0
+        if 0 < float(lam) < SHRINK * start < np.inf:
+            count = int(np.ceil(np.log(start / float(lam)) / -np.log(SHRINK)))
+            for stage in np.geomspace(start, float(lam), count + 1)[1:-1]:
+                taken += self._rounds(jnp.asarray(stage, lam.dtype), limit - taken, rough=True)[1]
+        answer, steps = self._rounds(lam, limit - taken)
+        assert answer is not None
+        return answer._replace(num_steps=np.int32(taken + steps))
+
+    def _rounds(self, lam: Array, limit: int, rough: bool = False) -> tuple[Answer | None, int]:
+        """Rounds at one lam until its certificate closes, or only until no block is missing."""
         setting, tolerance = self.setting, self.tolerance
         held, ratio = self.held, 1.0 if self.lam is None else float(lam) / float(self.lam)
         precision, finest = float(first_precision(setting, tolerance)), finest_precision(setting)
@@ -155,6 +168,8 @@ class Driver:
             held = solved.held._replace(duals=screened.bounds.duals)
             exhausted = taken >= limit
             last = exhausted or not finite or (violators > 0 and active >= self.most)
+            if rough and (last or violators == 0):
+                break
             if last or (violators == 0 and (ready or precision <= finest)):
                 # The repair is worth its projections only where it may be the last one.
                 answer = self._certified(lam, solved, screened, exhausted)
@@ -170,14 +185,16 @@ class Driver:
             newcomers = min(int(violators), entering(screened.found.shape[0], slots))
             held = _resized(held, setting.num_blocks, self._slots(int(active) + newcomers))
             held = _enter(setting, lam, held, screened)
-        if best is None:
+        if best is None and not rough:
             best = self._certified(lam, solved, screened, exhausted=False)
         occupied = int(np.sum(np.asarray(held.blocks) < setting.num_blocks))
         self.held = _resized(held, setting.num_blocks, self._slots(occupied))
         self.lam = lam
-        if exhausted and int(best.status) == Status.STALLED:  # judged before the last round
+        if (
+            best and exhausted and int(best.status) == Status.STALLED
+        ):  # judged before the last round
             best = best._replace(status=np.int32(Status.MAX_STEPS))
-        return best._replace(num_steps=np.int32(taken))
+        return best, taken
 
     def _coupling_of(self, held: WorkingSet) -> Array | None:
         """The coupling of the blocks in slots, brought up to date where only some have changed."""
@@ -217,6 +234,14 @@ class Driver:
 
 def _gap(answer: Answer) -> float:
     return float(answer.upper - answer.lower)
+
+
+@compiled
+def _highest(setting: Setting, solver: ActiveNewton) -> Array:
+    """An upper bound of lambda_max, that of the correlations without their cones."""
+    zero = jnp.zeros_like(jnp.asarray(setting.program.y))
+    c = setting.correlations(residual_at(setting.program, zero), solver.pattern_batch_size)
+    return jnp.max(safe_norm(c), initial=0.0) * setting.scale
 
 
 @compiled

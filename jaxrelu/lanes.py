@@ -44,8 +44,11 @@ def solve_lanes(
     init: Warm | None,
     solver: ActiveNewton,
     lanes: int,
+    warm_starts: bool,
 ) -> Solution:
     """`solve` at every lam, `lanes` of them at a time; from the host.
+
+    With `warm_starts` a scout goes ahead of the lanes, and `init` is where it starts from.
 
     The logger "jaxrelu" is told, at INFO, how many Newton steps were needed and how many the lanes
     executed, waiting included.
@@ -60,13 +63,10 @@ def solve_lanes(
     while len(answers) < count:
         free = [lane for lane, k in enumerate(fleet.at_work) if k < 0]
         # A scout that goes on for every single lane would keep the others waiting.
-        if 2 * len(free) >= min(lanes, len(waiting)):
+        if not warm_starts or 2 * len(free) >= min(lanes, len(waiting)):
             for lane in free[: len(waiting)]:
                 k = waiting.pop()
-                if init is None:
-                    fleet.scout(lane, k, lams[k])
-                else:
-                    fleet.load(lane, k, lams[k], init)
+                (fleet.scout if warm_starts else fleet.load)(lane, k, lams[k], init)
         for lane in fleet.advance():
             k, fleet.at_work[lane] = fleet.at_work[lane], -1
             args = (fleet.pool, lane, solver, tolerance, max_steps)
@@ -102,15 +102,15 @@ class _Fleet:
         self.lost = True  # the scout is nowhere yet, or has come to an end
         self.needed = self.executed = 0
 
-    def load(self, lane: int, k: int, lam: Array, init: Warm) -> None:
-        """Puts a lam into a lane, from a known point."""
+    def load(self, lane: int, k: int, lam: Array, init: Warm | None) -> None:
+        """Puts a lam into a lane, from a known point or from nothing."""
         self._put(lane, lam, init)
         self._enter(lane, k, "turn")
 
-    def scout(self, lane: int, k: int, lam: Array) -> None:
+    def scout(self, lane: int, k: int, lam: Array, init: Warm | None) -> None:
         """Puts a lam into a lane, from where the scout comes to at it."""
         if self.lost:
-            self._put(self.lanes, lam, None)
+            self._put(self.lanes, lam, init)
         else:
             self.pool = lane_steps.retarget(
                 self.setting, self.pool, self.lanes, lam, self.tolerance

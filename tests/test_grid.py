@@ -1,5 +1,7 @@
 """`solve_grid`: the loop over `solve`, in batches of any size."""
 
+from dataclasses import replace
+
 import jax
 import numpy as np
 import pytest
@@ -46,6 +48,43 @@ def test_lanes_that_end_make_room_and_wait_little(caplog):
     assert count == 20
     assert needed == int(grid.num_steps.sum())
     assert 0.7 * executed <= needed <= executed
+
+
+@pytest.mark.slow
+def test_lams_that_start_from_each_other_take_the_steps_of_a_path(caplog):
+    lams = GENERIC.lams(*np.geomspace(0.003, 0.6, 20))
+    with caplog.at_level("INFO", logger="jaxrelu"):
+        grid = jr.solve_grid(GENERIC.program, lams, lam_batch_size=8, warm_starts=True)
+    for k, lam in enumerate(lams):
+        zoo.recheck(GENERIC.program, lam, zoo.row(grid, k))
+    (record,) = [r for r in caplog.records if r.name == "jaxrelu"]
+    _, needed, executed = record.args
+    assert needed == int(grid.num_steps.sum())
+    assert 0.7 * executed <= needed <= executed
+    path = jr.solve_path(GENERIC.program, lams)
+    assert needed <= 1.5 * int(path.num_steps.sum())
+    near = jr.solve_grid(GENERIC.program, lams[:2], init=path[1], warm_starts=True)
+    assert np.all(near.status == jr.Status.OPTIMAL)
+
+
+def test_a_scout_that_breaks_leaves_the_lanes_alone():
+    y = np.array(GENERIC.program.y)
+    y[3] = np.nan
+    broken = replace(GENERIC.program, y=y)
+    grid = jr.solve_grid(broken, LAMS, lam_batch_size=2, warm_starts=True)
+    assert [jr.Status(int(s)).name for s in grid.status] == ["NONFINITE"] * 3
+    few = jr.solve_grid(GENERIC.program, LAMS, max_steps=1, lam_batch_size=2, warm_starts=True)
+    assert [jr.Status(int(s)).name for s in few.status] == ["MAX_STEPS"] * 3
+
+
+def test_warm_starts_say_what_they_need():
+    with pytest.raises(ValueError, match="warm_starts is for ActiveNewton"):
+        jr.solve_grid(GENERIC.program, LAMS, solver=jr.ADMM(), warm_starts=True)
+    with pytest.raises(ValueError, match="warm_starts is for ActiveNewton"):
+        jax.jit(lambda x: jr.solve_grid(GENERIC.program, x, warm_starts=True))(np.asarray(LAMS))
+    mesh = jax.make_mesh((1,), ("lam",))
+    with pytest.raises(ValueError, match="do not start from each other"):
+        jr.solve_grid(GENERIC.program, LAMS, mesh=mesh, warm_starts=True)
 
 
 @pytest.mark.slow

@@ -5,12 +5,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import jaxrelu as jr
 from jaxrelu.rows import shared_rows
 from jaxrelu.solvers import newton_system
 from jaxrelu.solvers.coupling import Matrix, Products
 from jaxrelu.solvers.newton_system import (
     dual_direction,
     gated_direction,
+    gram_schmidt,
     primal_direction,
     working_matrix,
 )
@@ -88,6 +90,33 @@ def test_more_soft_directions_than_are_factored_are_left_to_the_iterations():
     matrix = Matrix(shared_rows(X).coupling(signed, curvature))
     direction = jax.jit(primal_direction)(matrix, blocks, rhs)
     assert jnp.sum(direction * rhs) >= 0.9 * np.sum(expected * np.asarray(rhs))
+
+
+def test_gram_schmidt_finds_the_basis_of_columns_that_are_nearly_one():
+    rng = np.random.default_rng(3)
+    first = rng.standard_normal((5, 12, 1))
+    columns = first + 1e-9 * rng.standard_normal((5, 12, 4))
+    basis = np.asarray(gram_schmidt(jnp.asarray(columns)))
+    inside = np.einsum("kdf,kdg->kfg", basis, basis)
+    np.testing.assert_allclose(inside, np.broadcast_to(np.eye(4), inside.shape), atol=1e-12)
+    expected = np.linalg.qr(columns)[0]
+    # The span to the accuracy that the columns have beside each other.
+    spans = [b @ b.transpose(0, 2, 1) for b in (basis, expected)]
+    np.testing.assert_allclose(*spans, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_the_steps_of_an_accelerator_come_to_the_same_optimum(monkeypatch):
+    rng = np.random.default_rng(4)
+    X = rng.standard_normal((91, 11))  # of no other test: nothing compiled for it is at hand
+    y = np.sign(X[:, 0] * X[:, 1] + rng.standard_normal(91))
+    program = jr.ConvexProgram(X, y, jr.sample_patterns(jax.random.key(0), X, num_gates=32))
+    lam = 0.1 * jr.lambda_max(program)
+    expected = jr.solve_path(program, [lam])
+    monkeypatch.setattr(jax, "default_backend", lambda: "gpu")
+    found = jr.solve(program, lam)
+    assert int(found.status) == jr.Status.OPTIMAL
+    np.testing.assert_allclose(found.certificate.upper, expected.upper[0], rtol=2e-6)
 
 
 def test_dual_direction_solves_the_lifted_system():

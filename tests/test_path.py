@@ -138,7 +138,7 @@ def test_starts_from_a_given_solution():
 
 
 def test_a_warm_start_that_leads_nowhere_is_given_up(monkeypatch):
-    first = Driver._rounds
+    first = Driver._come_down
     asked, limits, taken = [], [], []
 
     def lost_when_warm(self, lam, limit):
@@ -152,7 +152,7 @@ def test_a_warm_start_that_leads_nowhere_is_given_up(monkeypatch):
         bad = answer.upper - 0.5 * abs(answer.upper)
         return answer._replace(lower=bad, status=np.int32(jr.Status.STALLED))
 
-    monkeypatch.setattr(Driver, "_rounds", lost_when_warm)
+    monkeypatch.setattr(Driver, "_come_down", lost_when_warm)
     lams = GENERIC.lams(0.3, 0.1)
     path = jr.solve_path(GENERIC.program, lams)
     assert asked == [False, True, False]

@@ -173,3 +173,15 @@ def test_a_loss_without_curvature_at_zero():
         assert int(solution.status) == jr.Status.OPTIMAL
         exact = jr.closed_form.whitened(X, np.asarray(y), 0.3, loss)
         np.testing.assert_allclose(solution.certificate.upper, exact.value, rtol=2e-6)
+
+
+def test_slots_are_not_filled_with_blocks_that_do_not_stay():
+    # At a small lam nearly all of the 160 blocks violate at zero weights; some 16 are needed.
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((40, 3))
+    y = np.sign(rng.standard_normal(40))
+    program = jr.ConvexProgram(X, y, jr.sample_patterns(jax.random.key(0), X, num_gates=80))
+    lam = 0.05 * jr.lambda_max(program)
+    solution = jr.solve(program, lam, solver=jr.ActiveNewton(capacity=24))
+    assert int(solution.status) == jr.Status.OPTIMAL
+    zoo.recheck(program, lam, solution)

@@ -70,6 +70,9 @@ def prepare(problem: dict[str, np.ndarray], settings: dict[str, Any]) -> tuple[S
     lams = jax.numpy.asarray(problem["lams"].astype(settings["dtype"]))
     method = settings["method"]
     options = {} if settings["rtol"] is None else {"rtol": settings["rtol"]}
+    if method != "path":
+        newton = jr.ActiveNewton(capacity=settings.get("capacity"))
+        options["solver"] = jr.ADMM() if settings.get("splitting") else newton
     device = jax.devices()[0]
     compiled: list[float] = []
 
@@ -84,7 +87,8 @@ def prepare(problem: dict[str, np.ndarray], settings: dict[str, Any]) -> tuple[S
         if method == "path":
             result = jr.solve_path(program, lams, **options)
         elif method == "grid":
-            result = jr.solve_grid(program, lams, **options)
+            warm = {"warm_starts": True} if settings.get("warm_starts") else {}
+            result = jr.solve_grid(program, lams, **options, **warm)
         else:
             result = [jr.solve(program, lam, **options) for lam in lams]
         _block(result)

@@ -30,6 +30,7 @@ class Row:
         gated: the gated program instead of the ReLU program.
         standardize: scale features and target of a raw regression file and add a ones column.
         default: part of the suite when `--rows` is not given.
+        capacity: slots of `solve` and `solve_grid`; the solver's default without.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Row:
     gated: bool = False
     standardize: bool = False
     default: bool = True
+    capacity: int | None = None
 
 
 SUITE = (
@@ -55,7 +57,7 @@ SUITE = (
     Row("breast-cancer-100-gated", "uci/breast-cancer-wisc-diag", 100, 50, 0.01, gated=True),
     Row("spambase-100-gated", "uci/spambase", 100, 30, 0.02, gated=True),
     # For an accelerator; ask for it by name.
-    Row("spambase-512", "uci/spambase", 512, 64, 0.01, default=False),
+    Row("spambase-512", "uci/spambase", 512, 64, 0.02, default=False, capacity=128),
     # Small enough to try the machinery with.
     Row("small-20", "uci/fertility", 20, 10, 0.02, default=False),
     Row("small-20-gated", "uci/fertility", 20, 10, 0.02, gated=True, default=False),

@@ -221,7 +221,7 @@ def _arguments() -> argparse.Namespace:
         "--methods",
         nargs="+",
         default=["path", "grid", "solve", "float32"],
-        choices=["path", "grid", "solve", "float32", "grid-float32"],
+        choices=["path", "grid", "warm-grid", "solve", "float32", "grid-float32"],
         help="what of jaxrelu runs",
     )
     add("--threads", type=int, default=2, help="cores that every process is pinned to")

@@ -117,13 +117,17 @@ def jaxrelu_settings(row: Row, methods: list[str]) -> list[Setting]:
     if "path" in methods:
         settings += [_ours("path", rtol) for rtol in (1e-6, 1e-4, 1e-9)]
     if "grid" in methods:
-        settings.append(_ours("grid", 1e-6))
+        settings.append(_ours("grid", 1e-6) | {"capacity": row.capacity})
+    if "warm-grid" in methods:
+        warm = {"label": "grid rtol 1e-06 warm starts", "warm_starts": True}
+        settings.append(_ours("grid", 1e-6) | {"capacity": row.capacity} | warm)
     if "solve" in methods:
-        settings.append(_ours("solve", 1e-6))
+        settings.append(_ours("solve", 1e-6) | {"capacity": row.capacity})
     if "float32" in methods:
         settings.append(_ours("path", None, "float32"))
     if "grid-float32" in methods:
-        settings.append(_ours("grid", None, "float32"))
+        splitting = {"label": "grid ADMM float32", "splitting": True}
+        settings.append(_ours("grid", None, "float32") | splitting)
     return settings
 
 
