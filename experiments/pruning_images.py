@@ -59,7 +59,7 @@ def largest_part(X: Floats, y: Floats, lam: float, seconds: float) -> tuple[jr.N
     while True:
         began = time.perf_counter()
         program = jr.ConvexProgram(X[:n], y[:n], sampled(X[:n], GATES, 123))
-        solution = jr.solve(program, lam * n, rtol=GAP)
+        solution = jax.block_until_ready(jr.solve(program, lam * n, rtol=GAP))
         spent = time.perf_counter() - began
         gap = float(solution.certificate.gap / solution.certificate.upper)
         if int(solution.status) == jr.Status.OPTIMAL:
