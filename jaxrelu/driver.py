@@ -190,9 +190,8 @@ class Driver:
         occupied = int(np.sum(np.asarray(held.blocks) < setting.num_blocks))
         self.held = _resized(held, setting.num_blocks, self._slots(occupied))
         self.lam = lam
-        if (
-            best and exhausted and int(best.status) == Status.STALLED
-        ):  # judged before the last round
+        # Judged before the last round.
+        if best is not None and exhausted and int(best.status) == Status.STALLED:
             best = best._replace(status=np.int32(Status.MAX_STEPS))
         return best, taken
 

@@ -126,14 +126,15 @@ def solve_grid(
         warm = None if warm is None else jax.tree.map(np.asarray, warm)
         filled = spread(program, np.asarray(lams)[index], tolerance, steps, warm, solver, loss_type)
         return shared(jax.tree.map(lambda a: a[:count], filled))
-    if warm_starts and not (keeps_lanes(solver, program) and not traced):
+    if keeps_lanes(solver, program) and not traced:
+        if lam_batch_size > 1 or warm_starts:
+            args = (tolerance, steps, warm, solver, lam_batch_size, warm_starts)
+            return solve_lanes(program, lams, *args)
+    elif warm_starts:
         raise ValueError(
             "warm_starts is for ActiveNewton, called from the host, and cones of at most "
             "8192 samples: leave it out, or use solve_path."
         )
-    if (lam_batch_size > 1 or warm_starts) and keeps_lanes(solver, program) and not traced:
-        args = (tolerance, steps, warm, solver, lam_batch_size, warm_starts)
-        return solve_lanes(program, lams, *args)
     if lam_batch_size == 1 and not traced:
         one_by_one = [
             shared(solve_compiled(program, lam, tolerance, steps, warm, solver, loss_type))

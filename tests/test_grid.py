@@ -9,6 +9,7 @@ import zoo
 
 import jaxrelu as jr
 from jaxrelu import grid as grid_module
+from jaxrelu import lanes
 
 GENERIC = zoo.problem(zoo.generic)
 LAMS = GENERIC.lams(0.02, 0.5, 0.1)  # neither ascending nor descending
@@ -77,6 +78,14 @@ def test_a_scout_that_breaks_leaves_the_lanes_alone():
     assert [jr.Status(int(s)).name for s in few.status] == ["MAX_STEPS"] * 3
 
 
+@pytest.mark.parametrize("warm_starts", [False, True])
+def test_lanes_end_when_their_rounds_are_used_up(monkeypatch, warm_starts):
+    monkeypatch.setattr(lanes, "MAX_ROUNDS", 1)
+    grid = jr.solve_grid(GENERIC.program, LAMS, lam_batch_size=2, warm_starts=warm_starts)
+    assert [jr.Status(int(s)).name for s in grid.status] == ["STALLED"] * 3
+    assert np.all(np.asarray(grid.certificate.lower) <= np.asarray(grid.certificate.upper))
+
+
 def test_warm_starts_say_what_they_need():
     with pytest.raises(ValueError, match="warm_starts is for ActiveNewton"):
         jr.solve_grid(GENERIC.program, LAMS, solver=jr.ADMM(), warm_starts=True)
@@ -142,8 +151,8 @@ def test_a_batch_on_an_accelerator_fits_its_memory(monkeypatch):
     masks = jax.ShapeDtypeStruct((n, p), bool)
     large = jr.ConvexProgram(rows, rows, jr.Patterns(rows, masks))
     for solver in (jr.ActiveNewton(), jr.ADMM()):
-        lanes = grid_module.batch_size(large, solver, 100, None)
-        assert 1 <= lanes < 100
-        assert lanes * grid_module.lane_bytes(large, solver) <= 2**32
+        width = grid_module.batch_size(large, solver, 100, None)
+        assert 1 <= width < 100
+        assert width * grid_module.lane_bytes(large, solver) <= 2**32
     assert grid_module.batch_size(GENERIC.program, jr.ActiveNewton(), 3, None) == 3
     assert grid_module.batch_size(large, jr.ActiveNewton(), 100, 64) == 64

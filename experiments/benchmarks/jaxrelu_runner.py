@@ -87,8 +87,8 @@ def prepare(problem: dict[str, np.ndarray], settings: dict[str, Any]) -> tuple[S
         if method == "path":
             result = jr.solve_path(program, lams, **options)
         elif method == "grid":
-            warm = {"warm_starts": True} if settings.get("warm_starts") else {}
-            result = jr.solve_grid(program, lams, **options, **warm)
+            warm = settings.get("warm_starts", False)
+            result = jr.solve_grid(program, lams, warm_starts=warm, **options)
         else:
             result = [jr.solve(program, lam, **options) for lam in lams]
         _block(result)
