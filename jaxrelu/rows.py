@@ -7,7 +7,9 @@ matrix of k blocks,
     A^T diag(h) A,   A = [s_1 D_1 X, ..., s_k D_k X],   (a, b) = sum_i h_i s_a,i s_b,i x_i x_i^T,
 
 that takes a quarter of the operations of the product of the matrices, since both symmetries are
-used, and (n, k d) is never formed; measured, it is three to six times faster.
+used, and (n, k d) is never formed; measured, it is three to six times faster. With hundreds of
+features the packed products cost more to read than they save: there a Gram matrix is a plain
+product with the weighted rows.
 """
 
 from __future__ import annotations
@@ -29,6 +31,9 @@ _NEAREST = 256
 _MOST_KEPT = 2**25
 _MOST_WEIGHTS = 2**24
 _SAMPLES_AT_ONCE = 2048
+# From so many features on, plain products are as fast on a CPU, and nothing is kept.
+_MANY_FEATURES = 128
+_BLOCKS_AT_ONCE = 8
 
 
 def are_many(rows: int) -> bool:
@@ -64,8 +69,10 @@ class Rows(NamedTuple):
 
     def gram(self, weights: Array) -> Array:
         """sum_i w[b, i] u_i u_i^T over the unit rows, for every block: (m, n) -> (m, d, d)."""
-        packed = self._sums(lambda w: w, weights)
-        return packed[:, _unpacking(self.unit.shape[1])]
+        d = self.unit.shape[1]
+        if d >= _MANY_FEATURES:
+            return _plain_gram(self.unit, weights)
+        return self._sums(lambda w: w, weights)[:, _unpacking(d)]
 
     def updated_gram(self, gram: Array, before: Array, after: Array) -> Array:
         """gram(after) from gram(before): (m, d, d), (m, n), (m, n) -> (m, d, d).
@@ -83,6 +90,8 @@ class Rows(NamedTuple):
             index = jnp.nonzero(changed, size=few, fill_value=n)[0]
             unit = self.unit.at[index].get(mode="fill", fill_value=0.0)
             weights = (after - before).at[:, index].get(mode="fill", fill_value=0.0)
+            if d >= _MANY_FEATURES:
+                return gram + _plain_gram(unit, weights)
             upper = np.triu_indices(d)
             packed = matmul(weights, unit[:, upper[0]] * unit[:, upper[1]])
             return gram + packed[:, _unpacking(d)]
@@ -127,16 +136,17 @@ class Rows(NamedTuple):
         if self.outer is not None and lanes * n <= _MOST_WEIGHTS:
             return matmul(weights_of(parts), self.outer)
         upper = np.triu_indices(d)
+        some_samples = min(_SAMPLES_AT_ONCE, max(1, _MOST_KEPT // upper[0].size))
 
         def add(chunk: Array, total: Array) -> Array:
-            index = chunk * _SAMPLES_AT_ONCE + jnp.arange(_SAMPLES_AT_ONCE)
+            index = chunk * some_samples + jnp.arange(some_samples)
             # The last chunk is filled up with samples of no weight.
             unit = jnp.where((index < n)[:, None], self.unit[jnp.minimum(index, n - 1)], 0.0)
             some = weights_of(parts[:, jnp.minimum(index, n - 1)])
             return total + matmul(some, unit[:, upper[0]] * unit[:, upper[1]])
 
         zero = jnp.zeros((lanes, upper[0].size), self.unit.dtype)
-        return jax.lax.fori_loop(0, -(-n // _SAMPLES_AT_ONCE), add, zero)
+        return jax.lax.fori_loop(0, -(-n // some_samples), add, zero)
 
 
 class OwnRows(NamedTuple):
@@ -184,7 +194,17 @@ def shared_rows(X: Array) -> Rows:
     divisor = jnp.where(length > 0, length, 1.0)[:, None]
     unit = jnp.where(length[:, None] > 0, X / divisor, X)
     i, j = np.triu_indices(d)
-    return Rows(unit, length, unit[:, i] * unit[:, j] if n * i.size <= _MOST_KEPT else None)
+    kept = d < _MANY_FEATURES and n * i.size <= _MOST_KEPT
+    return Rows(unit, length, unit[:, i] * unit[:, j] if kept else None)
+
+
+def _plain_gram(unit: Array, weights: Array) -> Array:
+    """sum_i w[b, i] u_i u_i^T: (n, d), (m, n) -> (m, d, d)."""
+
+    def one(w: Array) -> Array:
+        return matmul((w[:, None] * unit).T, unit)
+
+    return jax.lax.map(one, weights, batch_size=min(_BLOCKS_AT_ONCE, weights.shape[0]))
 
 
 def _unpacking(d: int) -> np.ndarray:

@@ -9,9 +9,12 @@ from jaxrelu import rows as rows_module
 from jaxrelu.rows import shared_rows
 
 
-@pytest.fixture(params=["kept", "formed again"])
+@pytest.fixture(params=["kept", "formed again", "many features"])
 def data(request, monkeypatch):
-    """Rows, one of them zero, with their outer products kept or formed some samples at a time."""
+    """Rows, one of them zero; outer products kept, formed some samples at a time, or not needed."""
+    if request.param == "many features":
+        monkeypatch.setattr(rows_module, "_MANY_FEATURES", 4)
+        monkeypatch.setattr(rows_module, "_MOST_KEPT", 70)  # seven samples at a time
     if request.param == "formed again":
         monkeypatch.setattr(rows_module, "_MOST_KEPT", 0)
         monkeypatch.setattr(rows_module, "_SAMPLES_AT_ONCE", 7)
@@ -56,8 +59,10 @@ def test_rows_of_newcomers_complete_the_coupling(data):
     np.testing.assert_allclose(found, expected, atol=1e-10)
 
 
+@pytest.mark.parametrize("many_features", [3, 99], ids=["plain", "packed"])
 @pytest.mark.parametrize("changes", [2, 60], ids=["few", "many"])
-def test_a_gram_matrix_is_brought_up_to_date(changes):
+def test_a_gram_matrix_is_brought_up_to_date(changes, many_features, monkeypatch):
+    monkeypatch.setattr(rows_module, "_MANY_FEATURES", many_features)
     rng = np.random.default_rng(3)
     rows = shared_rows(jnp.asarray(rng.standard_normal((64, 3))))
     before = rng.integers(0, 2, (5, 64)).astype(float)
