@@ -20,12 +20,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import jax
 import numpy as np
 from numpy.typing import NDArray
 
 from jaxrelu import simplex
-from jaxrelu.networks import Network, check_relu
+from jaxrelu.networks import Network, check_relu, check_values
 from jaxrelu.numerics import as_float
 from jaxrelu.slots import NetworkPath, Slots, as_path, in_slots, totals
 
@@ -72,9 +71,14 @@ def connect(
     networks = [a, b] if via is None else [a, via, b]
     for network in networks:
         check_relu(network, "connect")
-    if any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves((networks, X))):
-        raise TypeError("connect looks at values: call it on the host, outside jit and vmap.")
+        check_values(network, "connect", X=X)
     data = np.asarray(as_float(X, "X"), np.float64)
+    if any(network.hidden.shape[0] != data.shape[-1] for network in networks):
+        found = [network.hidden.shape[0] for network in networks]
+        raise ValueError(
+            f"the networks take {found} features and X has shape {data.shape}: pass networks of "
+            "the same data."
+        )
     widest = max(network.num_neurons for network in networks)
     m = widest if width is None else width
     if m < widest:

@@ -24,7 +24,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
@@ -32,7 +31,7 @@ from jax import Array
 from jaxrelu import losses, simplex
 from jaxrelu.connectivity import join
 from jaxrelu.losses import Loss, SquaredLoss
-from jaxrelu.networks import Network, check_relu
+from jaxrelu.networks import Network, check_relu, check_values
 from jaxrelu.numerics import as_float
 from jaxrelu.pytrees import register
 from jaxrelu.slots import NetworkPath, Slots, as_path, in_slots
@@ -123,8 +122,7 @@ def descend(
     """
     for given in (network, optimum):
         check_relu(given, "descend")
-    if any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves((network, optimum, X, y, lam))):
-        raise TypeError("descend looks at values: call it on the host, outside jit and vmap.")
+        check_values(given, "descend", X=X, y=y, lam=lam)
     m = max(network.num_neurons, optimum.num_neurons) if width is None else width
     if m < max(network.num_neurons, optimum.num_neurons):
         raise ValueError(f"width is {m}; pass at least the slots of both networks.")

@@ -1,9 +1,9 @@
 """Rounds of a working-set method driven from the host, with as many slots as each round needs.
 
-Compiled for every number of slots are the solve and the evaluation, for all of them at once
-screening and repair. Slots come as 16, 24, 32, 48, 64, ...: a Newton system has slots * d unknowns
-and costs their cube, so that empty slots are dear, while few numbers of slots mean few compiled
-shapes.
+Compiled for every number of slots are the solve, the entry of blocks and the evaluation, for all of
+them at once screening and repair. Slots come as 16, 24, 32, 48, 64, ...: a Newton system has
+slots * d unknowns and costs their cube, so that empty slots are dear, while few numbers of slots
+mean few compiled shapes.
 """
 
 from __future__ import annotations
@@ -106,6 +106,8 @@ class Driver:
         self.most = blocks if solver.capacity is None else min(solver.capacity, blocks)
         self.held = cold_start(setting, self._slots(0))
         self.lam: Array | None = None
+        self.highest = float(_highest(setting, solver))
+        self.first_precision = float(first_precision(setting, tolerance))
         # The coupling of the blocks in slots, the dearest part of a Newton system, and the blocks.
         self.coupling: Array | None = None
         self.coupled = np.zeros(0, np.int32)
@@ -113,12 +115,13 @@ class Driver:
     def start_from(self, warm: Warm, lam: Array) -> None:
         """Takes the working set of a previous solution."""
         active = int(np.count_nonzero(np.any(np.asarray(warm.weights) != 0, axis=-1)))
-        self.held = _warm(self.setting, lam, warm, cold_start(self.setting, self._slots(active)))
-        self.lam = lam
+        self.lam = jnp.where(jnp.isfinite(warm.lam), jnp.maximum(lam, warm.lam), lam)
+        empty = cold_start(self.setting, self._slots(active))
+        self.held = _warm(self.setting, self.lam, warm, empty)
 
     def solve(self, lam: Array) -> Answer:
         """One lam, from the working set of the last, or from nothing where that leads nowhere."""
-        warm = bool(np.any(np.asarray(self.held.blocks) < self.setting.num_blocks))
+        warm = self._holds_blocks()
         answer = self._come_down(lam, self.limit)
         if not (warm and self._is_lost(answer)):
             return answer
@@ -137,11 +140,13 @@ class Driver:
 
     def _come_down(self, lam: Array, limit: int) -> Answer:
         """One lam, roughly through those between where the working set is and far below it."""
-        start = float(_highest(self.setting, self.solver) if self.lam is None else self.lam)
+        start = float(self.lam) if self.lam is not None and self._holds_blocks() else self.highest
         taken = 0
         if 0 < float(lam) < SHRINK * start < np.inf:
             count = int(np.ceil(np.log(start / float(lam)) / -np.log(SHRINK)))
             for stage in np.geomspace(start, float(lam), count + 1)[1:-1]:
+                if taken >= limit:
+                    break
                 taken += self._rounds(jnp.asarray(stage, lam.dtype), limit - taken, rough=True)[1]
         answer, steps = self._rounds(lam, limit - taken)
         assert answer is not None
@@ -151,7 +156,7 @@ class Driver:
         """Rounds at one lam until its certificate closes, or only until no block is missing."""
         setting, tolerance = self.setting, self.tolerance
         held, ratio = self.held, 1.0 if self.lam is None else float(lam) / float(self.lam)
-        precision, finest = float(first_precision(setting, tolerance)), finest_precision(setting)
+        precision, finest = self.first_precision, finest_precision(setting)
         best: Answer | None = None
         taken = futile = 0
         for _ in range(MAX_ROUNDS):
@@ -173,10 +178,11 @@ class Driver:
             if last or (violators == 0 and (ready or precision <= finest)):
                 # The repair is worth its projections only where it may be the last one.
                 answer = self._certified(lam, solved, screened, exhausted)
-                progress = best is None or not _gap(answer) > 0.5 * _gap(best)
+                progress = best is None or _gap(answer) <= 0.5 * _gap(best)
                 futile = 0 if progress else futile + 1
                 best = answer if best is None or _gap(answer) < _gap(best) else best
-                if last or futile >= MOST_FUTILE or int(best.status) == Status.OPTIMAL:
+                ended = int(best.status) in (Status.OPTIMAL, Status.NONFINITE)
+                if last or ended or futile >= MOST_FUTILE:
                     break
             if violators == 0:
                 precision = float(finer(setting, precision))
@@ -226,6 +232,9 @@ class Driver:
         return jax.device_get(  # type: ignore[no-any-return]
             _conclude(self.setting, lam, self.tolerance, solved, weights, screened.bound, exhausted)
         )
+
+    def _holds_blocks(self) -> bool:
+        return bool(np.any(np.asarray(self.held.blocks) < self.setting.num_blocks))
 
     def _slots(self, active: int) -> int:
         return min(room(active, self.setting.X.shape[1]), self.most)

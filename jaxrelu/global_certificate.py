@@ -14,14 +14,13 @@ from __future__ import annotations
 import time
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
 from jaxrelu.losses import Loss, SquaredLoss
 from jaxrelu.mapping import from_network
-from jaxrelu.networks import GatedNetwork, Network
+from jaxrelu.networks import GatedNetwork, Network, check_relu, check_values
 from jaxrelu.numerics import as_float, check_seconds, safe_norm, unit
 from jaxrelu.optimality import Certificate, check_lam, dual_point
 from jaxrelu.polar.arrangement import Arrangement
@@ -91,10 +90,8 @@ def certify_global(
         )
     if isinstance(network, tuple):
         network = Network(*network)
-    if isinstance(lam, jax.core.Tracer):
-        raise TypeError(
-            "lam is traced, but the gauge is computed on the host: call it outside jit."
-        )
+    check_relu(network, "certify_global")
+    check_values(network, "certify_global", X=X, y=y, lam=lam)
     seconds = check_seconds(max_seconds)
     loss = SquaredLoss() if loss is None else loss
     if network.num_neurons == 0:

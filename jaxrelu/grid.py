@@ -55,8 +55,8 @@ def solve_grid(
     r"""Solves a convex program at many lams as one batch.
 
     Inside a trace this is ``vmap`` of `solve` over lam. On the host the lams are taken
-    `lam_batch_size` at a time, and the next one starts where one ends; on a CPU, where batching
-    gains nothing, the default is one at a time.
+    `lam_batch_size` at a time; with the default solver a lam begins as soon as another ends. On a
+    CPU, where batching gains nothing, the default is one at a time.
 
     Args:
         program: a `ConvexProgram` or `GatedProgram`.

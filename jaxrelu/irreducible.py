@@ -18,14 +18,13 @@ from collections import deque
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import qr_delete, qr_insert, solve_triangular
 
 from jaxrelu.directions import distinct
-from jaxrelu.networks import GatedNetwork, Network, check_relu
+from jaxrelu.networks import GatedNetwork, Network, check_relu, check_values
 from jaxrelu.nonnegative import nonnegative_least_squares
 from jaxrelu.numerics import as_float, matmul
 from jaxrelu.optimal_set import OptimalSet
@@ -221,10 +220,9 @@ def neurons_of(network: Network | GatedNetwork, X: Any, caller: str) -> Neurons:
     """The living neurons of a network, checked; `caller` is named in errors."""
     if not isinstance(network, GatedNetwork):
         check_relu(network, caller)
+    check_values(network, caller, X=X)
     arrays = {name: as_float(value, name) for name, value in {**vars(network), "X": X}.items()}
     gated = "gates" in arrays
-    if any(isinstance(value, jax.core.Tracer) for value in arrays.values()):
-        raise TypeError(f"{caller} looks at values: call it on the host, outside jit and vmap.")
     data, hidden, output = arrays["X"], arrays["hidden"], arrays["output"]
     shape = (*data.shape[1:], output.size)
     if data.ndim != 2 or hidden.shape != shape or arrays.get("gates", hidden).shape != shape:
@@ -232,8 +230,6 @@ def neurons_of(network: Network | GatedNetwork, X: Any, caller: str) -> Neurons:
             f"hidden has shape {hidden.shape}, output {output.shape} and X {data.shape}: pass a "
             "network with hidden (d, m), output (m,) and gates, if any, (d, m) for X (n, d)."
         )
-    if wrong := [name for name, value in arrays.items() if not np.all(np.isfinite(value))]:
-        raise ValueError(f"{wrong[0]} has entries that are not finite.")
     rows, u, w = (np.asarray(value, np.float64) for value in (data, hidden, output))
     signs: Floats = np.ones(w.size) if gated else np.sign(w)
     u = u * np.sign(w) if gated else u

@@ -97,7 +97,6 @@ class _Fleet:
         self.max_steps, self.lanes = max_steps, lanes
         self.pool: Lane | None = None  # the lanes, and the scout behind them
         self.at_work = [-1] * lanes  # which lam a lane holds
-        self.rounds = [0] * lanes
         self.ready: dict[str, list[int]] = {"turn": [], "screen": [], "judge": []}
         self.lost = True  # the scout is nowhere yet, or has come to an end
         self.needed = self.executed = 0
@@ -134,17 +133,12 @@ class _Fleet:
             self._sort(group, ended, "screen")
             return []
         if action == "screen":
-            for lane in group:
-                self.rounds[lane] += 1
-            self._sort(group, self._screen(index)[0] | self._late(index), "judge")
+            self._sort(group, self._screen(index)[0], "judge")
             return []
         self.pool, done = lane_steps.judge(
             self.setting, self.pool, index, self.tolerance, self.max_steps
         )
-        return self._sort(group, np.asarray(done) | self._late(index), None)
-
-    def _late(self, index: Any) -> Any:
-        return np.asarray([lane < self.lanes and self.rounds[lane] >= MAX_ROUNDS for lane in index])
+        return self._sort(group, np.asarray(done), None)
 
     def _sort(self, group: list[int], flags: Any, action: str | None) -> list[int]:
         """Lanes with a flag go on to an action, or are returned; the others take another turn."""
@@ -156,7 +150,7 @@ class _Fleet:
         return []
 
     def _enter(self, lane: int, k: int, action: str) -> None:
-        self.at_work[lane], self.rounds[lane] = k, 0
+        self.at_work[lane] = k
         self.ready[action].append(lane)
 
     def _put(self, lane: int, lam: Array, init: Warm | None) -> None:
@@ -201,8 +195,10 @@ def planned_memory(
     screen = lane_steps.screen.lower(setting, pool, index, solver, tolerance, steps)  # type: ignore[attr-defined]
     judge = lane_steps.judge.lower(setting, pool, index, tolerance, steps)  # type: ignore[attr-defined]
     finish = lane_steps.finish.lower(setting, program, basis, pool, 0, solver, tolerance, steps)  # type: ignore[attr-defined]
-    plans = [lowered.compile().memory_analysis() for lowered in (turn, screen, judge, finish)]
-    if None in plans:
+    before = prepare.lower(program, type(program.loss))
+    found = [each.compile().memory_analysis() for each in (turn, screen, judge, finish, before)]
+    plans = [plan for plan in found if plan is not None]
+    if len(plans) < len(found):
         raise RuntimeError(no_plan())
     answer = jax.eval_shape(
         lambda *args: lane_steps.finish(*args),

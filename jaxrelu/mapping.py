@@ -18,7 +18,7 @@ import numpy as np
 from jax import Array
 
 from jaxrelu.losses import Loss, SquaredLoss
-from jaxrelu.networks import GatedNetwork, Network
+from jaxrelu.networks import GatedNetwork, Network, check_relu
 from jaxrelu.numerics import as_float, matmul, safe_norm
 from jaxrelu.optimality import check_weights
 from jaxrelu.patterns import Patterns, patterns_from_weights
@@ -101,6 +101,8 @@ def from_network(
     Reference: Mishkin and Pilanci (ICML 2023); the cells of wall neurons as corrected in
     `jaxrelu.patterns.patterns_from_weights`.
     """
+    if not isinstance(network, GatedNetwork):
+        check_relu(network, "from_network")
     loss = SquaredLoss() if loss is None else loss
     X, y = as_float(X, "X"), as_float(y, "y")
     hidden, output = as_float(network.hidden, "hidden"), as_float(network.output, "output")

@@ -30,13 +30,12 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from numpy.typing import NDArray
 
-from jaxrelu.networks import Network
+from jaxrelu.networks import Network, check_relu, check_values
 from jaxrelu.nonnegative import nonnegative_least_squares
 from jaxrelu.numerics import as_float
 from jaxrelu.patterns import Patterns
@@ -129,9 +128,8 @@ def margin_conditions(
     Reference: Wang and Pilanci (ICLR 2022), the condition on the dual variables; Lyu and Li
     (ICLR 2020), Section 4.
     """
-    arrays = (network.hidden, network.output, X, y)
-    if any(isinstance(value, jax.core.Tracer) for value in arrays):
-        raise TypeError("margin_conditions looks at values: call it on the host, outside jit.")
+    check_relu(network, "margin_conditions")
+    check_values(network, "margin_conditions", X=X, y=y)
     if patterns is not None and gauge_upper is not None:
         raise TypeError("pass either patterns or gauge_upper: both say how to bound R'(nu).")
     X, y = as_float(X, "X"), as_float(y, "y")

@@ -203,6 +203,31 @@ def check_relu(network: Any, caller: str) -> None:
         )
 
 
+def check_values(network: Network | GatedNetwork, caller: str, **data: Any) -> None:
+    """Refuses values that a function of the host cannot look at, or that are not finite.
+
+    Every comparison with a NaN is false, so that a NaN would pass as a neuron that is not there.
+
+    Args:
+        network: a checked network.
+        caller: the function that it was given to, for the message.
+        data: further arrays under their names.
+
+    Raises:
+        TypeError: a traced value.
+        ValueError: an entry that is not finite.
+    """
+    for name, given in {**vars(network), **data}.items():
+        value = as_float(given, name)
+        if isinstance(value, jax.core.Tracer):
+            raise TypeError(f"{caller} looks at values: call it on the host, outside jit and vmap.")
+        if not np.all(np.isfinite(value)):
+            raise ValueError(
+                f"{name} has entries that are not finite: {caller} compares numbers; find where "
+                "they come from, or drop those rows or neurons."
+            )
+
+
 def _checked_input(X: ArrayLike, hidden: Array) -> Array:
     X = as_float(X, "X")
     if X.ndim != 2 or X.shape[1] != hidden.shape[0]:

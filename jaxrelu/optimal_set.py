@@ -349,7 +349,16 @@ def _features(
 
 
 def inside_support(optima: OptimalSet) -> tuple[Polytope, NDArray[np.bool_]]:
-    """The polytope over the support, around its interior member."""
+    """The polytope over the support, around its interior member.
+
+    Raises:
+        TypeError: no `OptimalSet`.
+    """
+    if not isinstance(optima, OptimalSet):
+        raise TypeError(
+            f"an OptimalSet is needed, not a {type(optima).__name__}: pass the result of "
+            "jr.optimal_set(program, solution)."
+        )
     support = np.asarray(optima.support)
     features = np.asarray(optima.features)[np.asarray(optima.counts)][:, support]
     return polytope.polytope(features, np.asarray(optima.interior)[support]), support

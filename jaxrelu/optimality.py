@@ -350,7 +350,9 @@ def rounding_of_values(
     much. As the optimum goes to zero this stays, and the gap cannot fall below it.
     """
     spread = spread + jnp.abs(jnp.asarray(program.y))
-    rough = jnp.sum(jnp.abs(residual) * spread) + penalty + jnp.abs(loss_value(program, fit))
+    # A sample of weight zero may have no target.
+    shares = jnp.where(residual == 0, 0.0, jnp.abs(residual) * spread)
+    rough = jnp.sum(shares) + penalty + jnp.abs(loss_value(program, fit))
     return 4 * eps(fit.dtype) * rough
 
 

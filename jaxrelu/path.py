@@ -141,13 +141,15 @@ def solve_path(
     Section 5, for the path itself.
     """
     check_program(program)
-    given = (program, lams, init, rtol, atol, max_steps)
+    solver = ActiveNewton() if solver is None else solver
+    lams, tolerance = check_lams(program, lams), tolerances(program, rtol, atol)
+    steps = step_limit(solver, max_steps)
+    given = (program, lams, init, tolerance, steps)
     if any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves(given)):
         raise TypeError(
             "solve_path is driven from the host and cannot be traced: call it outside jit and "
             "vmap, or use solve_grid, which can."
         )
-    solver = ActiveNewton() if solver is None else solver
     if not isinstance(solver, ActiveNewton):
         raise TypeError(
             f"solve_path keeps working sets and takes an ActiveNewton, not a "
@@ -156,11 +158,8 @@ def solve_path(
     solver.check(program)
     if max_active is not None and max_active < 0:
         raise ValueError(f"max_active is {max_active}; pass a number of blocks >= 0, or None.")
-    lams = check_lams(program, lams)
-    tolerance = tolerances(program, rtol, atol)
-    limit = int(step_limit(solver, max_steps))
     setting, basis = prepare(program, type(program.loss))
-    driver = Driver(solver, setting, tolerance, limit)
+    driver = Driver(solver, setting, tolerance, int(steps))
     warm = warm_point(program, init)
     if warm is not None:
         if basis is not None:
@@ -189,7 +188,7 @@ def interpolate(path: Path, lam: Any) -> Solution:
 
     Returns:
         `Solution` with ``num_steps`` 0: OPTIMAL where the gap is within the default tolerance,
-        MAX_STEPS where it is not. Pass it as ``init`` to solve further.
+        MAX_STEPS (or PRECISION_FLOOR) where it is not. Pass it as ``init`` to solve further.
 
     Raises:
         ValueError: lam outside the range of the path, or between lams that were not solved.
@@ -225,7 +224,7 @@ def interpolate(path: Path, lam: Any) -> Solution:
 
 
 def certified(program: Program, lam: Array, weights: Array) -> Solution:
-    """Weights from anywhere as a `Solution`: OPTIMAL within the default tolerance, or MAX_STEPS."""
+    """Weights from anywhere as a `Solution`: judged at the default tolerance, no steps taken."""
     bounds = certify(program, lam, weights)
     f = fit(program, bounds.weights)
     residual = residual_at(program, f)

@@ -185,7 +185,7 @@ def check_lams(program: Program, lams: Any) -> Array:
     """Lams as a vector of the program's dtype; on the host each must be positive and finite."""
     if not isinstance(lams, jax.core.Tracer):
         # Without a dtype of their own, lams take the precision of the program.
-        values = host_float(lams, "lams")
+        values = host_float(lams, "lams").astype(program.X.dtype)
         if values.ndim != 1 or values.size == 0:
             raise ValueError(f"lams has shape {values.shape}; pass a vector (L,) with L >= 1.")
         bad = [float(v) for v in values if not (np.isfinite(v) and v > 0)]

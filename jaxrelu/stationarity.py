@@ -19,7 +19,6 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
@@ -28,7 +27,7 @@ from scipy.optimize import lsq_linear
 
 from jaxrelu import losses
 from jaxrelu.losses import Loss, SquaredLoss
-from jaxrelu.networks import Network, check_relu
+from jaxrelu.networks import Network, check_relu, check_values
 from jaxrelu.nonnegative import nonnegative_least_squares
 from jaxrelu.numerics import as_float
 from jaxrelu.patterns import enumerate_patterns
@@ -103,9 +102,7 @@ def stationarity(
     """
     check_relu(network, "stationarity")
     loss = SquaredLoss() if loss is None else loss
-    arrays = [network.hidden, network.output, X, y, lam]
-    if any(isinstance(value, jax.core.Tracer) for value in arrays):
-        raise TypeError("stationarity looks at values: call it on the host, outside jit and vmap.")
+    check_values(network, "stationarity", X=X, y=y, lam=lam)
     X = as_float(X, "X")
     fit = network(X)
     target, weight = losses.checked_samples(loss, fit, y, sample_weight)

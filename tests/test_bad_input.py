@@ -12,6 +12,7 @@ import pytest
 import zoo
 
 import jaxrelu as jr
+from jaxrelu.optimality import rounding_error
 from jaxrelu.status import Status
 
 GENERIC = zoo.problem(zoo.generic)
@@ -155,6 +156,17 @@ def test_a_jaxlib_that_computes_wrong_values_is_refused(monkeypatch):
         jr.solve(PROGRAM, LAM)
 
 
+def test_lams_are_those_of_the_program():
+    """In its precision 1e-50 is zero, and 1e39 infinite."""
+    narrow = jr.patterns_from_gates(X.astype("float32"), PATTERNS.gates.astype("float32"))
+    program = jr.ConvexProgram(X.astype("float32"), Y.astype("float32"), narrow)
+    for call in (jr.solve_grid, jr.solve_path):
+        with pytest.raises(ValueError, match="lams holds 0.0"):
+            call(program, [1e-50])
+        with pytest.raises(ValueError, match="lams holds inf"), np.errstate(over="ignore"):
+            call(program, [1e39])
+
+
 CALLS = {
     "lam zero": (jr.solve, 0.0, {}, ValueError, "pass a small lam.*minimum-norm program"),
     "lam negative": (jr.solve, -1.0, {}, ValueError, "lam is -1.0; pass a positive finite number"),
@@ -251,6 +263,13 @@ def test_a_missing_target_of_weight_zero_counts_for_nothing():
     weight = poisoned(WEIGHT, 0.0)
     answer = jr.solve(replace(PROGRAM, y=poisoned(Y, np.nan), sample_weight=weight), LAM)
     zoo.assert_same(jr.solve(replace(PROGRAM, sample_weight=weight), LAM), answer)
+    with_target = replace(PROGRAM, sample_weight=weight)
+    without = replace(with_target, y=poisoned(Y, np.nan))
+    errors = [
+        rounding_error(given, LAM, answer.weights, answer.residual)
+        for given in (with_target, without)
+    ]
+    assert 0 < errors[0] == errors[1]
     zoo.recheck(replace(PROGRAM, sample_weight=weight), LAM, answer)
 
 

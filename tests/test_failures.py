@@ -9,6 +9,7 @@ import pytest
 import zoo
 
 import jaxrelu as jr
+from jaxrelu import driver
 from jaxrelu.status import Status, describe, remedy
 
 GENERIC = zoo.problem(zoo.generic)
@@ -142,6 +143,10 @@ def test_too_small_a_capacity_stalls():
     optimum = float(jr.solve(PROGRAM, LAM).certificate.upper)
     assert lower <= optimum <= upper
     assert upper < zoo.loss_value(PROGRAM, np.zeros(zoo.SAMPLES))
+    # At this lam, and not at a stage on the way down: another length of the block gains nothing.
+    fit, theta = np.asarray(answer.fit), np.asarray(answer.weights)
+    slope = fit @ (fit - np.asarray(PROGRAM.y)) + LAM * np.linalg.norm(theta, axis=-1).sum()
+    assert abs(slope) < 1e-3 * upper
 
 
 @pytest.mark.slow
@@ -157,14 +162,18 @@ def test_too_small_a_capacity_stalls_in_a_batch_and_along_a_path():
 
 
 @pytest.mark.slow
-def test_statuses_along_a_path():
+def test_statuses_along_a_path(monkeypatch):
     lams = GENERIC.lams(0.2, 0.1)
     short = jr.solve_path(PROGRAM, lams, max_steps=2)
     assert [Status(int(s)) for s in short.status] == [Status.MAX_STEPS] * 2
     exact = jr.solve_path(PROGRAM, lams, rtol=0.0, atol=0.0)
     assert [Status(int(s)) for s in exact.status] == [Status.PRECISION_FLOOR] * 2
+    screenings, screen = [], driver._screen
+    monkeypatch.setattr(driver, "_screen", lambda *args: screenings.append(1) or screen(*args))
     broken = jr.solve_path(replace(PROGRAM, y=poisoned(PROGRAM.y, np.nan)), lams)
     assert [Status(int(s)) for s in broken.status] == [Status.NONFINITE] * 2
+    # Nothing comes of further rounds.
+    assert len(screenings) <= 2 * 16
     skipped = jr.solve_path(PROGRAM, lams, max_active=0)
     assert [Status(int(s)) for s in skipped.status] == [Status.OPTIMAL, Status.SKIPPED]
     with pytest.raises(RuntimeError, match="1 of 2 answers.*\n.*SKIPPED at lam = 3.11854"):

@@ -9,7 +9,7 @@ import zoo
 
 import jaxrelu as jr
 from jaxrelu import grid as grid_module
-from jaxrelu import lanes
+from jaxrelu.solvers import active_newton
 
 GENERIC = zoo.problem(zoo.generic)
 LAMS = GENERIC.lams(0.02, 0.5, 0.1)  # neither ascending nor descending
@@ -79,11 +79,19 @@ def test_a_scout_that_breaks_leaves_the_lanes_alone():
 
 
 @pytest.mark.parametrize("warm_starts", [False, True])
-def test_lanes_end_when_their_rounds_are_used_up(monkeypatch, warm_starts):
-    monkeypatch.setattr(lanes, "MAX_ROUNDS", 1)
-    grid = jr.solve_grid(GENERIC.program, LAMS, lam_batch_size=2, warm_starts=warm_starts)
-    assert [jr.Status(int(s)).name for s in grid.status] == ["STALLED"] * 3
-    assert np.all(np.asarray(grid.certificate.lower) <= np.asarray(grid.certificate.upper))
+def test_what_has_been_found_is_there_when_the_rounds_are_used_up(monkeypatch, warm_starts):
+    monkeypatch.setattr(active_newton, "MAX_ROUNDS", 8)
+    # Shapes of their own: what is compiled here knows of eight rounds only.
+    given = GENERIC.program
+    some = replace(given.patterns, masks=given.patterns.masks[:31])
+    program = jr.ConvexProgram(given.X[:31], given.y[:31], some)
+    lam = 0.01 * float(jr.lambda_max(program))
+    grid = jr.solve_grid(program, [lam] * 3, lam_batch_size=2, warm_starts=warm_starts)
+    # Those that start from the first of them have its rounds behind them.
+    assert grid.status.tolist().count(jr.Status.STALLED) >= (1 if warm_starts else 3)
+    lower, upper = np.asarray(grid.certificate.lower), np.asarray(grid.certificate.upper)
+    assert np.all((lower > 0) & (lower <= upper))
+    assert np.all(upper < zoo.loss_value(program, np.zeros(31)))
 
 
 def test_warm_starts_say_what_they_need():

@@ -149,6 +149,17 @@ REFUSALS = {
     "merge": jr.merge,
     "permute": lambda net: jr.permute(net, [3, 2, 1, 0]),
     "nearly_minimal": lambda net: jr.nearly_minimal(net, X),
+    "margin_conditions": lambda net: jr.margin_conditions(net, X, Y),
+}
+LOOKS_AT_VALUES = {
+    "stationarity": lambda net, X, y: jr.stationarity(net, X, y, 0.5),
+    "connect": lambda net, X, y: jr.connect(net, NETWORK, X),
+    "connect, at the other end": lambda net, X, y: jr.connect(NETWORK, net, X, width=9),
+    "descend": lambda net, X, y: jr.descend(net, NETWORK, X, y, 0.5),
+    "prune": lambda net, X, y: jr.prune(net, X, y, to=2),
+    "minimal": lambda net, X, y: jr.minimal(net, X),
+    "certify_global": lambda net, X, y: jr.certify_global(net, X, y, 0.5),
+    "margin_conditions": lambda net, X, y: jr.margin_conditions(net, X, y),
 }
 
 
@@ -159,6 +170,40 @@ def test_what_holds_for_relu_networks_is_not_done_to_others(name):
         REFUSALS[name](GATED)
     with pytest.raises(TypeError, match=rf"{caller} takes a Network, not a ndarray"):
         REFUSALS[name](HIDDEN)
+
+
+def test_arrays_are_not_networks():
+    for wrong in (
+        lambda: jr.from_network(HIDDEN, X, Y),
+        lambda: jr.improve(HIDDEN, X, Y, 0.5),
+        lambda: jr.certify_global(HIDDEN, X, Y, 0.5),
+    ):
+        with pytest.raises(TypeError, match="takes a Network, not a ndarray"):
+            wrong()
+
+
+@pytest.mark.parametrize("where", ["hidden", "output", "X", "y"])
+@pytest.mark.parametrize("name", LOOKS_AT_VALUES)
+def test_what_is_not_finite_is_named(name, where):
+    caller = name.split(",")[0]
+    if where == "y" and caller in ("connect", "minimal"):
+        pytest.skip("takes no targets")
+    found = {"hidden": HIDDEN.copy(), "output": OUTPUT.copy(), "X": X.copy(), "y": Y.copy()}
+    found[where].flat[1] = np.nan
+    network = Network(jnp.asarray(found["hidden"]), jnp.asarray(found["output"]))
+    with pytest.raises(ValueError, match=rf"^{where} has entries that are not finite: {caller}"):
+        LOOKS_AT_VALUES[name](network, found["X"], found["y"])
+
+
+@pytest.mark.parametrize("name", LOOKS_AT_VALUES)
+def test_a_trace_is_refused(name):
+    with pytest.raises(TypeError, match="call it on the host, outside jit"):
+        jax.jit(lambda net: LOOKS_AT_VALUES[name](net, X, Y) and 0.0)(NETWORK)
+
+
+def test_networks_of_other_data_are_not_connected():
+    with pytest.raises(ValueError, match=r"take \[3, 2\] features.*pass networks of the same data"):
+        jr.connect(NETWORK, Network(NETWORK.hidden[:2], NETWORK.output), X)
 
 
 def test_shapes_are_checked_with_a_sentence():

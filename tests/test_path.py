@@ -180,6 +180,8 @@ def test_one_lam_and_equal_lams():
 def test_is_driven_from_the_host():
     with pytest.raises(TypeError, match="solve_grid"):
         jax.jit(lambda lams: jr.solve_path(GENERIC.program, lams))(np.asarray(LAMS))
+    with pytest.raises(TypeError, match="solve_grid"):
+        jax.jit(lambda: jr.solve_path(GENERIC.program, LAMS).upper)()
     targets = np.ones((2, zoo.SAMPLES))
     with pytest.raises(TypeError, match="outside jit"):
         jax.vmap(lambda y: jr.solve_path(replace(GENERIC.program, y=y), LAMS))(targets)

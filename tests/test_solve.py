@@ -181,7 +181,19 @@ def test_slots_are_not_filled_with_blocks_that_do_not_stay():
     X = rng.standard_normal((40, 3))
     y = np.sign(rng.standard_normal(40))
     program = jr.ConvexProgram(X, y, jr.sample_patterns(jax.random.key(0), X, num_gates=80))
-    lam = 0.05 * jr.lambda_max(program)
-    solution = jr.solve(program, lam, solver=jr.ActiveNewton(capacity=24))
+    top, solver = jr.lambda_max(program), jr.ActiveNewton(capacity=24)
+    lam = 0.05 * top
+    solution = jr.solve(program, lam, solver=solver)
     assert int(solution.status) == jr.Status.OPTIMAL
     zoo.recheck(program, lam, solution)
+    # A start at a much larger lam comes down like one from nothing, or faster.
+    nothing = jr.solve(program, 1.01 * top, solver=solver, max_steps=0)
+    assert (int(nothing.status), int(nothing.num_steps)) == (jr.Status.OPTIMAL, 0)
+    from_nothing = jr.solve(program, lam, solver=solver, init=nothing)
+    assert int(from_nothing.status) == jr.Status.OPTIMAL
+    between = jr.solve(program, 0.2 * top, solver=solver)
+    half_way = jr.solve(program, lam, solver=solver, init=between)
+    assert int(half_way.status) == jr.Status.OPTIMAL
+    assert int(half_way.num_steps) < 0.8 * int(solution.num_steps)
+    path = jr.solve_path(program, [lam], solver=solver, init=nothing)
+    assert path.status.tolist() == [jr.Status.OPTIMAL]

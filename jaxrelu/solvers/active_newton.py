@@ -61,13 +61,14 @@ _CALM = 1.1
 class Round(NamedTuple):
     """Where a solve stands between two rounds; `done` or not `finite` is its end.
 
-    `stage` is the strength of the current round, scaled: a start from nothing comes down to lam.
+    `stage` is the strength of the current round, scaled: a start from far above comes down to lam.
     """
 
     stage: Array
     held: WorkingSet
     best: Best
     precision: Array
+    rounds: Array
     steps: Array
     futile: Array
     full: Array
@@ -90,7 +91,7 @@ class Shown(NamedTuple):
 
 
 def default_capacity(num_blocks: int, features: int) -> int:
-    """Slots of a solve: room for the supports met in practice, in a system of 2000 unknowns."""
+    """Slots of a solve: room for the supports met in practice, and 2000 unknowns at least."""
     return min(num_blocks, max(64, 2048 // max(features, 1)))
 
 
@@ -182,23 +183,29 @@ class ActiveNewton:
         The last is about lam itself, not a stage above it.
         """
         lam = lam / setting.scale
-        held, limit = solved.held, screening_limit(setting, state.stage, tolerance)
+        held, rounds, steps = solved.held, state.rounds + 1, state.steps + solved.num_steps
+        last = (steps >= max_steps) | (rounds >= MAX_ROUNDS)
+        limit = screening_limit(setting, jnp.where(last, lam, state.stage), tolerance)
         screened = screen(
             setting, held.duals, solved.inside, solved.residual, limit, self.pattern_batch_size
         )
         held = held._replace(duals=screened.bounds.duals)
         stage = next_stage(state.stage, lam, screened)
         held, full = enter(setting, stage, at_stage(held, stage / state.stage), screened)
-        steps = state.steps + solved.num_steps
+        # Slots that are full on the way down show at its end what they can do.
+        early = full & (stage > lam)
+        held = at_stage(held, jnp.where(early, lam / stage, 1.0))
+        stage, full = jnp.where(early, lam, stage), full & ~early
         none = ~jnp.any(screened.found) & (state.stage <= lam)
         # The repair is worth its projections only where it may be the last one.
         ready = promising(setting, lam, tolerance, solved.residual, solved.value, screened.bound)
         ready = none & (ready | (state.precision <= finest_precision(setting)))
-        needed = ready | full | (steps >= max_steps)
+        needed = ready | full | last
         new = state._replace(
             stage=stage,
             held=held,
             precision=jnp.where(none, finer(setting, state.precision), state.precision),
+            rounds=rounds,
             steps=steps,
             full=full,
             finite=solved.finite,
@@ -250,26 +257,30 @@ def judged(
 
     best = jax.lax.cond(shown.needed, certified, lambda: before)
     met = tolerance.met(best.upper, best.upper - best.gap)
-    # A round without violators that leaves the gap where it was cannot be repeated.
-    futile = jnp.where(shown.ready & (best.gap > 0.5 * before.gap), state.futile + 1, 0)
-    done = met | state.full | (futile >= MOST_FUTILE) | (state.steps >= max_steps)
+    # Rounds without violators that leave the gap where it was cannot be repeated for ever.
+    idle = jnp.where(best.gap > 0.5 * before.gap, state.futile + 1, 0)
+    futile = jnp.where(shown.ready, idle, state.futile)
+    used_up = (state.steps >= max_steps) | (state.rounds >= MAX_ROUNDS)
+    done = met | state.full | (futile >= MOST_FUTILE) | used_up
     return state._replace(best=best, futile=futile, done=done)
 
 
 def first_round(
     setting: Setting, lam: Array, tolerance: Tolerance, init: Warm | None, slots: int
 ) -> Round:
-    """The state before the first round, from a known point at lam, or from nothing far above it."""
+    """The state before the first round: from nothing, or a known point, both at a lam above."""
     zero, no = jnp.asarray(0, jnp.int32), jnp.asarray(False)
     precision = first_precision(setting, tolerance)
     scaled = lam / setting.scale
     if init is None:
         held = cold_start(setting, slots)
-        scaled = jnp.maximum(scaled, highest_stage(setting))
+        stage = jnp.maximum(scaled, highest_stage(setting))
     else:
-        held = warm_start(setting, lam, init, slots)
+        known = jnp.where(jnp.isfinite(init.lam), init.lam / setting.scale, 0.0)
+        stage = jnp.maximum(scaled, jnp.minimum(SHRINK * known, highest_stage(setting)))
+        held = warm_start(setting, stage * setting.scale, init, slots)
     best = worst(setting, held.blocks)
-    return Round(scaled, held, best, precision, zero, zero, no, no, jnp.asarray(True))
+    return Round(stage, held, best, precision, zero, zero, zero, no, no, jnp.asarray(True))
 
 
 def nothing_shown(state: Round) -> Shown:
@@ -284,7 +295,7 @@ def further(setting: Setting, state: Round, lam: Array, tolerance: Tolerance) ->
     stage = jnp.maximum(lam / setting.scale, SHRINK * state.stage)
     held = at_stage(state.held, stage / state.stage)
     best, precision = worst(setting, held.blocks), first_precision(setting, tolerance)
-    return Round(stage, held, best, precision, zero, zero, no, no, state.finite)
+    return Round(stage, held, best, precision, zero, zero, zero, no, no, state.finite)
 
 
 def next_stage(stage: Array, lam: Array, screened: Screened) -> Array:

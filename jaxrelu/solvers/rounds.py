@@ -43,9 +43,10 @@ class Solved(NamedTuple):
 
     Attributes:
         held: the working set, slots of zero blocks emptied.
+        blocks: (k,), the block that each slot held.
         weights: (k, d), zero where a block is or is negligible; scaled units, not repaired.
         residual: (n,), minus the gradient of the loss there.
-        value: scalar, the objective there.
+        value: scalar, the objective there and, to first order, what the repair will add.
         inside: (b,) bool, blocks that held a slot.
         active: int32, non-zero blocks.
         num_steps: Newton steps taken.
