@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -63,6 +64,23 @@ def follow(
         return jax.lax.scan(record, (start, optimizer.init(start)), (before, counts))[1]
 
     return jax.vmap(one)(start, jax.random.split(jax.random.key(1), len(start[1])))
+
+
+def kept(path: Path, counts: Array, train: Callable[[], Weights]) -> Weights:
+    """The runs in a file that an interrupted experiment has left, or new ones, written there.
+
+    Args:
+        path: of the file, .npz.
+        counts: (records,), the numbers of steps; a file of other ones is not used.
+        train: makes the runs.
+    """
+    if path.exists():
+        with np.load(path) as file:
+            if np.array_equal(file["counts"], counts):
+                return jnp.asarray(file["hidden"]), jnp.asarray(file["output"])
+    runs = train()
+    np.savez_compressed(path, counts=counts, hidden=runs[0], output=runs[1])
+    return runs
 
 
 def record_times(steps: int, records: int) -> Array:

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import matplotlib.pyplot as plt
 import numpy as np
 from common import Table, arguments, parser
+from rich.progress import track
 
 import jaxrelu as jr
 
@@ -41,7 +42,7 @@ def main() -> None:
     parts = sides()
     lams = np.linspace(0.02, 1.05 * float(path.high[0]), 40 if args.quick else 400)
     rows = []
-    for lam in lams:
+    for lam in track(lams, "path"):
         size = [max(0.0, c - lam) / s for c, s in parts]
         worth = [max(0.0, c - lam) ** 2 / (2 * s) for c, s in parts]
         best = int(np.argmax(worth))

@@ -20,7 +20,6 @@ Writes early_alignment.csv (cosines over time), early_alignment.md (shares above
 from __future__ import annotations
 
 from itertools import product
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -125,16 +124,15 @@ def main() -> None:
         sets["fertility"] = uci(args.data, "fertility")
     times = jnp.asarray(np.linspace(0, TIME / STEP, records).astype(int))
     end = float(times[-1] * STEP)
-    path: Path = args.out / "early_alignment.csv"
-    path.unlink(missing_ok=True)
-    table = Table(path, ("data", "seed", "time", "neuron"))
+    table = Table(args.out / "early_alignment.csv", ("data",))
+    for (name,) in table.missing([(name,) for name in sets], "early alignment"):
+        X, y = scaled(sets[name][0], sets[name][1]), sets[name][1]
+        table.add(measure(name, X, y, train(X, y, seeds, times), times))
     lines = ["| data | neurons | growing | of these near a wall | plain > 0.99 | Clarke > 0.99 | "
              "plain, near one | Clarke, near one | largest fit |", "|---" * 9 + "|"]  # fmt: skip
     figure, panels = plt.subplots(2, len(sets), figsize=(3.4 * len(sets), 5), sharex=True,
                                   sharey=True, layout="constrained", squeeze=False)  # fmt: skip
-    for column, (name, (X, y)) in enumerate(sets.items()):
-        X = scaled(X, y)
-        table.add(measure(name, X, y, train(X, y, seeds, times), times))
+    for column, name in enumerate(sets):
         lines.append(summary(table, name, end))
         chosen = {"data": name, "seed": 0}
         shape = (len(times), WIDTH)

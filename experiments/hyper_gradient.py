@@ -18,6 +18,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import optax
 from common import Table, arguments, parser, sampled, split, uci
+from rich.progress import track
 
 import jaxrelu as jr
 
@@ -50,7 +51,7 @@ def main() -> None:
     memory = optimizer.init(log_lam)
     rows = []
     solution = jr.solve(program, jnp.exp(log_lam))
-    for step in range(5 if args.quick else STEPS):
+    for step in track(range(5 if args.quick else STEPS), "descent"):
         (value, solution), slope = loss(log_lam, solution)
         rows.append({"step": step, "lam": float(jnp.exp(log_lam)), "loss": float(value),
                      "slope": float(slope)})  # fmt: skip

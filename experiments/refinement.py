@@ -1,6 +1,6 @@
 """Refined patterns against sampled ones on the 17 sets of Table 2, with global certificates.
 
-    python experiments/refinement.py --data DIR --out DIR [--rows N] [--quick]
+    python experiments/refinement.py --data DIR --out DIR [--rows N] [--sets ...] [--quick]
 
 All rows of each set (or some), lam = 0.02 lambda_max. One program has 5,000 sampled gates, solved
 along a path; `jr.refine` starts from the first 50 of them and may hold 100 patterns. Times include
@@ -90,8 +90,11 @@ def main() -> None:
     """Runs what is missing and reports."""
     options = parser(__doc__)
     options.add_argument("--rows", type=int, help="rows of each set at most; all without")
+    options.add_argument("--sets", nargs="+", default=SETS, choices=SETS)
     args = arguments(options)
-    sets, gates, seconds = (("fertility",), 200, 15.0) if args.quick else (SETS, SAMPLED, 60.0)
+    sets, gates, seconds = args.sets, SAMPLED, 60.0
+    if args.quick:
+        sets, gates, seconds = ("fertility",), 200, 15.0
     table = Table(args.out / "refinement.csv", ("dataset",))
     for (name,) in table.missing([(name,) for name in sets], "refinement"):
         table.add([one(args.data, name, args.rows, gates, seconds)])

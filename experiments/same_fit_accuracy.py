@@ -9,7 +9,7 @@ every block may be used, along its correlation q_b, and coefficients a >= 0 with
 chosen by minimum norm, by the validation error and by the test error; `excess` is how far their
 penalty is above the optimal one, relative.
 
-Writes same_fit_accuracy.csv and same_fit_accuracy.md.
+Writes same_fit_accuracy.csv, same_fit_accuracy.md and a figure.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import jax.numpy as jnp
+import matplotlib.pyplot as plt
 import numpy as np
 from common import Floats, Row, Table, arguments, at_end_of_path, parser, sampled, split, uci
 from optimal_accuracy import GATES, LAM, SETS
@@ -64,6 +65,20 @@ def one(data: Path, name: str, gates: int) -> list[Row]:
     return rows
 
 
+def draw(table: Table, out: Path) -> None:
+    """The accuracies of the three choices, and how far their penalty is above the optimal one."""
+    names = list(dict.fromkeys(row["dataset"] for row in table.rows))
+    figure, panels = plt.subplots(2, 1, figsize=(8, 5), sharex=True, layout="constrained")
+    for method in dict.fromkeys(row["method"] for row in table.rows):
+        panels[0].plot(names, table.column("accuracy", method=method), "o", label=method)
+        panels[1].plot(names, 100 * table.column("excess", method=method), "o")
+    panels[0].set_ylabel("test accuracy")
+    panels[1].set_ylabel("excess of the penalty [%]")
+    panels[1].tick_params(axis="x", labelrotation=60)
+    panels[0].legend(fontsize=8)
+    figure.savefig(out / "same_fit_accuracy.png", dpi=130)
+
+
 def main() -> None:
     """Runs what is missing and writes the table."""
     args = arguments(parser(__doc__))
@@ -82,6 +97,7 @@ def main() -> None:
         lines.append(f"| {name} | {cells} | {100 * excess:.0f} % |")
     (args.out / "same_fit_accuracy.md").write_text("\n".join(lines) + "\n")
     print("\n".join(lines))
+    draw(table, args.out)
 
 
 if __name__ == "__main__":

@@ -27,11 +27,13 @@ from descent_runs import (
     balanced,
     distinct_directions,
     follow,
+    kept,
     network,
     objective,
     record_times,
 )
 from matplotlib.axes import Axes
+from rich.progress import track
 
 import jaxrelu as jr
 
@@ -100,7 +102,8 @@ def main() -> None:
         sets["fertility"] = fertility(args.data)
     figure, panels = plt.subplots(2, 3, figsize=(11, 6.6), layout="constrained")
     rows: list[Row] = []
-    for column, (name, (X, y)) in enumerate(sets.items()):
+    for column, name in enumerate(track(sets, "dynamics")):
+        X, y = sets[name]
         program = jr.ConvexProgram(X, y, sampled(X, 10, 0))
         found = jr.refine(program, LAM, max_seconds=120)
         lower, upper = float(found.certificate.lower), float(found.certificate.upper)
@@ -110,7 +113,12 @@ def main() -> None:
         for place, (kind, scale) in enumerate(SCALES.items()):
             value = partial(objective, X=X, y=y, lam=LAM)
             start = balanced(seeds, X.shape[1], WIDTH, scale)
-            runs = follow(lambda w, _, f=value: jax.grad(f)(w), optax.sgd(RATE), start, times)
+            runs = kept(
+                args.out / f"training_dynamics_{name}_{kind}.npz", times,
+                lambda f=value, w=start: follow(
+                    lambda w, _: jax.grad(f)(w), optax.sgd(RATE), w, times
+                ),
+            )  # fmt: skip
             values = np.asarray(jax.vmap(jax.vmap(value))(runs))
             losses = np.asarray(jax.vmap(jax.vmap(partial(objective, X=X, y=y, lam=0.0)))(runs))
             angles = turned(runs)

@@ -21,8 +21,9 @@ import matplotlib.pyplot as plt
 import numpy as np
 import optax
 from common import Floats, Row, Table, arguments, parser
-from descent_runs import Weights, balanced, follow, network, record_times
+from descent_runs import Weights, balanced, follow, kept, network, record_times
 from jax import Array
+from rich.progress import track
 
 import jaxrelu as jr
 from jaxrelu import closed_form
@@ -99,14 +100,18 @@ def main() -> None:
     ends: list[Row] = []
     if args.quick:
         del sets["obtuse"], sets["mixed"]
-    for place, (name, (X, y)) in enumerate(sets.items()):
+    for place, name in enumerate(track(sets, "margins")):
+        X, y = sets[name]
         width, more = WIDTHS[name]
         cells = jr.enumerate_patterns(X)
         best = jr.max_margin(X, y, cells)
         if place == 0:
             known = closed_form.separable(X, y)
             np.testing.assert_allclose(float(best.value), known.value, rtol=1e-5)
-        runs = train(X, y, more * seeds, width, times)
+        runs = kept(
+            args.out / f"training_margin_{place}.npz", times,
+            lambda X=X, y=y, m=width, k=more: train(X, y, k * seeds, m, times),
+        )  # fmt: skip
         depth = -jax.vmap(jax.vmap(lambda w, X=X, y=y: log_loss(w, X, y)))(runs) / np.log(10)
         least = jax.vmap(jax.vmap(lambda w, X=X, y=y: jnp.min(margins(w, X, y))))(runs)
         share = np.asarray(2 * least / jax.vmap(jax.vmap(squared_norm))(runs) * best.value)

@@ -48,6 +48,7 @@ def minimal(network: Network | GatedNetwork, X: Any) -> Network | GatedNetwork:
 
     Args:
         network: a `Network` or `GatedNetwork` of m neurons, from anywhere; need not be optimal.
+            Of convex weights, `to_network(program, weights)`.
         X: array (n, d), the data on which the fit is kept.
 
     Returns:

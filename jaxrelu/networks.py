@@ -199,7 +199,7 @@ def check_relu(network: Any, caller: str) -> None:
     if not isinstance(network, Network):
         raise TypeError(
             f"{caller} takes a Network, not a {type(network).__name__}: pass a ReLU network, for "
-            "example jr.Network(hidden, output)."
+            "example jr.Network(hidden, output), or jr.to_network(program, solution)."
         )
 
 

@@ -104,6 +104,42 @@ def test_whitened_logistic_known_answer(rng):
     np.testing.assert_allclose(nothing.value, 5 * np.log(2), rtol=1e-12)
 
 
+@jr.register
+@dataclass(frozen=True)
+class Hinge:
+    """max(0, 1 - y f), which has a kink at the margin."""
+
+    smoothness = np.inf
+
+    def value(self, fit, target):
+        return jnp.maximum(0.0, 1.0 - target * fit)
+
+    def gradient(self, fit, target):
+        return jnp.where(target * fit < 1.0, -target, 0.0)
+
+    def conjugate(self, dual, target):
+        inside = (dual * target <= 1e-12) & (dual * target >= -1.0 - 1e-12)
+        return jnp.where(inside, dual * target, jnp.inf)
+
+    def check_target(self, target):
+        pass
+
+
+def test_whitened_hinge_known_answer(rng):
+    X, y = orthonormal(rng, 5, 7), np.asarray([1.0, -1.0, 1.0, 1.0, -1.0])
+    found = closed_form.whitened(X, y, LAM, Hinge())
+    np.testing.assert_allclose(found.value, 0.94388, rtol=1e-5)
+    np.testing.assert_allclose(found.value, LAM * (3**0.5 + 2**0.5), rtol=1e-12)
+    np.testing.assert_allclose(found.fit, y, rtol=1e-12)
+    assert found.exact
+    # From lam = sqrt(number of samples) of a class on it is given up.
+    for lam, value, neurons in ((1.5, 1.5 * 3**0.5 + 2, 1), (2.0, 5.0, 0), (3**0.5, 5.0, 0)):
+        found = closed_form.whitened(X, y, lam, Hinge())
+        np.testing.assert_allclose(found.value, value, rtol=1e-12)
+        np.testing.assert_allclose(found.lower, value, rtol=1e-9)
+        assert found.network.num_neurons == neurons
+
+
 @pytest.mark.parametrize("name", ["squared", "logistic", "huber"])
 @pytest.mark.parametrize("lam", [1e-3, 0.2])
 def test_whitened_general_losses_take_the_roots(rng, name, lam):
@@ -196,8 +232,14 @@ def test_rank_one_other_losses_and_scales(rng):
 
 def test_opposite_rows_known_answer():
     # Two neurons, one a sample: sum of lam y_i - lam^2 / 2.
-    found = closed_form.rank_one(np.asarray([[1.0], [-1.0]]), np.asarray([1.0, 2.0]), 0.1)
+    X, y = np.asarray([[1.0], [-1.0]]), np.asarray([1.0, 2.0])
+    found = closed_form.rank_one(X, y, 0.1)
     np.testing.assert_allclose(found.value, 0.29, rtol=1e-12)
+    # They are not spike-free: the program with the one pattern D = I has the cone {0}.
+    one = jr.Patterns(np.zeros((1, 1)), np.ones((2, 1), bool), np.zeros((1, 1)))
+    solution = jr.solve(jr.ConvexProgram(X, y, one), 0.1)
+    np.testing.assert_allclose(solution.certificate.lower, 2.5, rtol=1e-6)
+    np.testing.assert_allclose(solution.certificate.upper, 2.5, rtol=1e-6)
 
 
 @pytest.mark.slow  # compiles the solver

@@ -77,6 +77,21 @@ def test_dense_grid_is_the_oracle():
         np.testing.assert_allclose(above.fit, below.fit, atol=1e-3)
 
 
+@pytest.mark.slow
+def test_a_grid_far_denser_than_the_breakpoints_is_the_oracle():
+    program = random_program(0)
+    path = jr.follow_path(program)
+    lams = grid_of(path, 150)
+    assert len(lams) > 5 * len(path.breakpoints)
+    solved = jr.solve_path(program, lams, rtol=1e-10)
+    assert np.all(np.asarray(solved.status) == jr.Status.OPTIMAL)
+    for k, lam in enumerate(lams):
+        exact = path(lam).certificate
+        assert exact.lower <= solved.upper[k] * (1 + 1e-12)
+        assert solved.lower[k] <= exact.upper * (1 + 1e-12)
+        np.testing.assert_allclose(path(lam).fit, solved[k].fit, atol=1e-4)
+
+
 def test_events_are_what_they_say():
     """Blocks that are born or die are small there, samples on a wall of theirs just near it."""
     program = random_program(0)

@@ -41,8 +41,9 @@ def test_all_run_and_resume(data, tmp_path):
     for path in (tmp_path / "quick").glob("*.csv"):
         with path.open() as file:
             assert list(csv.DictReader(file))
-    assert len(list((tmp_path / "quick").glob("*.png"))) == 15
-    for name in ("optimal_accuracy", "pruning_uci", "pruning_images"):
+    assert len(list((tmp_path / "quick").glob("*.png"))) == 16
+    resuming = ("optimal_accuracy", "pruning_uci", "pruning_images", "early_alignment")
+    for name in (*resuming, "training_dynamics", "training_margin"):
         script = str(EXPERIMENTS / f"{name}.py")
         subprocess.run([sys.executable, script, *command[2:]], check=True, timeout=300)
     assert before == {path: path.read_text() for path in (tmp_path / "quick").glob("*.csv")}

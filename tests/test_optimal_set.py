@@ -13,6 +13,7 @@ import zoo
 from scipy.optimize import linprog, nnls
 
 import jaxrelu as jr
+from jaxrelu import polytope
 
 TRIANGLE = np.asarray([[1.0, 0.0], [-0.5, 0.75**0.5]])
 LAM = 0.5
@@ -82,6 +83,17 @@ def test_known_answer_of_two_rows_at_an_angle(rho):
     network = jr.network_from_coefficients(optima, optima.coefficients)
     objective = jr.nonconvex_objective(network, program.X, program.y, LAM)
     assert float(objective) == pytest.approx(value, rel=1e-9)
+
+
+def test_some_vertices_where_all_are_too_many(known, monkeypatch):
+    optima = known[2]
+    everything = np.asarray(jr.vertices(optima))
+    monkeypatch.setattr(polytope, "_MOST_BASES", 0)
+    with pytest.warns(UserWarning, match="too many to try: vertices of 5 random objectives"):
+        some = np.asarray(jr.vertices(optima, at_most=5, seed=1))
+    assert 1 <= len(some) <= len(everything)
+    for corner in some:
+        assert np.min(np.abs(everything - corner).max(axis=1)) < 1e-9
 
 
 def test_selections_of_the_known_answer(known):

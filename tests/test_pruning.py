@@ -159,6 +159,56 @@ def test_the_error_identity_and_plain_pruning():
     assert np.min(np.abs(dropped - float(plain.change[-1]))) < 1e-9
 
 
+def scores(network, X, y):
+    """What each rule ranks the neurons by, written out."""
+    columns, error = features_of(network, X), np.asarray(network(X)) - y
+    hidden, output = np.asarray(network.hidden), np.asarray(network.output)
+    theta = hidden * np.abs(output)
+    gradient = np.sign(output) * (X.T @ ((X @ hidden > 0) * error[:, None]))
+    rest = [np.delete(columns, j, 1) for j in range(columns.shape[1])]
+    return {
+        "weight": np.linalg.norm(theta, axis=0),
+        "activation": np.linalg.norm(columns, axis=0),
+        "gradient": np.linalg.norm(theta * gradient, axis=0),
+        "residual": [
+            np.linalg.norm(z - others @ np.linalg.lstsq(others, z, rcond=None)[0])
+            for z, others in zip(columns.T, rest, strict=True)
+        ],
+    }
+
+
+def removed(network, X, y, **options):
+    """The neuron that plain pruning drops first, found by what is left of the fit."""
+    pruned = jr.prune(
+        network, X, y, to=network.num_neurons - 1, corrected=False, refit=False, **options
+    )
+    columns = features_of(network, X)
+    left = np.sum(columns, axis=1)[:, None] - columns
+    distance = np.linalg.norm(left - np.asarray(pruned.network(X))[:, None], axis=0)
+    victim = int(np.argmin(distance))
+    assert distance[victim] < 1e-9
+    dropped = np.linalg.norm(columns[:, victim])
+    np.testing.assert_allclose([pruned.change[-1], pruned.bound[-1]], dropped, rtol=1e-9)
+    return victim
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_every_rule_drops_the_neuron_that_it_names(seed):
+    X, network = random_network(seed, n=30, d=4, m=9)
+    y = np.asarray(network(X)) + np.random.default_rng(seed).standard_normal(30)
+    for rule, score in scores(network, X, y).items():
+        assert removed(network, X, y, rule=rule) == int(np.argmin(score)), rule
+
+
+def test_random_pruning_goes_by_its_seed():
+    X, network = random_network(1, n=30, d=4, m=9)
+    y = np.asarray(network(X))
+    victims = [removed(network, X, y, rule="random", seed=seed) for seed in range(12)]
+    again = [removed(network, X, y, rule="random", seed=seed) for seed in range(12)]
+    assert victims == again
+    assert len(set(victims)) > 4
+
+
 def test_exact_removals_are_free():
     X, network = random_network(7, n=6, m=50)
     pruned = jr.prune(network, X, np.zeros(6), to=6, refit=False)

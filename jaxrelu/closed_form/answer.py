@@ -36,7 +36,7 @@ class ClosedForm:
     Attributes:
         network: `Network`, hidden (d, m), balanced, without zero neurons.
         fit: (n,), its predictions on X.
-        residual: (n,), minus the gradient of the loss at the fit: the dual point.
+        residual: (n,), minus a (sub)gradient of the loss at the fit: the dual point.
         lam: the strength of the regularization.
         value: the objective at the network.
         lower: the dual value at the residual, scaled by min(1, lam / polar): a lower bound.
@@ -95,13 +95,21 @@ class Task(NamedTuple):
         return Network(self.cast(hidden), self.cast(np.sign(sizes) * root))
 
     def answer(
-        self, lam: float, directions: Floats, coefficients: Floats, polar: Callable[[Floats], float]
+        self,
+        lam: float,
+        directions: Floats,
+        coefficients: Floats,
+        polar: Callable[[Floats], float],
+        dual: Floats | None = None,
     ) -> ClosedForm:
-        """The answer of neurons (d, m) with signed sizes (m,), and an upper bound of the polar."""
+        """The answer of neurons (d, m) with signed sizes (m,), and an upper bound of the polar.
+
+        The dual point is the residual, or what is given where the loss has no derivative.
+        """
         lengths = np.linalg.norm(directions, axis=0)
         sizes = coefficients * lengths
         fit = np.maximum(self.X @ directions, 0.0) @ coefficients
-        r = self.residual(fit)
+        r = self.residual(fit) if dual is None else dual
         size = float(polar(r))
         lower = self.dual_value(r * min(1.0, lam / size) if size > 0 else r)
         value = self.loss_value(fit) + lam * float(np.sum(np.abs(sizes)))

@@ -9,10 +9,13 @@ R with two neurons, X^T (f)_+ and X^T (-f)_+ over their norms. The problem
 min loss(f) + lam R(f) has (f_i) of the sign of r_i at f = 0, so it splits into one problem a sign,
 min over f of sum_i loss(f_i) + lam ||f||. Unless f = 0, which holds for ||r(0)|| <= lam, its
 condition is r_i(f_i) = c f_i with c = lam / ||f||: for every c each f_i(c) is a scalar root, the
-norm ||r(f(c))|| rises with c, and one scalar c remains to be found such that it is lam.
+norm ||c f(c)|| rises with c, and one scalar c remains to be found such that it is lam. Where the
+loss has a kink, c f_i is the subgradient that the condition selects there.
 
 Squared loss: f = (1 - lam / ||y||)_+ y on each sign. Logistic loss, a sign with k samples:
-f_i = log(sqrt(k) / lam - 1) for lam < sqrt(k) / 2, and zero otherwise.
+f_i = log(sqrt(k) / lam - 1) for lam < sqrt(k) / 2, and zero otherwise. Hinge loss
+max(0, 1 - y f): f_i = y_i for lam < sqrt(k), at a cost of lam sqrt(k), and zero, at a cost of k,
+otherwise (at lam = sqrt(k) all between are optimal).
 
 Reference: Ergen and Pilanci, "Convex geometry and duality of over-parameterized neural networks",
 JMLR 22 (2021), on whitened data; general losses derived here.
@@ -32,7 +35,7 @@ _SQUARED_LOSS = SquaredLoss()
 
 
 def whitened(X: Any, y: Any, lam: Any, loss: Loss = _SQUARED_LOSS) -> ClosedForm:
-    r"""The optimal network of data with orthonormal rows, for every differentiable loss.
+    r"""The optimal network of data with orthonormal rows, for every convex loss.
 
     min over f of sum_i loss(f_i, y_i) + lam (||(f)_+|| + ||(-f)_+||),   X X^T = I
 
@@ -40,7 +43,8 @@ def whitened(X: Any, y: Any, lam: Any, loss: Loss = _SQUARED_LOSS) -> ClosedForm
         X: array (n, d), n <= d, X X^T = I up to rounding.
         y: array (n,).
         lam: scalar, > 0.
-        loss: a `Loss`. Formulas for the squared and the logistic loss, scalar roots for others.
+        loss: a `Loss`, of which a kink may be at any fit but zero (a hinge, for example).
+            Formulas for the squared and the logistic loss, scalar roots for others.
 
     Returns:
         `ClosedForm` with at most two neurons, X^T (f)_+ / ||f_+|| and X^T (-f)_+ / ||f_-||.
@@ -63,9 +67,11 @@ def whitened(X: Any, y: Any, lam: Any, loss: Loss = _SQUARED_LOSS) -> ClosedForm
     _check_orthonormal(task)
     fit = np.zeros_like(task.y)
     at_zero = task.residual(fit)
+    dual = at_zero.copy()
     for side in (at_zero > 0, at_zero < 0):
         if float(np.linalg.norm(at_zero[side])) > strength:
             fit[side] = _one_sign(task, at_zero, side, strength)
+            dual[side] = strength / float(np.linalg.norm(fit[side])) * fit[side]
     parts = np.maximum(np.stack([fit, -fit], axis=1), 0.0)
     sizes = np.linalg.norm(parts, axis=0)
     directions = task.X.T @ (parts / np.where(sizes > 0, sizes, 1.0))
@@ -75,7 +81,7 @@ def whitened(X: Any, y: Any, lam: Any, loss: Loss = _SQUARED_LOSS) -> ClosedForm
     def polar(r: Floats) -> float:
         return float(reach) * max(float(np.linalg.norm(r[r > 0])), float(np.linalg.norm(r[r < 0])))
 
-    return task.answer(strength, directions, sizes * np.asarray([1.0, -1.0]), polar)
+    return task.answer(strength, directions, sizes * np.asarray([1.0, -1.0]), polar, dual)
 
 
 def _one_sign(task: Task, at_zero: Floats, side: Any, lam: float) -> Floats:
@@ -89,11 +95,11 @@ def _one_sign(task: Task, at_zero: Floats, side: Any, lam: float) -> Floats:
 
 
 def _roots(task: Task, at_zero: Floats, side: Any, lam: float) -> Floats:
-    """The same for any loss: r_i(f_i) = c f_i for every sample, and ||r(f)|| = lam."""
+    """The same for any loss: r_i(f_i) = c f_i for every sample, and ||c f|| = lam."""
 
     def excess(log_c: float) -> float:
-        fit = _at_scale(task, at_zero, side, float(np.exp(log_c)))
-        return float(np.linalg.norm(task.residual(fit)[side])) - lam
+        c = float(np.exp(log_c))
+        return c * float(np.linalg.norm(_at_scale(task, at_zero, side, c)[side])) - lam
 
     low = high = 0.0
     while excess(high) < 0:
