@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from reference import solve_with_clarabel
+from reference import solve_with_clarabel, train_network
 
 import jaxrelu as jr
 
@@ -43,6 +43,23 @@ def test_refinement_above_lambda_max_ends_without_neurons():
     assert found.status is jr.Status.OPTIMAL
     again = jr.certify_global(found.network, X, y, lam)
     assert again.gap <= 1e-9 * again.upper
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("ones", [False, True], ids=["plain", "with ones"])
+@pytest.mark.parametrize("loss", LOSSES)
+def test_refinement_and_training_from_many_starts_agree(loss, ones):
+    rng = np.random.default_rng(4)
+    X = rng.standard_normal((5, 2))
+    X[:, 1] = 1.0 if ones else X[:, 1]
+    y = np.sign(rng.standard_normal(5)) if loss == "logistic" else rng.standard_normal(5)
+    program = jr.ConvexProgram(X, y, jr.sample_patterns(jax.random.key(0), X, 4), LOSSES[loss])
+    lam = 0.1 * float(jr.lambda_max(program))
+    found = jr.refine(program, lam, max_seconds=600)
+    assert found.status is jr.Status.OPTIMAL
+    trained = train_network(X, y, lam, width=5, loss=loss, restarts=60)[0]
+    assert float(found.certificate.lower) <= trained * (1 + 1e-9)
+    np.testing.assert_allclose(trained, found.certificate.upper, rtol=2e-6)
 
 
 def test_data_of_zeros_are_refused_by_name():

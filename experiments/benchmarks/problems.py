@@ -47,12 +47,12 @@ class Row:
 SUITE = (
     Row("breast-cancer-100", "uci/breast-cancer-wisc-diag", 100, 50, 0.01),
     Row("breast-cancer-500", "uci/breast-cancer-wisc-diag", 500, 50, 0.01),
-    Row("ionosphere-200", "uci/ionosphere", 200, 50, 0.01),
-    Row("spambase-100", "uci/spambase", 100, 30, 0.02),
+    Row("ionosphere-200", "uci/ionosphere", 200, 50, 0.01, capacity=96),
+    Row("spambase-100", "uci/spambase", 100, 30, 0.02, capacity=96),
     Row("concrete-200", "regression/concrete", 200, 50, 0.001, standardize=True),
     Row("fertility-500", "uci/fertility", 500, 50, 0.01),
     # Below 0.05 this one fits its noise, with hundreds of neurons.
-    Row("planted-400", "planted", 400, 30, 0.05),
+    Row("planted-400", "planted", 400, 30, 0.05, capacity=128),
     Row("wide-100", "wide", 100, 50, 0.01),
     Row("breast-cancer-100-gated", "uci/breast-cancer-wisc-diag", 100, 50, 0.01, gated=True),
     Row("spambase-100-gated", "uci/spambase", 100, 30, 0.02, gated=True),

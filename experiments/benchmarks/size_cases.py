@@ -1,6 +1,7 @@
 """What `sizes.py` measures in a process of its own: one case, answered by one JSON line.
 
 python size_cases.py lanes       PROBLEM.npz REPEATS WIDTH ...   solve_grid beside a loop of solve
+python size_cases.py scouted     PROBLEM.npz WIDTH CAPACITY      solve_grid with warm starts
 python size_cases.py memory      PROBLEM.npz LANES               peak of solve_grid, its estimate
 python size_cases.py network     SAMPLES NEURONS REPEATS         a minimal network
 python size_cases.py polytope    DIMENSION SAMPLES               random optimal networks
@@ -39,8 +40,6 @@ def lanes(problem: str, repeats: int, *widths: int) -> list[dict[str, Any]]:
     """A loop of `solve` and `solve_grid` at each width, in turns; one record each."""
     program, lams = load(problem)
     told = Told()
-    logging.getLogger("jaxrelu").addHandler(told)
-    logging.getLogger("jaxrelu").setLevel(logging.INFO)
 
     def grid(width: int) -> Any:
         return jr.solve_grid(program, lams, lam_batch_size=width)
@@ -74,10 +73,31 @@ def lanes(problem: str, repeats: int, *widths: int) -> list[dict[str, Any]]:
     ]
 
 
+def scouted(problem: str, width: int, capacity: int) -> dict[str, Any]:
+    """One `solve_grid` in which lams start from each other, compilation included."""
+    program, lams = load(problem)
+    told, solver = Told(), jr.ActiveNewton(capacity=capacity or None)
+    seconds, answer = timed(
+        lambda: jr.solve_grid(program, lams, lam_batch_size=width, warm_starts=True, solver=solver)
+    )
+    assert told.steps is not None
+    return {
+        "seconds": seconds,
+        "needed": told.steps[0],
+        "executed": told.steps[1],
+        "optimal": int((answer.status == 0).sum()),
+    }
+
+
 class Told(logging.Handler):
     """Keeps the Newton steps, needed and executed, that the last grid told the logger."""
 
     steps: tuple[int, int] | None = None
+
+    def __init__(self) -> None:
+        super().__init__()
+        logging.getLogger("jaxrelu").addHandler(self)
+        logging.getLogger("jaxrelu").setLevel(logging.INFO)
 
     def emit(self, record: logging.LogRecord) -> None:
         _, needed, executed = record.args
@@ -233,7 +253,7 @@ def timed(run: Callable[[], Any]) -> tuple[float, Any]:
     return time.perf_counter() - start, result
 
 
-_ALL = (lanes, memory, network, polytope, breakpoints, gauge, ascents, refinement)
+_ALL = (lanes, scouted, memory, network, polytope, breakpoints, gauge, ascents, refinement)
 CASES = {case.__name__: case for case in _ALL}
 
 if __name__ == "__main__":

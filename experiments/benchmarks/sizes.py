@@ -96,6 +96,23 @@ def lanes(args: argparse.Namespace, scratch: Path) -> list[Record]:
     return found
 
 
+def scouted(args: argparse.Namespace, scratch: Path) -> list[Record]:
+    """Lanes with a scout on the rows of the suite: how many of their Newton steps are needed."""
+    rows = problems.select(["small-20"] if args.quick else args.rows)
+    found = []
+    for row in rows:
+        problem, _ = lay_out(row, *problems.load(row, args.data), scratch)
+        answer = _case("scouted", problem, args.lanes, row.capacity or 0)
+        found.append(
+            {"row": row.name, "lams": row.lams, "lanes": args.lanes}
+            | {"first call, s": answer["seconds"]}
+            | {"steps needed": answer["needed"], "executed": answer["executed"]}
+            | {"efficiency": answer["needed"] / max(answer["executed"], 1)}
+            | {"OPTIMAL": f"{answer['optimal']}/{row.lams}"}
+        )
+    return found
+
+
 def memory(args: argparse.Namespace, scratch: Path) -> list[Record]:
     """A large path, and the peak of a grid beside its estimate."""
     n, d, gates, lams = (100, 9, 20, 5) if args.quick else (5000, 50, 2000, 100)
@@ -220,6 +237,7 @@ def _keep(folder: Path, seconds: float = 0) -> dict[str, str]:
 PARTS = {
     "threads": threads,
     "lanes": lanes,
+    "scouted": scouted,
     "memory": memory,
     "samples": samples,
     "set": optimal_sets,
@@ -310,8 +328,9 @@ def _arguments() -> argparse.Namespace:
     add("--only", nargs="+", default=list(PARTS), choices=PARTS, help="parts; all without")
     add("--quick", action="store_true", help="small sizes, one repeat: tries the machinery")
     rows = ["breast-cancer-100", "fertility-500", "concrete-200"]
-    add("--rows", nargs="+", default=rows, help="rows of the suite for the lanes")
+    add("--rows", nargs="+", default=rows, help="rows of the suite for the lanes and the scout")
     add("--lams", type=int, default=16, help="lams for the lanes")
+    add("--lanes", type=int, default=8, help="lanes beside the scout")
     add("--repeats", type=int, default=5, help="timed rounds after the first call")
     add("--threads", type=int, default=2, help="cores that a worker is pinned to")
     add("--cap", type=float, default=3600.0, help="seconds that one run may take")
