@@ -8,6 +8,7 @@ mean few compiled shapes.
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import jax
@@ -106,7 +107,6 @@ class Driver:
         self.most = blocks if solver.capacity is None else min(solver.capacity, blocks)
         self.held = cold_start(setting, self._slots(0))
         self.lam: Array | None = None
-        self.highest = float(_highest(setting, solver))
         self.first_precision = float(first_precision(setting, tolerance))
         # The coupling of the blocks in slots, the dearest part of a Newton system, and the blocks.
         self.coupling: Array | None = None
@@ -140,7 +140,10 @@ class Driver:
 
     def _come_down(self, lam: Array, limit: int) -> Answer:
         """One lam, roughly through those between where the working set is and far below it."""
-        start = float(self.lam) if self.lam is not None and self._holds_blocks() else self.highest
+        if self.lam is None or not self._holds_blocks():
+            start = self._start
+        else:
+            start = float(self.lam)
         taken = 0
         if 0 < float(lam) < SHRINK * start < np.inf:
             count = int(np.ceil(np.log(start / float(lam)) / -np.log(SHRINK)))
@@ -232,6 +235,11 @@ class Driver:
         return jax.device_get(  # type: ignore[no-any-return]
             _conclude(self.setting, lam, self.tolerance, solved, weights, screened.bound, exhausted)
         )
+
+    @cached_property
+    def _start(self) -> float:
+        """Where a working set of no blocks comes down from."""
+        return float(_highest(self.setting, self.solver))
 
     def _holds_blocks(self) -> bool:
         return bool(np.any(np.asarray(self.held.blocks) < self.setting.num_blocks))

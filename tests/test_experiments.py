@@ -1,6 +1,7 @@
 """The experiments run in their quick versions, on made-up data, and resume."""
 
 import csv
+import importlib
 import subprocess
 import sys
 from pathlib import Path
@@ -29,6 +30,23 @@ def data(tmp_path_factory):
         parts[f"y_{part}"] = rng.choice([0, 1, 3, 7], number).astype(np.uint8)
     np.savez(folder / "images" / "mnist.npz", **parts)
     return folder
+
+
+def test_targets_of_a_neuron_at_a_wall(monkeypatch):
+    """R . (X u)_+ = (u_1)_+ - (u_2)_+ is largest at (1, 0), where the second sample pushes back."""
+    monkeypatch.syspath_prepend(str(EXPERIMENTS))
+    targets = importlib.import_module("early_alignment").targets
+    X, r = np.eye(2), np.asarray([1.0, -1.0])
+    # Just on its active side the plain target (1, -1) leads off; the projected one stays.
+    plain, clarke, walls = targets(np.asarray([1.0, 0.005]), 1.0, X, r)
+    assert (round(plain, 2), walls) == (0.7, 1)
+    assert clarke > 0.9999
+    # Far from all walls both are one; at a direction that still turns neither is near.
+    plain, clarke, walls = targets(np.asarray([1.0, 1.0]), 1.0, X, r)
+    assert (plain, walls) == (0.0, 0)
+    assert clarke < 0.8
+    plain, clarke, walls = targets(np.asarray([0.8, 0.6]), 1.0, X, np.asarray([0.8, 0.6]))
+    assert plain == clarke == pytest.approx(1.0)
 
 
 @pytest.mark.slow

@@ -78,7 +78,7 @@ def test_a_scout_that_breaks_leaves_the_lanes_alone():
     assert [jr.Status(int(s)).name for s in few.status] == ["MAX_STEPS"] * 3
 
 
-@pytest.mark.parametrize("warm_starts", [False, True])
+@pytest.mark.parametrize("warm_starts", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_what_has_been_found_is_there_when_the_rounds_are_used_up(monkeypatch, warm_starts):
     monkeypatch.setattr(active_newton, "MAX_ROUNDS", 8)
     # Shapes of their own: what is compiled here knows of eight rounds only.
