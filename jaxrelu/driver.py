@@ -140,10 +140,7 @@ class Driver:
 
     def _come_down(self, lam: Array, limit: int) -> Answer:
         """One lam, roughly through those between where the working set is and far below it."""
-        if self.lam is None or not self._holds_blocks():
-            start = self._start
-        else:
-            start = float(self.lam)
+        start = self._start if self.lam is None or not self._holds_blocks() else float(self.lam)
         taken = 0
         if 0 < float(lam) < SHRINK * start < np.inf:
             count = int(np.ceil(np.log(start / float(lam)) / -np.log(SHRINK)))
