@@ -59,7 +59,7 @@ _DOUBTFUL = 1e-4
 _OPTIMAL = 1e-6
 # What the answer must be polished to before anything is identified by it.
 _POLISHED = 1e-7
-_CLOSED = 1e-10
+_CLOSED = 1e-12
 
 
 @register
