@@ -103,15 +103,20 @@ def sampled(X: Floats, number: int, seed: int) -> jr.Patterns:
     return jax.tree.map(lambda x: np.asarray(x)[:, place], found)
 
 
+def end_of_path(program: jr.ConvexProgram, lam: float) -> jr.Solution:
+    """The answer at a small lam, reached along a path: supports of any size, from warm starts."""
+    top = float(jr.lambda_max(program))
+    lams = np.geomspace(top, lam, 1 + int(np.ceil(np.log2(max(top / lam, 2.0)))))
+    return jr.solve_path(program, lams)[-1]
+
+
 def at_end_of_path(program: jr.ConvexProgram, lam: float) -> jr.Solution:
-    """The solution at a small lam, reached along a path: supports of any size, from warm starts.
+    """That of `end_of_path`.
 
     Raises:
         RuntimeError: it is not OPTIMAL.
     """
-    top = float(jr.lambda_max(program))
-    lams = np.geomspace(top, lam, 1 + int(np.ceil(np.log2(max(top / lam, 2.0)))))
-    solution = jr.solve_path(program, lams)[-1]
+    solution = end_of_path(program, lam)
     jr.raise_if_failed(solution)
     return solution
 

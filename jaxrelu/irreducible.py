@@ -217,11 +217,11 @@ class Neurons(NamedTuple):
         return GatedNetwork(jnp.asarray(self.gates[:, kept], self.dtype), hidden, output)
 
 
-def neurons_of(network: Network | GatedNetwork, X: Any, caller: str) -> Neurons:
-    """The living neurons of a network, checked; `caller` is named in errors."""
+def neurons_of(network: Network | GatedNetwork, X: Any, caller: str, **more: Any) -> Neurons:
+    """The living neurons of a network; it and `more` arrays are checked in the name of `caller`."""
     if not isinstance(network, GatedNetwork):
         check_relu(network, caller)
-    check_values(network, caller, X=X)
+    check_values(network, caller, X=X, **more)
     arrays = {name: as_float(value, name) for name, value in {**vars(network), "X": X}.items()}
     gated = "gates" in arrays
     data, hidden, output = arrays["X"], arrays["hidden"], arrays["output"]

@@ -142,6 +142,11 @@ def solve_path(
     """
     check_program(program)
     solver = ActiveNewton() if solver is None else solver
+    if not isinstance(solver, ActiveNewton):
+        raise TypeError(
+            f"solve_path keeps working sets and takes an ActiveNewton, not a "
+            f"{type(solver).__name__}: use solve_grid for other solvers."
+        )
     lams, tolerance = check_lams(program, lams), tolerances(program, rtol, atol)
     steps = step_limit(solver, max_steps)
     given = (program, lams, init, tolerance, steps)
@@ -149,11 +154,6 @@ def solve_path(
         raise TypeError(
             "solve_path is driven from the host and cannot be traced: call it outside jit and "
             "vmap, or use solve_grid, which can."
-        )
-    if not isinstance(solver, ActiveNewton):
-        raise TypeError(
-            f"solve_path keeps working sets and takes an ActiveNewton, not a "
-            f"{type(solver).__name__}: use solve_grid for other solvers."
         )
     solver.check(program)
     if max_active is not None and max_active < 0:

@@ -21,7 +21,7 @@ from scipy.optimize import minimize
 from jaxrelu import losses
 from jaxrelu.irreducible import DEPENDENT, Neurons, neurons_of, reductions
 from jaxrelu.losses import Loss, SquaredLoss
-from jaxrelu.networks import GatedNetwork, Network, check_values
+from jaxrelu.networks import GatedNetwork, Network
 from jaxrelu.nonnegative import nonnegative_least_squares
 from jaxrelu.numerics import host_float
 from jaxrelu.pytrees import register
@@ -115,8 +115,7 @@ def prune(
     strength = float(host_float(lam, "lam"))
     if not (np.isfinite(strength) and strength >= 0):
         raise ValueError(f"lam is {strength}; pass a finite number >= 0.")
-    neurons = neurons_of(network, X, "prune")
-    check_values(network, "prune", y=y)
+    neurons = neurons_of(network, X, "prune", y=y)
     features, a = neurons.features, neurons.coefficients.copy()
     X, rng = np.asarray(X, np.float64), np.random.default_rng(seed)
     fit = features @ a

@@ -210,6 +210,12 @@ CALLS = {
         TypeError, r"pass weights.astype\('float64'\)",
     ),
     "solver a number": (jr.solve, LAM, {"solver": 3}, TypeError, r"jr.ActiveNewton\(\)"),
+    "solver of a path a number": (
+        jr.solve_path, [LAM], {"solver": 3}, TypeError, "takes an ActiveNewton, not a int",
+    ),
+    "solver of a path a class": (
+        jr.solve_path, [LAM], {"solver": jr.ActiveNewton}, TypeError, "takes an ActiveNewton",
+    ),
     "solver a class": (jr.solve, LAM, {"solver": jr.ActiveNewton}, TypeError, "pass an instance"),
     "capacity zero": (
         jr.solve, LAM, {"solver": jr.ActiveNewton(capacity=0)}, ValueError, "positive integer",

@@ -60,6 +60,14 @@ def test_sizes_of_optimal_sets(data, tmp_path):
 
 
 @pytest.mark.slow
+def test_sizes_of_lanes_with_a_scout(data, tmp_path):
+    call("sizes.py", data, tmp_path, "--only", "scouted", "--quick")
+    (row,) = json.loads((tmp_path / "sizes.json").read_text())["scouted"]["rows"]
+    assert (row["row"], row["OPTIMAL"]) == ("small-20", "10/10")
+    assert 0 < row["steps needed"] <= row["executed"]
+
+
+@pytest.mark.slow
 def test_sizes_of_the_oracle(data, tmp_path):
     call("sizes.py", data, tmp_path, "--only", "oracle", "--quick")
     found = json.loads((tmp_path / "sizes.json").read_text())
