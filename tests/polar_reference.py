@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import assume
+from scipy.optimize import lsq_linear
 
 from jaxrelu.enumeration import half_cells
 from jaxrelu.polar.arrangement import Arrangement, values_of
@@ -46,6 +47,18 @@ def largest(X, r):
                 u = inside[usable] / length[usable, None]
                 heights = np.concatenate([u, -u]) @ X.T
                 best = max(best, float(np.abs(np.maximum(heights, 0.0) @ r).max()))
+    return best
+
+
+def hausdorff(X, r):
+    """R(r) of any rank: the farthest vertex of the zonotope of one sign's rows from the other's."""
+    best = 0.0
+    for sign in (1.0, -1.0):
+        rows, others = (np.abs(r)[side, None] * X[side] for side in (sign * r > 0, sign * r < 0))
+        for bits in itertools.product((0.0, 1.0), repeat=len(rows)):
+            vertex = np.asarray(bits) @ rows
+            nearest = lsq_linear(others.T, vertex, (0.0, 1.0), method="bvls").x
+            best = max(best, float(np.linalg.norm(vertex - nearest @ others)))
     return best
 
 

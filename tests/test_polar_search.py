@@ -165,3 +165,15 @@ def test_nodes_of_dependent_rows_close():
     expected = slow.largest(X, r)
     assert found.lower == pytest.approx(expected, rel=1e-9)
     assert expected * (1 - 1e-12) <= found.upper <= expected * (1 + 1e-9)
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_few_rows_of_any_rank_close(seed):
+    """18 x 12 has 250,000 cells; the semidefinite program alone does not come to 1e-10."""
+    rng = np.random.default_rng(seed)
+    X, r = rng.standard_normal((18, 12)), rng.standard_normal(18)
+    found = polar_gauge(X, r, rtol=1e-10)
+    assert (found.closed, found.upper_by) == (True, "branch and bound")
+    expected = slow.hausdorff(X, r)
+    assert found.lower == pytest.approx(expected, rel=1e-12)
+    assert expected * (1 - 1e-14) <= found.upper <= expected * (1 + 1e-10)

@@ -33,9 +33,10 @@ from jaxrelu.polar.semidefinite import Lifted
 
 Floats = NDArray[np.float64]
 
-# Beyond this rank branch and bound does not end on data of a hundred rows; below, it gets most of
-# the time.
+# Branch and bound ends on data of a hundred rows up to this rank, and gets most of the time there.
+# Beyond it ends on some dozens of lines, and gets what the semidefinite program leaves.
 _BRANCHING_RANK = 8
+_BRANCHING_LINES = 64
 _RELAXED_SHARE = 0.25
 _STALLED_AFTER = 8
 _STALLED = 0.005
@@ -82,7 +83,8 @@ def polar_gauge(
     In this order: closed forms (orthogonal rows, one line, spike-free rows), a sweep in two
     dimensions, one around every wall in three, all cells where they can be listed; then local
     maxima from many starts for the lower bound, and for the upper bound sums of norms, a spectral
-    bound, the lifted semidefinite program, and branch and bound over signs for data of low rank.
+    bound, the lifted semidefinite program, and branch and bound over signs for data of low rank or
+    of some dozens of rows.
 
     Args:
         X: (n, d), float32 or float64.
@@ -229,9 +231,10 @@ def _narrow(
 ) -> tuple[Interval, tuple[str, str]]:
     """Brings the upper bound down, cheap means first, and says which one did it."""
     by = ("local maxima", name)
-    branches = arrangement.rank <= _BRANCHING_RANK
+    low_rank = arrangement.rank <= _BRANCHING_RANK
+    branches = low_rank or len(arrangement.lines) <= _BRANCHING_LINES
     now = time.monotonic()
-    relaxed_until = now + _RELAXED_SHARE * (deadline - now) if branches else deadline
+    relaxed_until = now + _RELAXED_SHARE * (deadline - now) if low_rank else deadline
 
     def enough(upper: float) -> bool:
         return upper <= max(best.lower * (1 + rtol), threshold)
