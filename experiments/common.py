@@ -22,6 +22,9 @@ jax.config.update("jax_enable_x64", True)
 Floats = NDArray[np.float64]
 Row = dict[str, Any]
 
+# Compiled code takes memory mappings, of which a process may have 65,530 on Linux.
+_MOST_MAPPINGS = 40_000
+
 
 def parser(description: str | None, *, data: bool = True) -> argparse.ArgumentParser:
     """--data (needed unless an experiment reads none), --out and --quick."""
@@ -58,7 +61,9 @@ class Table:
         """The keys without a row yet, with a progress bar."""
         have = {tuple(row[key] for key in self.keys) for row in self.rows}
         todo = [key for key in wanted if tuple(map(str, key)) not in have]
-        yield from track(todo, label)
+        for key in track(todo, label):
+            yield key
+            _drop_compiled()
 
     def add(self, rows: list[Row]) -> None:
         """Writes rows at the end of the file."""
@@ -74,6 +79,13 @@ class Table:
         """The numbers of a column in the rows where others have given values."""
         rows = [r for r in self.rows if all(r[k] == str(v) for k, v in where.items())]
         return np.array([float(row[name]) for row in rows])
+
+
+def _drop_compiled() -> None:
+    """Drops what has been compiled when it has become too much: every set has shapes of its own."""
+    maps = Path("/proc/self/maps")
+    if maps.exists() and maps.read_bytes().count(b"\n") > _MOST_MAPPINGS:
+        jax.clear_caches()
 
 
 def uci(data: Path, name: str, most: int | None = None) -> tuple[Floats, Floats]:
