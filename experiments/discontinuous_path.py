@@ -1,4 +1,4 @@
-r"""A path of smallest networks that jumps, beside the path of the convex program, which does not.
+r"""Paths of networks that jump: of fixed width, and of minimum norm among all that are optimal.
 
     python experiments/discontinuous_path.py --out DIR [--quick]
 
@@ -8,7 +8,12 @@ and s = sum x^2 over it, and a single neuron takes the better one: at the lam wh
 the same the optimal weight jumps from one sign to the other. With two neurons the problem is convex
 in disguise, both sides are soft thresholds, and the path is continuous.
 
-Writes discontinuous_path.csv and a figure.
+The optimal fit always is. But where the optimal network is not unique the one of minimum norm can
+jump. In the second example two neurons are optimal at every lam near 5^0.5; at that lam the
+correlation of a third direction touches lam, and its feature is the mean of theirs. There the
+optimal networks are a segment, and the shortest one has all three.
+
+Writes discontinuous_path.csv, minimum_norm_path.csv and a figure.
 """
 
 from __future__ import annotations
@@ -16,13 +21,17 @@ from __future__ import annotations
 import jax.numpy as jnp
 import matplotlib.pyplot as plt
 import numpy as np
-from common import Table, arguments, parser
+from common import Row, Table, arguments, parser
 from rich.progress import track
 
 import jaxrelu as jr
 
 X = np.array([[2.0], [1.0], [-0.6], [-0.3]])
 Y = np.array([1.0, 0.8, 1.2, 1.5])
+
+TOUCHING_X = np.array([[0, 0, 1], [2, 0, 0], [-5 / 4, 11 / 48**0.5, 1], [-3 / 4, 13 / 48**0.5, -1]])
+TOUCHING_Y = np.array([2.0, 3.0, 3.0, 2.0])
+DIRECTIONS = np.array([[2, 0, 1], [-1, 3**0.5, 1], [1, 3**0.5, 1]]) / 5**0.5
 
 
 def sides() -> list[tuple[float, float]]:
@@ -34,8 +43,25 @@ def sides() -> list[tuple[float, float]]:
     return found
 
 
+def minimum_norm(num: int) -> list[Row]:
+    """Sizes of three directions in the optimal network of minimum norm, at lams around 5^0.5."""
+    program = jr.ConvexProgram(TOUCHING_X, TOUCHING_Y, jr.enumerate_patterns(TOUCHING_X))
+    path = jr.follow_path(program, 0.5)
+    there = path.kinds.index("touches")
+    np.testing.assert_allclose(path.breakpoints[there], 5**0.5, rtol=1e-9)
+    np.testing.assert_allclose(path.jump[there], 0.5**0.5, rtol=1e-6)
+    rows: list[Row] = []
+    for lam in track(np.append(np.linspace(1.5, 3.0, num), 5**0.5), "minimum norm"):
+        optima = jr.optimal_set(program, path(lam))
+        size = np.asarray(jr.select(optima, "min_norm"))
+        nearest = np.argmax(DIRECTIONS @ np.asarray(optima.directions).T, axis=0)
+        sizes = np.bincount(nearest, size, minlength=3)
+        rows.append({"lam": lam} | {f"direction_{k + 1}": float(sizes[k]) for k in range(3)})
+    return rows
+
+
 def main() -> None:
-    """Computes both paths, checks the convex one against `follow_path`, and draws."""
+    """Computes the paths, checks the convex ones against `follow_path`, and draws."""
     args = arguments(parser(__doc__, data=False))
     program = jr.ConvexProgram(X, Y, jr.enumerate_patterns(X))
     path = jr.follow_path(program, 0.02)
@@ -55,17 +81,28 @@ def main() -> None:
             {"lam": lam, "one_right": one[0], "one_left": one[1], "two_right": both[0],
              "two_left": both[1]}
         )  # fmt: skip
-    (args.out / "discontinuous_path.csv").unlink(missing_ok=True)
-    Table(args.out / "discontinuous_path.csv", ("lam",)).add(rows)
-    figure, panels = plt.subplots(1, 2, figsize=(8, 3), layout="constrained", sharey=True)
+    shortest = minimum_norm(9 if args.quick else 61)
+    for name, found in (("discontinuous_path", rows), ("minimum_norm_path", shortest)):
+        (args.out / f"{name}.csv").unlink(missing_ok=True)
+        Table(args.out / f"{name}.csv", ("lam",)).add(found)
+    figure, panels = plt.subplots(1, 3, figsize=(11, 3), layout="constrained")
     titles = ("one neuron: global optimum jumps", "convex program: continuous")
-    for panel, kind, title in zip(panels, ("one", "two"), titles, strict=True):
+    for panel, kind, title in zip(panels, ("one", "two"), titles, strict=False):
         panel.plot(lams, [row[f"{kind}_right"] for row in rows], label="weight > 0")
         panel.plot(lams, [-row[f"{kind}_left"] for row in rows], label="weight < 0")
         panel.set_title(title, fontsize=10)
         panel.set_xlabel("lam")
-    panels[0].set_ylabel("convex weight")
+        panel.set_ylabel("convex weight")
+        panel.sharey(panels[0])
     panels[0].legend(fontsize=8)
+    *near, there = shortest
+    for k, style in enumerate(("C0-", "C1--", "C2-")):
+        name = f"direction_{k + 1}"
+        panels[2].plot([row["lam"] for row in near], [row[name] for row in near], style, label=name)
+    panels[2].plot(there["lam"], there["direction_3"], "ko", label="all three")
+    panels[2].set_title("minimum norm: jumps at one lam", fontsize=10)
+    panels[2].set_xlabel("lam")
+    panels[2].legend(fontsize=8)
     figure.savefig(args.out / "discontinuous_path.png", dpi=150)
 
 

@@ -12,6 +12,9 @@ and deaths are walked through like any other point:
     a wall is hit           a sample reaches the wall of a neuron
     a wall is left          a multiplier reaches zero, in one of the cells around the neuron
 
+A correlation that touches lam and falls again lets no condition fail; `jaxrelu.tangency` looks for
+those.
+
 Where features become dependent, or several things happen at one lam, the next structure is read off
 a new solution just below instead, pruned to independent features, and followed back up.
 
@@ -34,8 +37,8 @@ from jaxrelu.structure import ON_WALL, Conditions, Geometry, Neuron, Point
 
 Floats = NDArray[np.float64]
 
-BORN, DIED, HIT, LEFT, SEVERAL = range(5)
-KINDS = ("born", "dies", "wall hit", "wall left", "several")
+BORN, DIED, HIT, LEFT, SEVERAL, TOUCHES = range(6)
+KINDS = ("born", "dies", "wall hit", "wall left", "several", "touches")
 
 TOLERANCE = 1e-9
 _WIDTH = 1e-10

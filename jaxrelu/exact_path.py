@@ -19,6 +19,7 @@ from jaxrelu.program import Program, check_program
 from jaxrelu.pytrees import register
 from jaxrelu.solution import Solution
 from jaxrelu.structure import Geometry, Neuron, Point
+from jaxrelu.tangency import split_at_touches
 
 
 @register
@@ -129,10 +130,10 @@ def follow_path(program: Program, lam_min: Any = None, *, max_events: int = 1000
     r"""The exact path of optimal networks from `lambda_max` down, with all breakpoints.
 
     Between breakpoints the optimum is an analytic function of lam, computed to rounding at any of
-    them; breakpoints (a neuron is born or dies, a sample reaches or leaves the wall of a neuron)
-    are located to about nine digits. For small and middling problems: a breakpoint takes some tens
-    of milliseconds to a second, and there are several for every neuron. For a grid of lams, use
-    `solve_path`.
+    them; breakpoints (a neuron is born or dies, a sample reaches or leaves the wall of a neuron,
+    the correlation of another block touches lam and falls again) are located to about nine digits.
+    For small and middling problems: a breakpoint takes some tens of milliseconds to a second, and
+    there are several for every neuron. For a grid of lams, use `solve_path`.
 
     Args:
         program: a `ConvexProgram` or `GatedProgram` in float64, concrete.
@@ -178,6 +179,7 @@ def follow_path(program: Program, lam_min: Any = None, *, max_events: int = 1000
     if not lowest > 0 or not np.isfinite(lowest):
         raise ValueError(f"lam_min is {lowest:g}; pass a positive number.")
     stretches, events, complete = walk(program, geometry, lowest, max_events)
+    stretches, events = split_at_touches(geometry, stretches, events)
     return _assemble(program, geometry, stretches, events, complete)
 
 

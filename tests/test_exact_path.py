@@ -50,6 +50,43 @@ def test_shapes_of_the_optimal_set_on_the_known_segment():
     np.testing.assert_array_equal(later.jump, [0.0, 0.0])
 
 
+# Correlations in the directions (2, 0, 1), (-1, 3^0.5, 1) and (1, 3^0.5, 1) are lam at 5^0.5, where
+# the third feature is the mean of the others. Above and below it is not optimal.
+TOUCHING = np.asarray([[0, 0, 1], [2, 0, 0], [-5 / 4, 11 / 48**0.5, 1], [-3 / 4, 13 / 48**0.5, -1]])
+
+
+def test_a_direction_that_is_optimal_at_one_lam_alone():
+    program = program_of(TOUCHING, np.asarray([2.0, 3, 3, 2]))
+    path = jr.follow_path(program, 0.5)
+    assert path.kinds == ("born", "born", "touches")
+    lam = 5**0.5
+    assert path.breakpoints[2] == pytest.approx(lam, rel=1e-9)
+    # a (2 - t, 2 - t, 2 t) for a = 5^0.5 / 4 and t in [0, 2]: t = 2/3 at minimum norm, else t = 0.
+    np.testing.assert_allclose(path.jump, [0.0, 0.0, 0.5**0.5], atol=1e-8)
+    for near, dimension in ((lam * 1.001, 0), (lam, 1), (lam * 0.999, 0)):
+        # The oracle knows nothing of the path.
+        optima = jr.optimal_set(program, jr.solve(program, near, rtol=1e-10))
+        assert optima.dimension == dimension
+        norm = np.linalg.norm(jr.select(optima, "min_norm"))
+        expected = (10 / 3) ** 0.5 / 2**0.5 if dimension else 2.5**0.5
+        assert norm == pytest.approx(expected, rel=2e-3)
+    # The same neurons above and below, in two stretches that meet there.
+    np.testing.assert_array_equal(path.blocks[1], path.blocks[2])
+    assert path.low[1] == path.high[2]
+    assert np.all(path.is_unique)
+
+
+def test_a_direction_that_comes_near_does_not_touch():
+    """A little off, the third direction stays outside or takes part for a while."""
+    for change in (-0.05, 0.05):
+        program = program_of(TOUCHING, np.asarray([2.0, 3, 3, 2 + change]))
+        path = jr.follow_path(program, 0.5)
+        assert path.complete
+        assert "touches" not in path.kinds
+        np.testing.assert_array_equal(path.jump, 0.0)
+        check_against_grid(program, path, [2.3, 2.2])
+
+
 def check_against_grid(program, path, lams):
     assert path.complete
     for lam in lams:
@@ -127,7 +164,7 @@ def test_shapes_are_those_of_the_optimal_set(seed):
         assert not path.ambiguous[s]
         clear += not optima.ambiguous  # near a breakpoint it may be
         assert path.num_directions[s] == optima.signs.size
-        assert path.support_size[s] == np.sum(optima.support)
+        assert int(path.support_size[s]) == int(np.sum(optima.support))
         assert (path.rank[s], path.is_unique[s]) == (optima.rank, optima.is_unique)
     assert clear >= 3
 
