@@ -32,12 +32,13 @@ Floats = NDArray[np.float64]
 # Blocks whose correlation is this near lam are looked at, at lams at most this far apart.
 _NEAR = 0.02
 _RATIO = 0.95
-_FEWEST = 1
-# A block that is this near lam at both ends of an interval is tight all along.
+# A block that is this near lam at both ends of an interval is tight all along; at one end of a
+# stretch it belongs to the event there: the correlation of a cell that a neuron is about to enter
+# comes up to lam as slowly.
 _TIGHT = 1e-7
-# A touch this near the end of a stretch belongs to the event there: a cell that a neuron is about
-# to enter has a correlation that comes up to lam as slowly.
 _INSIDE = 1e-6
+# A parabola through both ends of an interval comes this near lam, of how far they are from it.
+_PROMISING = 0.25
 # Of differences of fourth order: either error is 1e-12.
 _APART = 1e-3
 
@@ -73,7 +74,7 @@ def _touches(geometry: Geometry, stretch: Stretch) -> list[tuple[Point, int]]:
     others = np.setdiff1d(np.arange(len(geometry.signs)), own)
     if not neurons or not others.size:
         return []
-    intervals = max(_FEWEST, int(np.ceil(np.log(low.lam / point.lam) / np.log(_RATIO))))
+    intervals = max(1, int(np.ceil(np.log(low.lam / point.lam) / np.log(_RATIO))))
     found: list[tuple[Point, int]] = []
     above = None
     for lam in np.geomspace(point.lam, low.lam, intervals + 1):
@@ -121,8 +122,13 @@ def _between(
     """Touches between two lams: a length that rises below the upper and falls above the lower."""
     found: dict[float, tuple[Point, int]] = {}
     blocks, up, down = np.intersect1d(above.blocks, below.blocks, return_indices=True)
-    turns = (above.slopes[up] < 0) & (below.slopes[down] > 0)
-    turns &= np.maximum(above.shortfalls[up], below.shortfalls[down]) > _TIGHT
+    ends = np.stack([above.shortfalls[up], below.shortfalls[down]])
+    rises, falls = -above.slopes[up], below.slopes[down]
+    turns = (rises > 0) & (falls > 0) & np.any(ends > _TIGHT, axis=0)
+    turns &= (ends[0] > _TIGHT) | (above.lam < stretch.high.lam * (1 - _INSIDE))
+    turns &= (ends[1] > _TIGHT) | (below.lam > stretch.low.lam * (1 + _INSIDE))
+    gain = 0.5 * rises**2 / np.where(turns, rises + falls, 1.0) * (above.lam - below.lam)
+    turns &= ends[0] - gain <= _PROMISING * np.max(ends, axis=0)
     for block in blocks[turns]:
         one = np.array([block])
 
