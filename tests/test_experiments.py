@@ -55,7 +55,7 @@ def test_all_run_and_resume(data, tmp_path):
     command += ["--data", str(data), "--out", str(tmp_path)]
     subprocess.run(command, check=True, timeout=1800)
     before = {path: path.read_text() for path in (tmp_path / "quick").glob("*.csv")}
-    assert len(before) == 19
+    assert len(before) == 20
     for path in (tmp_path / "quick").glob("*.csv"):
         with path.open() as file:
             assert list(csv.DictReader(file))
