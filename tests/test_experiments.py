@@ -61,7 +61,7 @@ def test_all_run_and_resume(data, tmp_path):
             assert list(csv.DictReader(file))
     assert len(list((tmp_path / "quick").glob("*.png"))) == 16
     resuming = ("optimal_accuracy", "pruning_uci", "pruning_images", "early_alignment")
-    for name in (*resuming, "training_dynamics", "training_margin"):
+    for name in (*resuming, "training_dynamics", "training_margin", "discontinuous_path"):
         script = str(EXPERIMENTS / f"{name}.py")
         subprocess.run([sys.executable, script, *command[2:]], check=True, timeout=300)
     assert before == {path: path.read_text() for path in (tmp_path / "quick").glob("*.csv")}
