@@ -31,6 +31,18 @@ _MOST_MAPPINGS = 40_000
 def _few_mappings() -> Iterator[None]:
     """Between modules, drops what has been compiled when it has become too much."""
     yield
+    _drop_compiled()
+
+
+@pytest.fixture(autouse=True)
+def _few_mappings_of_slow_tests(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Between slow tests too: one alone may compile for 15 data sets."""
+    yield
+    if request.node.get_closest_marker("slow"):
+        _drop_compiled()
+
+
+def _drop_compiled() -> None:
     maps = Path("/proc/self/maps")
     if maps.exists() and maps.read_bytes().count(b"\n") > _MOST_MAPPINGS:
         jax.clear_caches()
