@@ -101,8 +101,8 @@ class ActiveNewton:
     """Working sets with augmented Lagrangian Newton; the default solver.
 
     Args:
-        capacity: slots for non-zero blocks, or None for `default_capacity`. An optimum with more
-            non-zero blocks than this ends as STALLED: raise it.
+        capacity: slots for non-zero blocks, or None for `default_capacity`. A solve that needs
+            more, on its way or for its optimum, ends as STALLED: raise it.
         pattern_batch_size: patterns whose masks are unpacked and whose cones are projected at once;
             bounds the memory of screening. None for a default.
 
@@ -196,6 +196,9 @@ class ActiveNewton:
         early = full & (stage > lam)
         held = at_stage(held, jnp.where(early, lam / stage, 1.0))
         stage, full = jnp.where(early, lam, stage), full & ~early
+        # A finer solve may empty slots: only then are they too few.
+        crowded = full & (state.precision > finest_precision(setting))
+        full = full & ~crowded
         none = ~jnp.any(screened.found) & (state.stage <= lam)
         # The repair is worth its projections only where it may be the last one.
         ready = promising(setting, lam, tolerance, solved.residual, solved.value, screened.bound)
@@ -204,7 +207,7 @@ class ActiveNewton:
         new = state._replace(
             stage=stage,
             held=held,
-            precision=jnp.where(none, finer(setting, state.precision), state.precision),
+            precision=jnp.where(none | crowded, finer(setting, state.precision), state.precision),
             rounds=rounds,
             steps=steps,
             full=full,
