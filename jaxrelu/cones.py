@@ -263,7 +263,7 @@ def polar_bounds(
         signs = cone_signs(masks, pattern[chunk], c.dtype)
         # A padding lane has nothing to project.
         points = jnp.where(live[:, None], c[chunk], 0.0)
-        result = project(rows, signs, points, threshold=level)
+        result = project(rows, signs, points, threshold=level, rough=True)
         v = matmul(signs * result.multipliers, rows.unit)
         new_bound = safe_norm(points + v)
         better = live & (new_bound <= bound[chunk])

@@ -68,6 +68,7 @@ def project(
     cap: Array | None = None,
     threshold: Any = -1.0,
     near: Array | None = None,
+    rough: bool = False,
     max_steps: int = 60,
 ) -> Projection:
     """Projects each point onto its own cone.
@@ -80,10 +81,12 @@ def project(
         multipliers: (m, n), >= 0, warm multipliers; they skip the interior point phase.
         cap: (m, n), upper bounds of the multipliers, infinite for a constraint that must hold. It
             needs warm multipliers, zeros for example.
-        threshold: scalar or (m,): a block may stop once its bound is at most this; a negative one
-            never stops it.
+        threshold: scalar or (m,): a block needs no further steps once its bound is at most this; a
+            negative one never stops it.
         near: (m, d), guesses of the projections, from which rows are chosen where there are very
             many; `points` by default.
+        rough: run the interior point phase in float32 (static). Faster where most blocks stop at
+            the threshold; where rows nearly depend on each other the second phase has more to do.
         max_steps: at most so many steps in each phase.
 
     Returns:
@@ -103,7 +106,8 @@ def project(
     Reference: Moreau's decomposition; `jaxrelu.optimality` for the use of the bound.
     """
     if isinstance(rows, Rows) and rows.are_many and cap is None:
-        return _cutting_planes(rows, signs, points, offset, multipliers, threshold, near, max_steps)
+        args = (offset, multipliers, threshold, near, rough, max_steps)
+        return _cutting_planes(rows, signs, points, *args)
     if multipliers is not None:
         # Zeros that the compiler does not know, or it folds constants of this size for seconds.
         multipliers = multipliers + 0.0 * points[:, :1]
@@ -120,7 +124,7 @@ def project(
     caps = jnp.asarray(jnp.inf, c.dtype) if cap is None else cap / scale
     problem = _Problem(rows, signs, c, offsets, limit, caps)
     if multipliers is None:
-        u, mu = _interior_point(problem, max_steps)
+        u, mu = (_single_precision if rough else _interior_point)(problem, max_steps)
     else:
         mu = problem.clipped(jnp.where(sound[:, None], multipliers, 0.0) / scale)
         u = c + problem.transpose(mu)
@@ -159,6 +163,7 @@ def _cutting_planes(
     multipliers: Array | None,
     threshold: Any,
     near: Array | None,
+    rough: bool,
     max_steps: int,
 ) -> Projection:
     """Projects onto cones of very many rows, of which few matter, through some rows at a time.
@@ -190,6 +195,7 @@ def _cutting_planes(
             offset=jnp.where(done[:, None], 0.0, offsets[index]),
             multipliers=warm,
             threshold=limit,
+            rough=rough,
             max_steps=max_steps,
         )
         mu = jnp.zeros((m, n), dtype).at[lane, index].set(part.multipliers)
@@ -232,6 +238,14 @@ def _solver(matrices: Array) -> Callable[[Array], Array]:
     return lambda rhs: cho_solve((factors, True), rhs[..., None])[..., 0]
 
 
+def _single_precision(problem: _Problem, max_steps: int) -> tuple[Array, Array]:
+    """The interior point phase in float32; it ends at 1e-5 in either precision."""
+    dtype = problem.c.dtype
+    single = jax.tree.map(lambda a: a.astype(jnp.float32), problem)
+    u, mu = _interior_point(single, max_steps)
+    return u.astype(dtype), mu.astype(dtype)
+
+
 def _interior_point(problem: _Problem, max_steps: int) -> tuple[Array, Array]:
     """Mehrotra's predictor-corrector on all blocks; a lane that breaks keeps its last iterate."""
     c, eye = problem.c, jnp.eye(problem.c.shape[1], dtype=problem.c.dtype)
@@ -243,7 +257,7 @@ def _interior_point(problem: _Problem, max_steps: int) -> tuple[Array, Array]:
         return jnp.minimum(1.0, jnp.min(ratio, axis=1, initial=1.0))[:, None]
 
     def step(state: tuple[Array, ...]) -> tuple[Array, ...]:
-        u, slack, mu, done = state
+        u, slack, mu, done, _ = state
         dual = u - c - problem.transpose(mu)
         primal = problem.forward(u) - problem.offsets - slack
         mean = jnp.mean(slack * mu, axis=1, keepdims=True)
@@ -268,15 +282,17 @@ def _interior_point(problem: _Problem, max_steps: int) -> tuple[Array, Array]:
         complementary = jnp.sum(new[1] * new[2], axis=1)
         gap = plain_norm(new[0] - c - problem.transpose(new[2]))
         converged = (violation <= tolerance) & (complementary <= tolerance) & (gap <= tolerance)
-        return (*new, done | ~sound | converged | problem.settled(new[2]))
+        # A block below its limit goes on while others need the steps: the smaller its bound, the
+        # longer its multipliers will do.
+        return (*new, done | ~sound | converged, problem.settled(new[2]))
 
     start = problem.forward(c) - problem.offsets
     state = (c, jnp.maximum(jnp.abs(start), 0.1), jnp.full((m, n), 0.01, c.dtype))
     free = problem.settled(jnp.zeros_like(start)) | jnp.all(start >= 0, axis=1)
     end = iterate(
         step,
-        (*state, free),
-        done=lambda s: jnp.all(s[3]),
+        (*state, free, free),
+        done=lambda s: jnp.all(s[3] | s[4]),
         max_steps=min(max_steps, 30),
         watch=lambda _: (),  # lanes look after themselves
     ).state
