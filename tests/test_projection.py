@@ -119,6 +119,14 @@ def test_the_polar_part_is_the_projection_on_the_polar_cone(case):
     np.testing.assert_allclose(again.points, result.points, rtol=0, atol=1e-11)
 
 
+def test_a_rough_start_ends_at_the_same_projection(case):
+    X, signs, points, _ = case
+    found = project(shared_rows(jnp.asarray(X)), signs, jnp.asarray(points), rough=True)
+    expected = cold(X, signs, points)
+    np.testing.assert_allclose(found.points, expected.points, rtol=0, atol=1e-11)
+    np.testing.assert_allclose(found.bound, expected.bound, rtol=0, atol=1e-11)
+
+
 @pytest.mark.parametrize("factor", [1e-12, 1e9])
 def test_scale_of_points_and_rows(case, factor):
     X, signs, points, _ = case
