@@ -92,11 +92,23 @@ def copy(setting: Setting, pool: Lane, source: Array, target: Array) -> Lane:
 
 
 @partial(compiled, donate=(1,))
-def retarget(setting: Setting, pool: Lane, lane: Array, lam: Array, tolerance: Tolerance) -> Lane:
-    """A lane that has come to its lam goes on to a smaller one."""
+def retarget(
+    setting: Setting,
+    pool: Lane,
+    lane: Array,
+    lost: Array,
+    lam: Array,
+    tolerance: Tolerance,
+    init: Warm | None,
+) -> Lane:
+    """A lane that has come to its lam goes on to a smaller one; one that is lost begins again."""
     one = jax.tree.map(lambda a: a[lane], pool)
-    new = further(setting, one.round, lam, tolerance)
-    moved = _lane(setting, lam, new, nothing_shown(new), one.finite)
+    new = jax.lax.cond(
+        lost,
+        lambda: first_round(setting, lam, tolerance, init, one.round.held.blocks.shape[0]),
+        lambda: further(setting, one.round, lam, tolerance),
+    )
+    moved = _lane(setting, lam, new, nothing_shown(new), one.finite | lost)
     return jax.tree.map(lambda a, b: a.at[lane].set(b), pool, moved)
 
 

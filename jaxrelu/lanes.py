@@ -4,7 +4,8 @@ Lanes of a plain `vmap` run in lockstep: each waits for the slowest, in every in
 lane takes a few Newton steps in one compiled turn and is then free to go where it belongs: into the
 next turn, to screening, to its certificate, or out, and the next lam takes its place. The host only
 says which lanes go together (`jaxrelu.lane_steps` is what they do). Batches come in few widths,
-each a quarter of the one before, so that few shapes are compiled.
+each a quarter of the one before, so that few shapes are compiled; all of them before the first lane
+goes, since which of them it takes hangs on the numbers, and a second call must compile nothing.
 """
 
 from __future__ import annotations
@@ -18,7 +19,6 @@ import numpy as np
 from jax import Array
 
 from jaxrelu import lane_steps
-from jaxrelu.lane_steps import Lane
 from jaxrelu.numerics import matmul
 from jaxrelu.program import Program
 from jaxrelu.solution import Solution, answer_bytes, joined, shared
@@ -58,7 +58,7 @@ def solve_lanes(
         init = init._replace(weights=matmul(init.weights, basis))
     count, lanes = lams.shape[0], min(lanes, lams.shape[0])
     waiting = np.argsort(np.asarray(lams), kind="stable").tolist()  # the largest comes last
-    fleet = _Fleet(setting, solver, tolerance, max_steps, lanes)
+    fleet = _Fleet(setting, solver, tolerance, max_steps, init, lanes, lams[waiting[-1]])
     answers: dict[int, Solution] = {}
     while len(answers) < count:
         free = [lane for lane, k in enumerate(fleet.at_work) if k < 0]
@@ -66,7 +66,7 @@ def solve_lanes(
         if not warm_starts or 2 * len(free) >= min(lanes, len(waiting)):
             for lane in free[: len(waiting)]:
                 k = waiting.pop()
-                (fleet.scout if warm_starts else fleet.load)(lane, k, lams[k], init)
+                (fleet.scout if warm_starts else fleet.load)(lane, k, lams[k])
         for lane in fleet.advance():
             k, fleet.at_work[lane] = fleet.at_work[lane], -1
             args = (fleet.pool, lane, solver, tolerance, max_steps)
@@ -91,29 +91,31 @@ class _Fleet:
         solver: ActiveNewton,
         tolerance: Tolerance,
         max_steps: Array,
+        init: Warm | None,
         lanes: int,
+        lam: Array,
     ) -> None:
         self.setting, self.solver, self.tolerance = setting, solver, tolerance
-        self.max_steps, self.lanes = max_steps, lanes
-        self.pool: Lane | None = None  # the lanes, and the scout behind them
+        self.max_steps, self.init, self.lanes = max_steps, init, lanes
+        one = lane_steps.load(setting, solver, lam, tolerance, init)
+        # The lanes, and the scout behind them.
+        self.pool = jax.tree.map(lambda a: jnp.broadcast_to(a, (lanes + 1, *a.shape)), one)
         self.at_work = [-1] * lanes  # which lam a lane holds
         self.ready: dict[str, list[int]] = {"turn": [], "screen": [], "judge": []}
         self.lost = True  # the scout is nowhere yet, or has come to an end
         self.needed = self.executed = 0
+        self._meet_widths()
 
-    def load(self, lane: int, k: int, lam: Array, init: Warm | None) -> None:
+    def load(self, lane: int, k: int, lam: Array) -> None:
         """Puts a lam into a lane, from a known point or from nothing."""
-        self._put(lane, lam, init)
+        one = lane_steps.load(self.setting, self.solver, lam, self.tolerance, self.init)
+        self.pool = lane_steps.put(self.setting, self.pool, lane, one)
         self._enter(lane, k, "turn")
 
-    def scout(self, lane: int, k: int, lam: Array, init: Warm | None) -> None:
+    def scout(self, lane: int, k: int, lam: Array) -> None:
         """Puts a lam into a lane, from where the scout comes to at it."""
-        if self.lost:
-            self._put(self.lanes, lam, init)
-        else:
-            self.pool = lane_steps.retarget(
-                self.setting, self.pool, self.lanes, lam, self.tolerance
-            )
+        args = (self.lanes, self.lost, lam, self.tolerance, self.init)
+        self.pool = lane_steps.retarget(self.setting, self.pool, *args)
         index = np.asarray([self.lanes], np.int32)
         for _ in range(MAX_ROUNDS):
             self._turn(index, INNER_STEPS)
@@ -135,10 +137,7 @@ class _Fleet:
         if action == "screen":
             self._sort(group, self._screen(index)[0], "judge")
             return []
-        self.pool, done = lane_steps.judge(
-            self.setting, self.pool, index, self.tolerance, self.max_steps
-        )
-        return self._sort(group, np.asarray(done), None)
+        return self._sort(group, self._judge(index), None)
 
     def _sort(self, group: list[int], flags: Any, action: str | None) -> list[int]:
         """Lanes with a flag go on to an action, or are returned; the others take another turn."""
@@ -153,12 +152,13 @@ class _Fleet:
         self.at_work[lane] = k
         self.ready[action].append(lane)
 
-    def _put(self, lane: int, lam: Array, init: Warm | None) -> None:
-        new = lane_steps.load(self.setting, self.solver, lam, self.tolerance, init)
-        if self.pool is None:
-            shape = (self.lanes + 1,)
-            self.pool = jax.tree.map(lambda a: jnp.broadcast_to(a, shape + a.shape), new)
-        self.pool = lane_steps.put(self.setting, self.pool, lane, new)
+    def _meet_widths(self) -> None:
+        """Every action once in every width, on no lane."""
+        for width in widths(self.lanes):
+            index = _padded([self.lanes + 1] * width, self.lanes)
+            self._turn(index, _TURN)
+            self._screen(index)
+            self._judge(index)
 
     def _turn(self, index: Any, most: int) -> Any:
         self.pool, steps, ended = lane_steps.turn(
@@ -173,6 +173,11 @@ class _Fleet:
         args = (index, self.solver, self.tolerance, self.max_steps)
         self.pool, flags = lane_steps.screen(self.setting, self.pool, *args)
         return jax.device_get(flags)
+
+    def _judge(self, index: Any) -> Any:
+        args = (index, self.tolerance, self.max_steps)
+        self.pool, done = lane_steps.judge(self.setting, self.pool, *args)
+        return np.asarray(done)
 
 
 def no_plan() -> str:

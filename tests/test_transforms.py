@@ -157,6 +157,17 @@ def test_second_grid_of_lanes_compiles_nothing(started):
     assert_compiles_once(jr.solve_grid, first, second)
 
 
+@pytest.mark.parametrize("warm_starts", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_lanes_that_never_went_alone_are_compiled_for(warm_starts):
+    # With one step all lanes end together, and the scout is lost at every lam.
+    options = {"lam_batch_size": 3, "warm_starts": warm_starts}
+    short = jr.solve_grid(PROGRAM, LAMS, max_steps=1, **options)
+    assert [jr.Status(int(s)).name for s in short.status] == ["MAX_STEPS"] * 3
+    with compile_events() as events:
+        jr.raise_if_failed(jr.solve_grid(PROGRAM, LAMS, **options))
+    assert not events
+
+
 @pytest.mark.slow
 def test_a_path_compiles_a_logarithmic_number_of_shapes():
     rng = np.random.default_rng(5)
