@@ -131,10 +131,11 @@ def exact_difference(lines: Floats, point: Floats, caps: Floats) -> tuple[Floats
     Returns:
         The difference (k,), and the sum of the multipliers t.
     """
-    used = np.flatnonzero(caps)
-    scale = np.where(np.isfinite(caps[used]), caps[used], 1.0)
-    top = np.where(np.isfinite(caps[used]), 1.0, np.inf)
-    scaled = scale[:, None] * lines[used]
-    exact = lsq_linear(scaled.T, point, (np.zeros_like(top), top), method="bvls", tol=1e-15)
-    t = np.clip(exact.x, 0.0, top)
-    return point - t @ scaled, float(t @ scale)
+    # Its tolerances are absolute: unit lines, and numbers around one.
+    bounded = caps[np.isfinite(caps)]
+    size = float(np.max(np.abs(point), initial=np.max(bounded, initial=0.0))) or 1.0
+    point, top = point / size, caps / size
+    used = np.flatnonzero(top)
+    exact = lsq_linear(lines[used].T, point, (0.0, top[used]), method="bvls", tol=1e-15)
+    t = np.clip(exact.x, 0.0, top[used])
+    return size * (point - t @ lines[used]), size * float(np.sum(t))
