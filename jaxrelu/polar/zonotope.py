@@ -131,7 +131,7 @@ def exact_difference(lines: Floats, point: Floats, caps: Floats) -> tuple[Floats
     Returns:
         The difference (k,), and the sum of the multipliers t.
     """
-    # Its tolerances are absolute: unit lines, and numbers around one.
+    # `lsq_linear` stops at absolute tolerances: unit lines, and numbers around one.
     bounded = caps[np.isfinite(caps)]
     size = float(np.max(np.abs(point), initial=np.max(bounded, initial=0.0))) or 1.0
     point, top = point / size, caps / size
