@@ -19,7 +19,7 @@ from jax import Array
 
 from jaxrelu.losses import Loss, SquaredLoss
 from jaxrelu.networks import GatedNetwork, Network, check_relu
-from jaxrelu.numerics import as_float, matmul, safe_norm
+from jaxrelu.numerics import as_float, matmul, safe_norm, safe_sqrt
 from jaxrelu.optimality import check_weights
 from jaxrelu.patterns import Patterns, patterns_from_weights
 from jaxrelu.program import ConvexProgram, GatedProgram, Program, check_program
@@ -55,8 +55,9 @@ def to_network(program: Program, solution: Solution | Any) -> Network | GatedNet
     given = solution.weights if isinstance(solution, Solution) else solution
     weights = check_weights(program, given)
     flat = weights.reshape(-1, weights.shape[-1])
-    root = jnp.sqrt(safe_norm(flat))
-    hidden = (flat / jnp.where(root > 0, root, 1.0)[:, None]).T
+    root = safe_sqrt(safe_norm(flat))
+    empty = (root == 0)[:, None]
+    hidden = jnp.where(empty, 0.0, flat / jnp.where(empty, 1.0, root[:, None])).T
     if isinstance(program, GatedProgram):
         return GatedNetwork(jnp.asarray(program.patterns.gates), hidden, root)
     p = weights.shape[1]

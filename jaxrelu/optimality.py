@@ -31,16 +31,19 @@ from jaxrelu.cones import (
     interior_directions,
     make_feasible,
     polar_bounds,
-    project_cones,
     projection_batch,
 )
-from jaxrelu.numerics import as_float, eps, host_float, matmul, safe_norm
+from jaxrelu.correlations import correlations
+from jaxrelu.derivatives import close, excess, largest, longest, nowhere
+from jaxrelu.numerics import as_float, eps, host_float, matmul, safe_norm, unit
 from jaxrelu.patterns import Patterns
 from jaxrelu.program import (
     Program,
+    block_signs,
     check_program,
     cone_values,
     fit,
+    float_masks,
     loss_value,
     objective,
     raw_correlations,
@@ -123,11 +126,9 @@ def block_correlations(program: Program, residual: Any) -> Array:
 
 @jax.jit
 def _block_correlations(program: Program, residual: Array) -> Array:
-    reduced, basis = row_space(program)
-    c = raw_correlations(reduced, residual)
     if not program.has_cones:
-        return _lift(c, basis)
-    return _lift(project_cones(reduced.X, reduced.patterns.masks, c).points, basis)
+        return raw_correlations(program, residual)
+    return correlations(jnp.asarray(program.X), jnp.asarray(program.patterns.masks), residual)
 
 
 def kkt_residual(program: Program, lam: Any, weights: Any) -> KKTResidual:
@@ -162,19 +163,22 @@ def kkt_residual(program: Program, lam: Any, weights: Any) -> KKTResidual:
 
 @jax.jit
 def _kkt_residual(program: Program, lam: Array, weights: Array) -> KKTResidual:
+    X, flat = jnp.asarray(program.X), weights.reshape(-1, weights.shape[-1])
     q = _block_correlations(program, residual_at(program, fit(program, weights)))
-    size = safe_norm(weights)
-    direction = weights / jnp.where(size > 0, size, 1.0)[..., None]
-    away = jnp.where(size > 0, safe_norm(q - lam * direction), 0.0)
+    q, size, small = q.reshape(flat.shape), safe_norm(flat), close(weights.dtype)
+    away = jnp.where((size > 0)[:, None], q - lam * unit(flat), 0.0)
+    off = jnp.where(jnp.any(size > 0), longest(away, at_least=small * lam), 0.0)
+    # The derivative of ||q|| by the residual is s D_j X u, u its direction.
+    masks = float_masks(program).T[block_patterns(program.block_shape)]
+    features = block_signs(program)[:, None] * masks * matmul(unit(q), X.T)
+    beyond = excess(longest(q, features) - lam, lam)
     violation = jnp.zeros((), weights.dtype)
     if program.has_cones:
-        rows = safe_norm(jnp.asarray(program.X))
-        scale = size[..., None] * rows[None, None]
-        outside = jnp.maximum(-cone_values(program, weights), 0.0)
-        violation = jnp.max(jnp.where(scale > 0, outside / jnp.where(scale > 0, scale, 1.0), 0.0))
-    return KKTResidual(
-        jnp.max(away) / lam, jnp.max(jnp.maximum(safe_norm(q) - lam, 0.0)) / lam, violation
-    )
+        scale = size[:, None] * safe_norm(X)[None]
+        outside = -cone_values(program, weights).reshape(scale.shape)
+        outside = jnp.where(scale > 0, outside / jnp.where(scale > 0, scale, 1.0), -1.0)
+        violation = excess(largest(outside.ravel()), 1.0)
+    return KKTResidual(off / lam, beyond / lam, violation)
 
 
 def certify(program: Program, lam: Any, weights: Any) -> Certificate:
@@ -213,6 +217,11 @@ def certify(program: Program, lam: Any, weights: Any) -> Certificate:
 
 @jax.jit
 def _certify(program: Program, lam: Array, weights: Array) -> Certificate:
+    return _certified(program, lam, weights)
+
+
+@jax.custom_jvp
+def _certified(program: Program, lam: Array, weights: Array) -> Certificate:
     reduced, basis = row_space(with_interior(program))
     if basis is not None:
         weights = matmul(weights, basis)
@@ -223,6 +232,12 @@ def _certify(program: Program, lam: Array, weights: Array) -> Certificate:
     dual, lower = dual_point(program, lam, residual, bound)
     upper = objective(program, lam, weights)
     return Certificate(lower, upper, upper - lower, weights, dual)
+
+
+@_certified.defjvp
+def _certified_jvp(primals: Any, tangents: Any) -> tuple[Certificate, Certificate]:
+    bounds = _certified(*primals)
+    return bounds, nowhere(tangents, bounds)
 
 
 def with_interior(program: Program) -> Program:

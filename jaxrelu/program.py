@@ -35,12 +35,12 @@ from jax import Array
 
 from jaxrelu import losses
 from jaxrelu.batches import at_once, sum_in_chunks
-from jaxrelu.cones import block_patterns, largest_correlation
+from jaxrelu.correlations import longest_correlation
+from jaxrelu.derivatives import longest
 from jaxrelu.losses import Loss, SquaredLoss
-from jaxrelu.numerics import as_float, check_jaxlib, matmul, safe_norm
+from jaxrelu.numerics import as_float, check_jaxlib, matmul, safe_norm, unit
 from jaxrelu.patterns import Patterns, check_patterns
 from jaxrelu.pytrees import register
-from jaxrelu.rows import shared_rows
 
 
 @register
@@ -262,18 +262,13 @@ def lambda_max(program: Program) -> Array:
 
 @jax.jit
 def _lambda_max(program: Program) -> Array:
-    program, _ = row_space(program)
-    zero = jnp.zeros((program.X.shape[0],), program.X.dtype)
-    c = raw_correlations(program, residual_at(program, zero))
-    c = c.reshape(-1, c.shape[-1])
-    if not program.has_cones:
-        return jnp.max(safe_norm(c), initial=0.0)
-    return largest_correlation(
-        shared_rows(jnp.asarray(program.X)),
-        jnp.asarray(program.patterns.masks),
-        block_patterns(program.block_shape),
-        c,
-    )
+    X = jnp.asarray(program.X)
+    residual = residual_at(program, jnp.zeros((X.shape[0],), X.dtype))
+    if program.has_cones:
+        return longest_correlation(X, jnp.asarray(program.patterns.masks), residual)
+    c = raw_correlations(program, residual)
+    # The derivative of ||X^T D_j r|| by r is D_j X u, u its direction.
+    return longest(c, float_masks(program).T * matmul(unit(c), X.T))
 
 
 def lambda_grid(program: Program, num: int = 50, ratio: float = 1e-2) -> Array:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from jaxrelu import polytope
 from jaxrelu.networks import GatedNetwork, Network
-from jaxrelu.numerics import as_float
+from jaxrelu.numerics import as_float, safe_sqrt
 from jaxrelu.optimal_set import OptimalSet, inside_support, on_all_directions
 
 Floats = NDArray[np.float64]
@@ -191,7 +191,7 @@ def network_from_coefficients(optima: OptimalSet, coefficients: Any) -> Network 
                 f"coefficients holds {lowest:g}; those of a network are >= 0. `nearest_optimal` "
                 "gives the coefficients of the nearest optimal network."
             )
-    root = jnp.sqrt(jnp.maximum(a, 0.0))
+    root = safe_sqrt(jnp.maximum(a, 0.0))
     hidden = optima.directions.T * root[None]
     if optima.gates is None:
         return Network(hidden, optima.signs * root)

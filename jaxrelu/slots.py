@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from jaxrelu.directions import distinct
 from jaxrelu.networks import Network
+from jaxrelu.numerics import safe_sqrt
 from jaxrelu.pytrees import register
 
 Floats = NDArray[np.float64]
@@ -49,7 +50,7 @@ class NetworkPath:
         piece = jnp.minimum(jnp.floor(place).astype(jnp.int32), pieces - 1)
         part = place - piece.astype(place.dtype)
         a = (1 - part) * self.start[piece] + part * self.end[piece]
-        root = jnp.sqrt(jnp.maximum(a, 0.0))
+        root = safe_sqrt(jnp.maximum(a, 0.0))
         return Network(self.directions[piece] * root[None], self.signs[piece] * root)
 
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jaxrelu.implicit import parameters, tangent
+from jaxrelu.implicit import finest, parameters, tangent
 from jaxrelu.numerics import as_float, eps, host_float, matmul
 from jaxrelu.optimality import (
     Certificate,
@@ -126,25 +126,44 @@ def solve_traced(
     solver: Solver,
 ) -> Solution:
     """`solve` after its checks: pure and traceable, with the derivative of `jaxrelu.implicit`."""
+    return _solved(program, lam, tolerance, tolerance, max_steps, init, solver)
+
+
+@solve_traced.defjvp
+def _solve_jvp(primals: tuple[Any, ...], tangents: tuple[Any, ...]) -> tuple[Solution, Solution]:
+    program, lam, tolerance, max_steps, init, solver = primals
+    if isinstance(solver, ActiveNewton):
+        goal = finest(tolerance)
+        end = solution = _solved(program, lam, tolerance, goal, max_steps, init, solver)
+    else:
+        solution = solve_traced(*primals)
+        solver, goal = ActiveNewton(), finest(tolerance)
+        steps, near = jnp.asarray(solver.default_max_steps), _warm(solution)
+        end = _solved(program, lam, tolerance, goal, steps, near, solver)
+    change = parameters(*tangents[:2])
+    return solution, tangent(program, lam, end, change, solver.slots(program))
+
+
+def _solved(
+    program: Program,
+    lam: Array,
+    tolerance: Tolerance,
+    goal: Tolerance,
+    max_steps: Array,
+    init: Warm | None,
+    solver: Solver,
+) -> Solution:
+    """An answer solved to a goal, and judged by a tolerance."""
     # Or XLA folds products of a program that `jit` closes over, for minutes.
     reduced, basis = row_space(with_interior(jax.lax.optimization_barrier(program)))
     if init is not None and basis is not None:
         init = init._replace(weights=matmul(init.weights, basis))
     positive = (lam > 0) & jnp.isfinite(lam)
     safe_lam = jnp.where(positive, lam, 1.0)
-    evidence = solver.run(reduced, safe_lam, tolerance, max_steps, init)
+    evidence = solver.run(reduced, safe_lam, goal, max_steps, init)
     if basis is not None:
         evidence = evidence._replace(weights=matmul(evidence.weights, basis.T))
     return conclude(program, lam, tolerance, evidence)
-
-
-@solve_traced.defjvp
-def _solve_jvp(primals: tuple[Any, ...], tangents: tuple[Any, ...]) -> tuple[Solution, Solution]:
-    solution = solve_traced(*primals)
-    program, lam, *_, solver = primals
-    slots = (solver if isinstance(solver, ActiveNewton) else ActiveNewton()).slots(program)
-    point, change = parameters(program, lam), parameters(*tangents[:2])
-    return solution, tangent(program, solution, point, change, slots)
 
 
 def conclude(program: Program, lam: Array, tolerance: Tolerance, evidence: Evidence) -> Solution:
@@ -246,11 +265,16 @@ def warm_point(program: Program, init: Any) -> Warm | None:
         return None
     if not isinstance(init, Solution):
         raise TypeError(f"init is a {type(init).__name__}; pass a Solution of jr.solve.")
-    weights = check_weights(program, init.weights)
+    check_weights(program, init.weights)
     residual = as_float(init.residual, "init.residual")
     if residual.shape != (program.X.shape[0],):
         raise ValueError(
             f"init.residual has shape {residual.shape}, but the program has "
             f"{program.X.shape[0]} samples: pass a Solution of a program of equal shape."
         )
-    return Warm(weights, residual, jnp.asarray(init.lam, weights.dtype))
+    return _warm(init)
+
+
+def _warm(solution: Solution) -> Warm:
+    weights = jnp.asarray(solution.weights)
+    return Warm(weights, jnp.asarray(solution.residual), jnp.asarray(solution.lam, weights.dtype))

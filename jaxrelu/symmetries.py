@@ -20,7 +20,7 @@ from jax import Array
 
 from jaxrelu.directions import distinct
 from jaxrelu.networks import Network, check_relu
-from jaxrelu.numerics import as_float, matmul, safe_norm
+from jaxrelu.numerics import as_float, matmul, safe_norm, safe_sqrt
 from jaxrelu.patterns import patterns_from_weights
 from jaxrelu.pytrees import register
 
@@ -47,9 +47,10 @@ def balance(network: Network) -> Network:
     """
     check_relu(network, "balance")
     hidden, output = as_float(network.hidden, "hidden"), as_float(network.output, "output")
-    norm, size = safe_norm(hidden.T), jnp.abs(output)
-    root = jnp.sqrt(norm * size)
-    hidden = hidden * (root / jnp.where(norm > 0, norm, 1.0))[None]
+    norm = safe_norm(hidden.T)
+    root = safe_sqrt(norm * jnp.abs(output))
+    empty = root == 0
+    hidden = jnp.where(empty[None], 0.0, hidden * (root / jnp.where(empty, 1.0, norm))[None])
     return Network(hidden, jnp.sign(output) * root)
 
 
@@ -202,7 +203,7 @@ class DecreasingPath:
         lengths = jnp.zeros((count,), length.dtype).at[self.group].add(length)
         share = length / jnp.where(lengths > 0, lengths, 1.0)[self.group]
         turned = (1 - third) * weights + third * share[:, None] * total[self.group]
-        root = jnp.sqrt(safe_norm(turned))
+        root = safe_sqrt(safe_norm(turned))
         turned = (turned / jnp.where(root > 0, root, 1.0)[:, None]).T
         moving = (third > 0) & alive
         return Network(
