@@ -20,12 +20,12 @@ import jax
 import numpy as np
 
 from jaxrelu import datasets, plotting
+from jaxrelu.core.status import Status, describe, remedy
+from jaxrelu.geometry.patterns import sample_patterns
 from jaxrelu.losses import LogisticLoss, SquaredLoss
-from jaxrelu.mapping import to_network
-from jaxrelu.path import solve_path
-from jaxrelu.patterns import sample_patterns
-from jaxrelu.program import ConvexProgram, lambda_grid, lambda_max
-from jaxrelu.status import Status, describe, remedy
+from jaxrelu.paths.path import solve_path
+from jaxrelu.programs.mapping import to_network
+from jaxrelu.programs.program import ConvexProgram, lambda_grid, lambda_max
 
 BAD_INPUT = 2
 DEFAULT_OUT = "jaxrelu-path"

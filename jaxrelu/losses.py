@@ -5,8 +5,8 @@ loss is the (weighted) sum, never the mean. The residual of the package is minus
 r = -gradient(fit, target); for the squared loss r = y - f.
 
 A loss of your own is a frozen dataclass with the five members of `Loss`, registered as a pytree by
-`jaxrelu.pytrees.register` (which says why); its parameters are leaves, so one may trace, batch and
-differentiate them.
+`jaxrelu.core.pytrees.register` (which says why); its parameters are leaves, so one may trace, batch
+and differentiate them.
 
 Reference: the conjugates enter the dual value -sum_i w_i conjugate(-r_i / w_i, y_i).
 """
@@ -23,8 +23,8 @@ import optax
 from jax import Array
 from jax.scipy.special import xlog1py, xlogy
 
-from jaxrelu.numerics import as_float
-from jaxrelu.pytrees import register
+from jaxrelu.core.numerics import as_float
+from jaxrelu.core.pytrees import register
 
 
 class Loss(Protocol):

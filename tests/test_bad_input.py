@@ -12,8 +12,8 @@ import pytest
 import zoo
 
 import jaxrelu as jr
-from jaxrelu.optimality import rounding_error
-from jaxrelu.status import Status
+from jaxrelu.core.status import Status
+from jaxrelu.programs.certificates import rounding_error
 
 GENERIC = zoo.problem(zoo.generic)
 PROGRAM = GENERIC.program
@@ -151,7 +151,7 @@ SOLUTION = jr.Solution(
 
 
 def test_a_jaxlib_that_computes_wrong_values_is_refused(monkeypatch):
-    monkeypatch.setattr("jaxrelu.numerics.version", lambda package: "0.10.2")
+    monkeypatch.setattr("jaxrelu.core.numerics.version", lambda package: "0.10.2")
     with pytest.raises(RuntimeError, match="install jax and jaxlib 0.10.1"):
         jr.solve(PROGRAM, LAM)
 

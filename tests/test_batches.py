@@ -5,11 +5,11 @@ import numpy as np
 import pytest
 import zoo
 
-import jaxrelu.optimality
-import jaxrelu.program
-from jaxrelu.batches import in_chunks, sum_in_chunks
-from jaxrelu.optimality import rounding_error
-from jaxrelu.program import fit
+import jaxrelu.programs.certificates
+import jaxrelu.programs.program
+from jaxrelu.core.chunks import in_chunks, sum_in_chunks
+from jaxrelu.programs.certificates import rounding_error
+from jaxrelu.programs.program import fit
 
 
 @pytest.mark.parametrize("batch", [1, 3, 7])
@@ -41,7 +41,7 @@ def test_the_fit_in_chunks_is_the_fit(monkeypatch):
     weights = rng.standard_normal(zoo.problem(zoo.generic).program.block_shape + (zoo.FEATURES,))
     program = zoo.problem(zoo.generic).program
     whole = fit(program, weights), rounding_error(program, 0.1, weights, program.y)
-    for module in (jaxrelu.program, jaxrelu.optimality):
+    for module in (jaxrelu.programs.program, jaxrelu.programs.certificates):
         monkeypatch.setattr(module, "at_once", lambda width: 3)
     parts = fit(program, weights), rounding_error(program, 0.1, weights, program.y)
     np.testing.assert_allclose(parts[0], whole[0], rtol=1e-12, atol=1e-12)

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxrelu.solvers.block_steps import block_sizes
+from jaxrelu.solvers.augmented_lagrangian.step_sizes import block_sizes
 
 
 def _problem(seed):

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from jaxrelu import cli
-from jaxrelu.status import Status
+from jaxrelu.core.status import Status
 
 ROOT = Path(__file__).resolve().parent.parent
 KEYS = [

@@ -14,7 +14,7 @@ import zoo
 import jaxrelu as jr
 from jaxrelu import closed_form
 from jaxrelu.closed_form.answer import checked
-from jaxrelu.closed_form.columns import Columns, least_polar, nonnegative_lasso
+from jaxrelu.closed_form.dictionary import Columns, least_polar, nonnegative_lasso
 
 LAM = 0.3
 
@@ -699,8 +699,8 @@ def test_single_precision_without_x64(x64_off):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["whitened", "rank_one", "spike_free", "splines", "sparse",
-                                  "separable"])  # fmt: skip
+@pytest.mark.parametrize("name", ["whitened_data", "rank_one_data", "spike_free_data", "splines",
+                                  "sparsest_interpolants", "separable_data"])  # fmt: skip
 def test_examples_run(name, x64_off):
     module = importlib.import_module(f"jaxrelu.closed_form.{name}")
     result = doctest.testmod(module)

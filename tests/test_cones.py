@@ -10,9 +10,9 @@ import reference
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxrelu import cones
-from jaxrelu.cones import FEASIBILITY, block_patterns, cone_signs
-from jaxrelu.rows import shared_rows
+from jaxrelu.geometry import cones
+from jaxrelu.geometry.cones import FEASIBILITY, block_patterns, cone_signs
+from jaxrelu.geometry.gram import shared_rows
 
 # n = 12, d = 3, p = 10 patterns, 2p = 20 blocks throughout: few programs to compile.
 project_cones, interior_directions = map(jax.jit, (cones.project_cones, cones.interior_directions))

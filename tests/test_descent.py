@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy.optimize import linprog
 
 import jaxrelu as jr
-from jaxrelu import simplex
+from jaxrelu.geometry.host import vertex_walks
 
 
 def optimum_with(network, X, y, lam):
@@ -97,15 +97,15 @@ def test_simplex_walks_agree_with_an_independent_solver(seed):
     cost = rng.random(k)
     begin, end = rng.random(k), rng.random(k) * (rng.random(k) < 0.5)
     a = begin
-    for corner in simplex.to_vertex(Z, begin, cost):
+    for corner in vertex_walks.to_vertex(Z, begin, cost):
         np.testing.assert_allclose(Z @ corner, Z @ begin, atol=1e-8)
         assert cost @ corner <= cost @ a + 1e-9
         a = corner
     assert np.sum(a > 0) <= np.linalg.matrix_rank(Z)
-    corners, basis = simplex.pivots(Z, a, cost)
+    corners, basis = vertex_walks.pivots(Z, a, cost)
     low = linprog(cost, A_eq=Z, b_eq=Z @ begin, method="highs").fun
     assert cost @ (corners[-1] if corners else a) == pytest.approx(low, abs=1e-7)
-    corners = simplex.follow(Z, basis, cost, Z @ begin, Z @ end)
+    corners = vertex_walks.follow(Z, basis, cost, Z @ begin, Z @ end)
     for corner in corners:
         assert np.all(corner >= 0)
         least = linprog(cost, A_eq=Z, b_eq=Z @ corner, method="highs").fun
@@ -116,7 +116,7 @@ def test_simplex_walks_agree_with_an_independent_solver(seed):
 
 def test_a_right_hand_side_out_of_reach_is_said():
     with pytest.raises(RuntimeError, match="left the cone"):
-        simplex.follow(np.eye(2), [0, 1], np.ones(2), np.ones(2), np.asarray([1.0, -1.0]))
+        vertex_walks.follow(np.eye(2), [0, 1], np.ones(2), np.ones(2), np.asarray([1.0, -1.0]))
 
 
 def test_nothing_descends_to_nothing():

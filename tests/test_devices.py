@@ -147,9 +147,9 @@ ENTRY %main (p: f32[2]) -> f32[4] {
 def test_no_loop_holds_a_collective(batch, tmp_path):
     body = f"""
 from pathlib import Path
-from jaxrelu import grid
-from jaxrelu.sharding import automatic
-from jaxrelu.solve import checked_solver, step_limit, tolerances
+from jaxrelu.paths import grid
+from jaxrelu.programs.sharding import automatic
+from jaxrelu.paths.solve import checked_solver, step_limit, tolerances
 mesh = automatic(jax.make_mesh((8,), ("lams",)))
 solver = checked_solver(program, None)
 fixed = (tolerances(program, None, None), step_limit(solver, None), None, solver)

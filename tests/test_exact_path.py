@@ -7,7 +7,7 @@ import pytest
 import zoo
 
 import jaxrelu as jr
-from jaxrelu import breakpoints, continuity, structure
+from jaxrelu.paths.exact import active_system, breakpoints, continuity
 
 TRIANGLE = np.asarray([[1.0, 0.0], [-0.5, 0.75**0.5]])
 
@@ -202,7 +202,7 @@ def test_gated_program():
 
 def test_a_new_solution_finds_the_structure_below():
     program = random_program(0)
-    geometry = structure.geometry(program)
+    geometry = active_system.geometry(program)
     path = jr.follow_path(program)
     lam = float(jnp.sqrt(path.high[8] * path.low[8]))
     neurons, point, below = breakpoints._anew(program, geometry, lam, float(path.low[-1]))

@@ -10,8 +10,8 @@ import optax
 import pytest
 
 import jaxrelu as jr
-from jaxrelu.local_training import train_from
-from jaxrelu.pattern_pool import PatternPool
+from jaxrelu.global_optimality.local_training import train_from
+from jaxrelu.global_optimality.pattern_pool import PatternPool
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "experiments"))
 from fuzz_certificates import check, in_places  # noqa: E402

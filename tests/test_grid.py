@@ -8,8 +8,8 @@ import pytest
 import zoo
 
 import jaxrelu as jr
-from jaxrelu import grid as grid_module
-from jaxrelu.solvers import active_newton
+from jaxrelu.paths import grid as grid_module
+from jaxrelu.solvers.active_newton import solver as active_newton
 
 GENERIC = zoo.problem(zoo.generic)
 LAMS = GENERIC.lams(0.02, 0.5, 0.1)  # neither ascending nor descending

@@ -9,7 +9,7 @@ import pytest
 import zoo
 
 import jaxrelu as jr
-from jaxrelu import implicit
+from jaxrelu.solvers import implicit_differentiation as implicit
 
 STEP = 1e-5
 TIGHT = {"rtol": 1e-12, "atol": 0.0}

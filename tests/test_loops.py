@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxrelu.loops import all_finite, iterate
+from jaxrelu.core.loops import all_finite, iterate
 
 
 def halving(start, bound=1.5, max_steps=10):

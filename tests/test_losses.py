@@ -7,8 +7,8 @@ import pytest
 import reference
 
 from jaxrelu import losses
+from jaxrelu.core.pytrees import register
 from jaxrelu.losses import LogisticLoss, SquaredLoss
-from jaxrelu.pytrees import register
 
 
 @register

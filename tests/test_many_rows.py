@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 import jaxrelu as jr
-from jaxrelu import rows as rows_module
-from jaxrelu.projection import project
-from jaxrelu.rows import shared_rows
+from jaxrelu.geometry import gram
+from jaxrelu.geometry.cone_projection import project
+from jaxrelu.geometry.gram import shared_rows
 
 
 @pytest.fixture
@@ -16,8 +16,8 @@ def few_at_a_time(monkeypatch):
     """Calling it makes 211 rows many; 48 of them are looked at together."""
 
     def switch():
-        monkeypatch.setattr(rows_module, "_MANY", 100)
-        monkeypatch.setattr(rows_module, "_NEAREST", 0)
+        monkeypatch.setattr(gram, "_MANY", 100)
+        monkeypatch.setattr(gram, "_NEAREST", 0)
 
     return switch
 

@@ -14,11 +14,11 @@ import zoo
 from scipy.optimize import linprog, minimize
 
 import jaxrelu as jr
-from jaxrelu.exact_fit import exact_fit
-from jaxrelu.margin_conditions import margin_conditions
-from jaxrelu.max_margin import max_margin, minimum_norm
-from jaxrelu.multipliers import Shortfall
-from jaxrelu.separability import fit_space, nearest_fit, separation
+from jaxrelu.margins.alternatives import fit_space, nearest_fit, separation
+from jaxrelu.margins.exact_fit import exact_fit
+from jaxrelu.margins.kkt_conditions import margin_conditions
+from jaxrelu.margins.max_margin import max_margin, minimum_norm
+from jaxrelu.margins.method_of_multipliers import Shortfall
 
 SAMPLES, FEATURES, PATTERNS = 12, 4, 32
 EPS = 2.2e-16

@@ -6,7 +6,7 @@ import pytest
 import zoo
 
 import jaxrelu as jr
-from jaxrelu.solve import solve_compiled, step_limit, tolerances
+from jaxrelu.paths.solve import solve_compiled, step_limit, tolerances
 
 GENERIC = zoo.problem(zoo.generic)
 LAMS = GENERIC.lams(0.5, 0.3, 0.1)

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 import jaxrelu as jr
-from jaxrelu.rows import shared_rows
-from jaxrelu.solvers import newton_system
-from jaxrelu.solvers.coupling import Matrix, Products
-from jaxrelu.solvers.newton_system import (
+from jaxrelu.geometry.gram import shared_rows
+from jaxrelu.solvers.augmented_lagrangian import newton_system
+from jaxrelu.solvers.augmented_lagrangian.coupling import Matrix, Products
+from jaxrelu.solvers.augmented_lagrangian.newton_system import (
     dual_direction,
     gated_direction,
     gram_schmidt,

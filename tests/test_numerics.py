@@ -3,8 +3,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxrelu import numerics
-from jaxrelu.numerics import as_float, einsum, eps, matmul
+from jaxrelu.core import numerics
+from jaxrelu.core.numerics import as_float, einsum, eps, matmul
 
 # One compiled function each: compiling operation by operation is what takes time here.
 safe_norm = jax.jit(numerics.safe_norm, static_argnames=("axis", "keepdims"))

@@ -13,7 +13,7 @@ import zoo
 from scipy.optimize import linprog, nnls
 
 import jaxrelu as jr
-from jaxrelu import polytope
+from jaxrelu.geometry.host import polytopes
 
 TRIANGLE = np.asarray([[1.0, 0.0], [-0.5, 0.75**0.5]])
 LAM = 0.5
@@ -88,7 +88,7 @@ def test_known_answer_of_two_rows_at_an_angle(rho):
 def test_some_vertices_where_all_are_too_many(known, monkeypatch):
     optima = known[2]
     everything = np.asarray(jr.vertices(optima))
-    monkeypatch.setattr(polytope, "_MOST_BASES", 0)
+    monkeypatch.setattr(polytopes, "_MOST_BASES", 0)
     with pytest.warns(UserWarning, match="too many to try: vertices of 5 random objectives"):
         some = np.asarray(jr.vertices(optima, at_most=5, seed=1))
     assert 1 <= len(some) <= len(everything)

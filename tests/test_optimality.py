@@ -14,9 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import jaxrelu as jr
-from jaxrelu import optimality
-from jaxrelu.cones import FEASIBILITY
-from jaxrelu.program import fit, residual_at
+from jaxrelu.geometry.cones import FEASIBILITY
+from jaxrelu.programs import certificates
+from jaxrelu.programs.program import fit, residual_at
 
 # (loss, gated, weighted); at half of lambda_max a few blocks are active, some of them on walls.
 CASES = [
@@ -287,8 +287,8 @@ def test_witnesses_are_computed_where_they_are_missing(optimum):
     expected = jr.certify(program, lam, weights)
     np.testing.assert_allclose(certificate.upper, expected.upper, rtol=1e-12)
     gated = jr.GatedProgram(program.X, program.y, bare.patterns)
-    assert optimality.with_interior(gated) is gated
-    assert optimality.with_interior(program) is program
+    assert certificates.with_interior(gated) is gated
+    assert certificates.with_interior(program) is program
 
 
 @pytest.mark.slow
@@ -347,7 +347,7 @@ def test_the_dual_point_is_the_best_multiple(build, case, share):
     residual = residual_at(program, fit(program, weights))
     bound = jnp.asarray(2.0)
     lam = jnp.asarray(share * 2.0)
-    dual, value = jax.jit(optimality.dual_point)(program, lam, residual, bound)
+    dual, value = jax.jit(certificates.dual_point)(program, lam, residual, bound)
 
     def twin(t):
         return reference.dual_value(
@@ -370,9 +370,9 @@ def test_repair_in_chunks_is_repair_at_once(build, small, monkeypatch):
     weights = rng.standard_normal((2, 10, 3))
     weights[0, ::2] = 0.0
     weights[1, 3] = 1e-17 * small.gates[:, 3]  # feasible; negligible beside the others only
-    at_once = jax.jit(optimality.feasible_weights)(program, weights)
-    monkeypatch.setattr(optimality, "projection_batch", lambda blocks, samples: 2)
-    in_chunks = jax.jit(lambda *a: optimality.feasible_weights(*a))(program, weights)
+    at_once = jax.jit(certificates.feasible_weights)(program, weights)
+    monkeypatch.setattr(certificates, "projection_batch", lambda blocks, samples: 2)
+    in_chunks = jax.jit(lambda *a: certificates.feasible_weights(*a))(program, weights)
     np.testing.assert_allclose(in_chunks, at_once, rtol=0, atol=1e-13)
     np.testing.assert_array_equal(in_chunks[1, 3], jnp.zeros(3))
 
@@ -380,7 +380,7 @@ def test_repair_in_chunks_is_repair_at_once(build, small, monkeypatch):
 def test_the_estimate_of_rounding_covers_it(build, single):
     program = build(weighted=True)
     rng = np.random.default_rng(7)
-    evaluate, estimate = jax.jit(jr.objective), jax.jit(optimality.rounding_error)
+    evaluate, estimate = jax.jit(jr.objective), jax.jit(certificates.rounding_error)
     rough = single(program)
     exact = jax.tree.map(
         lambda a: np.asarray(a, float) if a.dtype == jnp.float32 else a, rough
@@ -412,6 +412,6 @@ def test_a_residual_on_the_edge_of_the_conjugate_gives_its_bound():
 def test_a_bound_that_is_not_a_number_gives_no_value():
     program = zoo.problem(zoo.generic).program
     lam, residual = jnp.asarray(1.0), jnp.asarray(program.y)
-    dual, value = optimality.dual_point(program, lam, residual, jnp.asarray(jnp.nan))
+    dual, value = certificates.dual_point(program, lam, residual, jnp.asarray(jnp.nan))
     assert np.isnan(value)
     assert np.all(np.isnan(dual))

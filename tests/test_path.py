@@ -8,7 +8,7 @@ import pytest
 import zoo
 
 import jaxrelu as jr
-from jaxrelu.driver import Driver
+from jaxrelu.solvers.active_newton.path_driver import Driver
 
 GENERIC = zoo.problem(zoo.generic)
 LAMS = GENERIC.lams(1.2, 0.6, 0.4, 0.25, 0.16, 0.1)

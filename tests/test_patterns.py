@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy.optimize import linprog, minimize
 
-from jaxrelu import enumeration
-from jaxrelu.enumeration import half_cells
-from jaxrelu.patterns import (
+from jaxrelu.geometry.host import arrangements
+from jaxrelu.geometry.host.arrangements import half_cells
+from jaxrelu.geometry.patterns import (
     Patterns,
     _witnesses,
     check_patterns,
@@ -236,15 +236,15 @@ def test_enumeration_refuses_what_it_cannot_list(shape, count):
 def test_lines_that_are_nearly_one_count_too(monkeypatch):
     # Three fans of seven lines, 3e-5 apart: more than what float32 rounding makes of one line.
     fans = [a + k * 3e-5 * b for a, b in ((E1, E2), (E2, E3), (E3, E1)) for k in range(7)]
-    monkeypatch.setattr(enumeration, "MAX_CELLS", count_patterns(21, 3) - 1)
+    monkeypatch.setattr(arrangements, "MAX_CELLS", count_patterns(21, 3) - 1)
     with pytest.raises(ValueError, match="422 activation patterns"):
         enumerate_patterns(np.array(fans, np.float32))
 
 
 def test_the_limit_counts_lines_and_not_samples(monkeypatch):
-    monkeypatch.setattr(enumeration, "MAX_CELLS", 8)
+    monkeypatch.setattr(arrangements, "MAX_CELLS", 8)
     assert enumerate_patterns(np.concatenate([GENERIC[:3], -3.1 * GENERIC[:3]])).num_patterns == 8
-    monkeypatch.setattr(enumeration, "MAX_CELLS", 7)
+    monkeypatch.setattr(arrangements, "MAX_CELLS", 7)
     with pytest.raises(ValueError, match="8 activation patterns"):
         enumerate_patterns(np.concatenate([GENERIC[:3], -3.1 * GENERIC[:3]]))
 
@@ -387,7 +387,7 @@ def test_witnesses_have_the_best_margin(X):
 
 def test_witnesses_in_batches_belong_to_their_patterns(monkeypatch):
     patterns = enumerate_patterns(GENERIC)
-    monkeypatch.setattr("jaxrelu.patterns._BATCH", 6 * 32)
+    monkeypatch.setattr("jaxrelu.geometry.patterns._BATCH", 6 * 32)
     many = np.arange(40) % patterns.num_patterns
     masks, gates = np.asarray(patterns.masks)[:, many], np.asarray(patterns.gates)[:, many]
     interior, margin = _witnesses(GENERIC, masks, gates)
@@ -480,7 +480,7 @@ def test_a_neuron_off_the_walls_never_moves(monkeypatch):
     def poor_witnesses(rows, masks, gates):
         return gates, np.zeros(gates.shape[1])
 
-    monkeypatch.setattr("jaxrelu.patterns._interior_directions", poor_witnesses)
+    monkeypatch.setattr("jaxrelu.geometry.patterns._interior_directions", poor_witnesses)
     hidden = np.stack([E3 + k * EPS * (E1 + E2) for k in (-100, 100)], axis=1)
     patterns, index = patterns_from_weights(SIX_ROWS, hidden)
     np.testing.assert_array_equal(patterns.masks[:, index], SIX_ROWS @ hidden > 0)

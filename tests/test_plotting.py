@@ -6,8 +6,8 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+from jaxrelu.core.status import Status
 from jaxrelu.plotting import plot_path
-from jaxrelu.status import Status
 
 LAMS = [8.0, 4.0, 2.0]
 

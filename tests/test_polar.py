@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxrelu.patterns import enumerate_patterns
-from jaxrelu.polar import exact, sphere
-from jaxrelu.polar.arrangement import Arrangement, values_of
-from jaxrelu.polar.gauge import polar_gauge
-from jaxrelu.program import ConvexProgram, lambda_max
+from jaxrelu.geometry.patterns import enumerate_patterns
+from jaxrelu.global_optimality.polar_gauge import exact, sphere
+from jaxrelu.global_optimality.polar_gauge.gauge import polar_gauge
+from jaxrelu.global_optimality.polar_gauge.lines import Arrangement, values_of
+from jaxrelu.programs.program import ConvexProgram, lambda_max
 
 
 def check(X, r, expected, found=None, rtol=1e-12):

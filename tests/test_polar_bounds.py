@@ -11,12 +11,12 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from scipy.optimize import lsq_linear
 
-from jaxrelu.polar import branch
-from jaxrelu.polar.arrangement import Arrangement
-from jaxrelu.polar.branch import Interval, branch_and_bound
-from jaxrelu.polar.relaxations import cheap_bound
-from jaxrelu.polar.semidefinite import Lifted
-from jaxrelu.polar.zonotope import host_distances
+from jaxrelu.global_optimality.polar_gauge import branch_and_bound as branch
+from jaxrelu.global_optimality.polar_gauge.branch_and_bound import Interval, branch_and_bound
+from jaxrelu.global_optimality.polar_gauge.lines import Arrangement
+from jaxrelu.global_optimality.polar_gauge.relaxations import cheap_bound
+from jaxrelu.global_optimality.polar_gauge.semidefinite import Lifted
+from jaxrelu.global_optimality.polar_gauge.zonotope import host_distances
 
 # One shape for the file: few programs to compile.
 L, K = slow.L, slow.K

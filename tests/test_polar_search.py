@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxrelu.polar import exact
-from jaxrelu.polar.arrangement import Arrangement, values_of
-from jaxrelu.polar.branch import Interval, branch_and_bound
-from jaxrelu.polar.gauge import polar_gauge
+from jaxrelu.global_optimality.polar_gauge import exact
+from jaxrelu.global_optimality.polar_gauge.branch_and_bound import Interval, branch_and_bound
+from jaxrelu.global_optimality.polar_gauge.gauge import polar_gauge
+from jaxrelu.global_optimality.polar_gauge.lines import Arrangement, values_of
 
 # One shape for the file: few programs to compile.
 L, K, STARTS = slow.L, slow.K, slow.STARTS

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import linprog, nnls
 
-from jaxrelu import polytope
+from jaxrelu.geometry.host import polytopes
 
 
 def instance(seed):
@@ -40,22 +40,22 @@ def brute_vertices(columns, fit):
 @given(st.integers(0, 10**6))
 def test_vertices_support_dimension_and_fewest_are_those_of_brute_force(seed):
     columns, start = instance(seed)
-    P = polytope.polytope(columns, start)
+    P = polytopes.polytope(columns, start)
     corners = brute_vertices(columns, columns @ start)
-    found = polytope.all_vertices(P)
+    found = polytopes.all_vertices(P)
     assert len(found) == len(corners)
     for corner in corners:
         assert np.min(np.max(np.abs(found - corner), axis=1)) < 1e-7
-    interior, support, agree = polytope.relative_interior(P)
+    interior, support, agree = polytopes.relative_interior(P)
     assert agree
     assert P.clear
     np.testing.assert_array_equal(support, np.any(corners > 1e-9, axis=0))
     np.testing.assert_allclose(columns @ interior, columns @ start, atol=1e-7)
     assert np.all(interior[support] > 0)
-    inside = polytope.polytope(columns[:, support], interior[support])
+    inside = polytopes.polytope(columns[:, support], interior[support])
     spanned = np.linalg.matrix_rank(corners - corners[0], tol=1e-8)
     assert inside.null.shape[1] == spanned
-    sparse, proven = polytope.fewest(inside)
+    sparse, proven = polytopes.fewest(inside)
     assert proven
     assert np.sum(sparse > 1e-6) == np.min(np.sum(corners > 1e-9, axis=1))
 
@@ -64,17 +64,17 @@ def test_vertices_support_dimension_and_fewest_are_those_of_brute_force(seed):
 @given(st.integers(0, 10**6))
 def test_projection_and_bounds_are_optimal(seed):
     columns, start = instance(seed)
-    P = polytope.polytope(columns, start)
+    P = polytopes.polytope(columns, start)
     rng = np.random.default_rng(seed + 1)
     point = 2 * rng.standard_normal(start.size)
-    nearest = polytope.project(P, point)
+    nearest = polytopes.project(P, point)
     corners = brute_vertices(columns, columns @ start)
     assert np.all(nearest >= 0)
     np.testing.assert_allclose(columns @ nearest, columns @ start, atol=1e-8)
     # The variational inequality, at every vertex.
     assert np.all((corners - nearest) @ (point - nearest) <= 1e-7)
     direction = rng.standard_normal(start.size)
-    best = polytope.maximise(P, direction) @ direction
+    best = polytopes.maximise(P, direction) @ direction
     assert best == pytest.approx(np.max(corners @ direction), abs=1e-6)
     k = start.size
     oracle = linprog(
@@ -82,13 +82,13 @@ def test_projection_and_bounds_are_optimal(seed):
         A_ub=np.hstack([np.eye(k), -np.ones((k, 1))]), b_ub=np.zeros(k),
         A_eq=np.hstack([columns, np.zeros((len(columns), 1))]), b_eq=columns @ start,
     )  # fmt: skip
-    assert np.max(polytope.smallest_maximum(P)) == pytest.approx(oracle.fun, abs=1e-6)
+    assert np.max(polytopes.smallest_maximum(P)) == pytest.approx(oracle.fun, abs=1e-6)
 
 
 def test_some_vertices_are_vertices():
     columns, start = np.ones((1, 5)), np.full(5, 0.2)
-    P = polytope.polytope(columns, start)
-    found = polytope.some_vertices(P, 40, seed=0)
+    P = polytopes.polytope(columns, start)
+    found = polytopes.some_vertices(P, 40, seed=0)
     np.testing.assert_allclose(np.sort(found, axis=1)[:, -1], 1.0, atol=1e-9)
     assert len(found) == 5
 
@@ -111,7 +111,7 @@ def larger(seed, n, k):
     rng = np.random.default_rng(seed)
     columns = np.vstack([np.maximum(rng.standard_normal((n, k)), 0.0), np.ones(k)])
     start = rng.exponential(size=k)
-    return columns, start, polytope.polytope(columns, start)
+    return columns, start, polytopes.polytope(columns, start)
 
 
 @pytest.mark.parametrize(("n", "k"), [(2, 6), (3, 8), (5, 20), (8, 30)])
@@ -120,9 +120,9 @@ def test_functions_with_kinks_are_minimised(seed, n, k):
     columns, start, P = larger(seed, n, k)
     rng = np.random.default_rng(seed + 1)
     rows, target = rng.standard_normal((k, k)), rng.standard_normal(k)
-    found = polytope.minimise(P, np.max, lambda a: np.eye(k)[np.argmax(a)])
-    assert np.max(found) == pytest.approx(np.max(polytope.smallest_maximum(P)), rel=1e-6)
-    found = polytope.minimise(
+    found = polytopes.minimise(P, np.max, lambda a: np.eye(k)[np.argmax(a)])
+    assert np.max(found) == pytest.approx(np.max(polytopes.smallest_maximum(P)), rel=1e-6)
+    found = polytopes.minimise(
         P,
         lambda a: float(np.sum(np.abs(rows @ a - target))),
         lambda a: rows.T @ np.sign(rows @ a - target),
@@ -140,9 +140,9 @@ def test_smooth_functions_are_minimised_where_slsqp_stops_early(seed, n, k):
     columns = np.maximum(rng.standard_normal((n, k)), 0.0) * rng.standard_normal((n, 1))
     columns = np.vstack([columns, np.ones(k)])
     start = rng.exponential(size=k) * (rng.random(k) < 0.7) + np.eye(k)[0]
-    P = polytope.polytope(columns, start)
+    P = polytopes.polytope(columns, start)
     rows, target = rng.standard_normal((30, k)), 5.0 * rng.standard_normal(30)
-    found = polytope.minimise(
+    found = polytopes.minimise(
         P, lambda a: np.sum((rows @ a - target) ** 2), lambda a: 2 * rows.T @ (rows @ a - target)
     )
     # The stacked system has the objective, and the constraints with a large weight.
@@ -156,31 +156,31 @@ def test_smooth_functions_are_minimised_where_slsqp_stops_early(seed, n, k):
 
 def test_a_function_that_is_infinite_on_the_boundary_is_minimised():
     # The analytic centre of a simplex is its middle.
-    P = polytope.polytope(np.ones((1, 4)), np.array([0.7, 0.1, 0.1, 0.1]))
+    P = polytopes.polytope(np.ones((1, 4)), np.array([0.7, 0.1, 0.1, 0.1]))
     with np.errstate(divide="ignore"):
-        found = polytope.minimise(P, lambda a: -np.sum(np.log(a)), lambda a: -1.0 / a)
+        found = polytopes.minimise(P, lambda a: -np.sum(np.log(a)), lambda a: -1.0 / a)
     np.testing.assert_allclose(found, 0.25, atol=1e-4)
 
 
 def test_a_user_function_is_minimised_and_failure_is_said():
-    P = polytope.polytope(np.ones((1, 3)), np.array([1.0, 0.0, 0.0]))
+    P = polytopes.polytope(np.ones((1, 3)), np.array([1.0, 0.0, 0.0]))
     target = np.array([0.5, 0.7, -0.4])
-    best = polytope.minimise(P, lambda a: np.sum((a - target) ** 2), lambda a: 2 * (a - target))
-    np.testing.assert_allclose(best, polytope.project(P, target), atol=1e-7)
+    best = polytopes.minimise(P, lambda a: np.sum((a - target) ** 2), lambda a: 2 * (a - target))
+    np.testing.assert_allclose(best, polytopes.project(P, target), atol=1e-7)
     with pytest.raises(RuntimeError, match="not minimised"):
-        polytope.minimise(P, lambda a: np.nan, lambda a: np.full(3, np.nan))
-    middle = polytope.polytope(np.ones((1, 3)), np.ones(3))
+        polytopes.minimise(P, lambda a: np.nan, lambda a: np.full(3, np.nan))
+    middle = polytopes.polytope(np.ones((1, 3)), np.ones(3))
     with pytest.raises(RuntimeError, match="Pass a function that is convex"):
-        polytope.minimise(middle, lambda a: -np.sum(a**2), lambda a: -2 * a)
+        polytopes.minimise(middle, lambda a: -np.sum(a**2), lambda a: -2 * a)
 
 
 def test_a_singular_value_too_close_to_call_is_told():
-    clear = polytope.polytope(np.eye(3)[:, [0, 1, 1]], np.ones(3))
+    clear = polytopes.polytope(np.eye(3)[:, [0, 1, 1]], np.ones(3))
     assert clear.clear
     assert clear.null.shape[1] == 1
     almost = np.eye(3)[:, [0, 1, 1]]
     almost[2, 2] = 3e-9
-    assert not polytope.polytope(almost, np.ones(3)).clear
+    assert not polytopes.polytope(almost, np.ones(3)).clear
 
 
 def test_linear_criteria_end_at_a_vertex():
@@ -188,8 +188,8 @@ def test_linear_criteria_end_at_a_vertex():
     for seed in range(20):
         rng = np.random.default_rng(seed)
         Z = rng.random((4, 12))
-        P = polytope.polytope(Z, rng.random(12) ** 8)
+        P = polytopes.polytope(Z, rng.random(12) ** 8)
         cost = -1.0 / np.maximum(P.start, 1e-12)
-        found = polytope.minimise(P, lambda a, c=cost: float(c @ a), lambda a, c=cost: c)
-        best = cost @ polytope.maximise(P, -cost)
+        found = polytopes.minimise(P, lambda a, c=cost: float(c @ a), lambda a, c=cost: c)
+        best = cost @ polytopes.maximise(P, -cost)
         assert cost @ found <= best + 1e-6 * abs(best)

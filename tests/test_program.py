@@ -10,8 +10,8 @@ import pytest
 import reference
 
 import jaxrelu as jr
-from jaxrelu import program as programs
-from jaxrelu.program import check_program, row_space
+from jaxrelu.programs import program as programs
+from jaxrelu.programs.program import check_program, row_space
 
 fit, raw_correlations, cone_values = map(
     jax.jit, (programs.fit, programs.raw_correlations, programs.cone_values)

@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import lsq_linear
 
-from jaxrelu.line_search import line_minimum
-from jaxrelu.projection import project
-from jaxrelu.rows import shared_rows
+from jaxrelu.core.line_search import line_minimum
+from jaxrelu.geometry.cone_projection import project
+from jaxrelu.geometry.gram import shared_rows
 
 # One shape for the file, n = 12, d = 3, m = 24: few programs to compile.
 N, D, M = 12, 3, 24

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy.optimize import minimize
 
-from jaxrelu.proximal import block_soft_threshold as plain_block_soft_threshold
+from jaxrelu.programs.penalties import block_soft_threshold as plain_block_soft_threshold
 
 block_soft_threshold = jax.jit(plain_block_soft_threshold)
 

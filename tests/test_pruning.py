@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import jaxrelu as jr
-from jaxrelu.irreducible import independent
-from jaxrelu.pruning import RULES
+from jaxrelu.networks.irreducible import independent
+from jaxrelu.networks.pruning import RULES
 
 
 def features_of(network, X):

@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxrelu.core.pytrees import register
 from jaxrelu.losses import LogisticLoss, SquaredLoss
-from jaxrelu.pytrees import register
 
 
 @register

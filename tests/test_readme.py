@@ -65,7 +65,7 @@ def test_options_named_in_the_readme_exist(capsys):
 
 
 def test_statuses_are_all_explained_in_the_words_of_the_library():
-    from jaxrelu.status import Status, describe, remedy
+    from jaxrelu.core.status import Status, describe, remedy
 
     for status in Status:
         if status != Status.OPTIMAL:

@@ -5,19 +5,19 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxrelu import rows as rows_module
-from jaxrelu.rows import shared_rows
+from jaxrelu.geometry import gram
+from jaxrelu.geometry.gram import shared_rows
 
 
 @pytest.fixture(params=["kept", "formed again", "many features"])
 def data(request, monkeypatch):
     """Rows, one of them zero; outer products kept, formed some samples at a time, or not needed."""
     if request.param == "many features":
-        monkeypatch.setattr(rows_module, "_MANY_FEATURES", 4)
-        monkeypatch.setattr(rows_module, "_MOST_KEPT", 70)  # seven samples at a time
+        monkeypatch.setattr(gram, "_MANY_FEATURES", 4)
+        monkeypatch.setattr(gram, "_MOST_KEPT", 70)  # seven samples at a time
     if request.param == "formed again":
-        monkeypatch.setattr(rows_module, "_MOST_KEPT", 0)
-        monkeypatch.setattr(rows_module, "_SAMPLES_AT_ONCE", 7)
+        monkeypatch.setattr(gram, "_MOST_KEPT", 0)
+        monkeypatch.setattr(gram, "_SAMPLES_AT_ONCE", 7)
     rng = np.random.default_rng(0)
     X = rng.standard_normal((20, 4)) * rng.uniform(0.1, 10.0, (20, 1))
     X[3] = 0.0
@@ -62,7 +62,7 @@ def test_rows_of_newcomers_complete_the_coupling(data):
 @pytest.mark.parametrize("many_features", [3, 99], ids=["plain", "packed"])
 @pytest.mark.parametrize("changes", [2, 60], ids=["few", "many"])
 def test_a_gram_matrix_is_brought_up_to_date(changes, many_features, monkeypatch):
-    monkeypatch.setattr(rows_module, "_MANY_FEATURES", many_features)
+    monkeypatch.setattr(gram, "_MANY_FEATURES", many_features)
     rng = np.random.default_rng(3)
     rows = shared_rows(jnp.asarray(rng.standard_normal((64, 3))))
     before = rng.integers(0, 2, (5, 64)).astype(float)
@@ -70,6 +70,6 @@ def test_a_gram_matrix_is_brought_up_to_date(changes, many_features, monkeypatch
     # Two of the samples for some blocks, or so many that all are passed again.
     after[:3, rng.permutation(64)[:changes]] = 1.0
     after[4, 63] = 1.0 - before[4, 63]
-    gram = rows.gram(jnp.asarray(before))
-    found = jax.jit(rows.updated_gram)(gram, jnp.asarray(before), jnp.asarray(after))
+    matrix = rows.gram(jnp.asarray(before))
+    found = jax.jit(rows.updated_gram)(matrix, jnp.asarray(before), jnp.asarray(after))
     np.testing.assert_allclose(found, rows.gram(jnp.asarray(after)), rtol=1e-12, atol=1e-12)

@@ -2,7 +2,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxrelu.status import Status, describe, remedy
+from jaxrelu.core.status import Status, describe, remedy
 
 
 def test_numbers_are_fixed_because_they_are_stored_in_files():

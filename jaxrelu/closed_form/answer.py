@@ -12,10 +12,10 @@ import numpy as np
 from jax import Array
 from numpy.typing import NDArray
 
+from jaxrelu.core.numerics import as_float
+from jaxrelu.core.pytrees import register
 from jaxrelu.losses import Loss
-from jaxrelu.networks import Network
-from jaxrelu.numerics import as_float
-from jaxrelu.pytrees import register
+from jaxrelu.networks.network import Network
 
 Floats = NDArray[np.float64]
 

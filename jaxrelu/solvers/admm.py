@@ -1,7 +1,7 @@
 r"""First-order solver: consensus splitting (ADMM) around one eigendecomposition.
 
-The programs of `jaxrelu.program` in split form, with F the map from weights to fit and K_b the
-rows (2 D_b - I) X of block b, each scaled to the length t = sqrt(30 d / n):
+The programs of `jaxrelu.programs.program` in split form, with F the map from weights to fit and K_b
+the rows (2 D_b - I) X of block b, each scaled to the length t = sqrt(30 d / n):
 
     minimise    sum_i c_i loss(f_i, y_i) + lam sum_b ||a_b||
     subject to  theta_b = a_b,    K_b theta_b = s_b >= 0,    F theta = f.
@@ -44,11 +44,13 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxrelu.cones import best_bound, project_cones
-from jaxrelu.loops import iterate
-from jaxrelu.numerics import eps, matmul, safe_norm
-from jaxrelu.optimality import dual_point, feasible_weights, rounding_error
-from jaxrelu.program import (
+from jaxrelu.core.loops import iterate
+from jaxrelu.core.numerics import eps, matmul, safe_norm
+from jaxrelu.core.pytrees import register
+from jaxrelu.geometry.cones import best_bound, project_cones
+from jaxrelu.programs.certificates import dual_point, feasible_weights, rounding_error
+from jaxrelu.programs.penalties import block_soft_threshold
+from jaxrelu.programs.program import (
     Program,
     fit,
     loss_value,
@@ -57,10 +59,8 @@ from jaxrelu.program import (
     residual_at,
     sample_weights,
 )
-from jaxrelu.proximal import block_soft_threshold
-from jaxrelu.pytrees import register
-from jaxrelu.solvers.base import Evidence, Tolerance, Warm
-from jaxrelu.solvers.splitting import (
+from jaxrelu.solvers.active_newton.working_set import setting_of
+from jaxrelu.solvers.admm_splitting import (
     Penalty,
     Point,
     Splitting,
@@ -71,7 +71,7 @@ from jaxrelu.solvers.splitting import (
     rescale,
     split_program,
 )
-from jaxrelu.solvers.working_set import setting_of
+from jaxrelu.solvers.base import Evidence, Tolerance, Warm
 
 # Measured on the reference problems: flat around these values.
 _MEMORY = 4

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple, Protocol
 
 from jax import Array
 
-from jaxrelu.program import Program
+from jaxrelu.programs.program import Program
 
 
 class Tolerance(NamedTuple):

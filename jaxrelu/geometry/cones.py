@@ -1,0 +1,321 @@
+r"""The cones K_j = {u : (2 D_j - I) X u >= 0} of activation patterns.
+
+Block b of a program has pattern ``pattern[b]`` (its column of `masks`); the two signs of a pattern
+share a cone. "Feasible" means throughout
+
+    (2 D_j - I) X theta >= -32 eps ||x_i|| ||theta||,
+
+which is what rounding leaves of an exact wall; `FEASIBILITY` is that 32.
+
+The bounds of this module are safe at any stopping point: for every v in the dual cone
+K_b^* = {K_b^T mu : mu >= 0}, ||c_b + v|| is at least the norm of the projection of c_b, and t v is
+again in the dual cone for t >= 0. A block is remembered by its v (d numbers), not by its
+multipliers (n numbers).
+
+Reference: Mishkin and Pilanci (ICML 2023), Section 3, on the unique block correlation; Moreau's
+decomposition.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from jaxrelu.core.loops import iterate
+from jaxrelu.core.numerics import eps, matmul, safe_norm, unit
+from jaxrelu.geometry.cone_projection import Projection, project
+from jaxrelu.geometry.gram import Rows, shared_rows
+
+FEASIBILITY = 32.0
+
+
+def cone_signs(masks: Array, pattern: Array, dtype: Any) -> Array:
+    """Rows of 2 D_j - I for blocks: masks (n, p), pattern (m,) -> (m, n) of +1 and -1."""
+    return 2.0 * masks.T[pattern].astype(dtype) - 1.0
+
+
+def cone_violation(rows: Rows, signs: Array, weights: Array) -> Array:
+    """How far blocks are outside their cones, max_i [-(2 d_i - 1) <x_i, theta>]_+ / ||x_i||.
+
+    Args:
+        rows: `shared_rows` of X (n, d).
+        signs: (m, n), from `cone_signs`.
+        weights: (m, d).
+
+    Returns:
+        (m,), in units of ``weights``: divide by ||theta|| for the angle.
+    """
+    slack = signs * matmul(weights, rows.unit.T)
+    return jnp.max(jnp.maximum(-slack, 0.0), axis=1, initial=0.0)
+
+
+def project_cones(X: Array, masks: Array, points: Array) -> Projection:
+    r"""Projects points onto the cones of activation patterns, all at once.
+
+    u_j = argmin { ||u - c_j|| : (2 D_j - I) X u >= 0 }
+
+    Args:
+        X: (n, d), floating.
+        masks: (n, p), 0/1 or bool.
+        points: (p, d), or (2, p, d) for both signs of every pattern.
+
+    Returns:
+        `Projection` with the shape of `points` in its leading axes; multipliers refer to the rows
+        of X scaled to norm one.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from jaxrelu.geometry.cones import project_cones
+        >>> X, masks = jnp.eye(2, dtype="float32"), jnp.ones((2, 1), bool)
+        >>> u = project_cones(X, masks, jnp.asarray([[1.0, -1.0]], "float32")).points
+        >>> [round(float(v), 4) for v in u[0]]
+        [1.0, 0.0]
+    """
+    shape = points.shape[:-1]
+    pattern = block_patterns(shape)
+    flat = project(
+        shared_rows(X),
+        cone_signs(masks, pattern, X.dtype),
+        points.reshape(-1, X.shape[1]),
+    )
+    return jax.tree.map(lambda a: a.reshape(shape + a.shape[1:]), flat)
+
+
+def block_patterns(shape: tuple[int, ...]) -> Array:
+    """Pattern of every block: for block shape (2, p) or (p,), 0..p-1 repeated for each sign."""
+    return jnp.tile(jnp.arange(shape[-1], dtype=jnp.int32), shape[0] if len(shape) == 2 else 1)
+
+
+def interior_directions(X: Array, masks: Array, gates: Array | None = None) -> tuple[Array, Array]:
+    r"""Near max-margin directions of the cones, the witnesses of the repair.
+
+    For every pattern, the unit vector that (nearly) maximises
+    margin_j = min_i (2 d_ij - 1) <x_i, u> / ||x_i|| over the non-zero rows: the direction of
+    argmin { ||u|| : (2 d_ij - 1) <x_i, u> >= ||x_i|| }. A sampled gate has margins down to 1e-6
+    where the best direction has 5e-3.
+
+    Args:
+        X: (n, d), floating.
+        masks: (n, p), 0/1 or bool.
+        gates: (d, p) or None; a gate is kept where its margin is the better one.
+
+    Returns:
+        ``(interior (d, p), margin (p,))``. A margin that is not positive says that no interior
+        point was found: the cone is lower-dimensional.
+    """
+    if X.shape[1] > X.shape[0]:
+        # Only the row space of X matters: d becomes n.
+        q, r = jnp.linalg.qr(X.T)
+        inner = None if gates is None else matmul(q.T, gates)
+        reduced, best_margin = interior_directions(r.T, masks, inner)
+        return matmul(q, reduced), best_margin
+    rows = shared_rows(X)
+    p = masks.shape[1]
+    signs = cone_signs(masks, jnp.arange(p), X.dtype)
+    zero = jnp.zeros((p, X.shape[1]), X.dtype)
+    real = safe_norm(rows.unit) > 0
+
+    def margin(directions: Array) -> Array:
+        slack = signs * matmul(directions, rows.unit.T)
+        return jnp.min(jnp.where(real[None], slack, jnp.inf), axis=1, initial=jnp.inf)
+
+    # A zero row has no margin to ask for.
+    near = None if gates is None else gates.T
+    best = unit(project(rows, signs, zero, offset=real.astype(X.dtype), near=near).points)
+    best_margin = margin(best)
+    if gates is not None:
+        given = unit(gates.T)
+        given_margin = margin(given)
+        better = ~(best_margin >= given_margin)
+        best = jnp.where(better[:, None], given, best)
+        best_margin = jnp.where(better, given_margin, best_margin)
+    return best.T, best_margin
+
+
+def drop_negligible(weights: Array) -> Array:
+    """Sets to zero the blocks (m, d) that are at rounding level of the largest one."""
+    size = safe_norm(weights)
+    largest = jnp.max(size, initial=0.0)
+    # A NaN or an infinity drops nothing: it must not look like a network of zeros.
+    smallest = jnp.where(jnp.isfinite(largest), eps(weights.dtype) * largest, jnp.nan)
+    return jnp.where((size <= smallest)[:, None], 0.0, weights)
+
+
+def make_feasible(rows: Rows, signs: Array, weights: Array, interior: Array) -> Array:
+    """The nearest blocks that are feasible, up to a step along the interior witnesses.
+
+    In this order: blocks negligible against the largest one are dropped; the others are projected
+    onto their cones; what rounding leaves is cleared by the smallest step along the cone's interior
+    direction; a block that is infeasible even then (its cone has no interior) is dropped.
+
+    Args:
+        rows: `shared_rows` of X (n, d).
+        signs: (m, n).
+        weights: (m, d), blocks from anywhere.
+        interior: (m, d), unit interior directions.
+
+    Returns:
+        (m, d), feasible in the sense of the module's docstring.
+    """
+    tolerance = FEASIBILITY * eps(weights.dtype)
+    weights = drop_negligible(weights)
+    inside = cone_violation(rows, signs, weights) <= tolerance * safe_norm(weights)
+    start = jnp.zeros_like(signs)
+    projected = project(rows, signs, weights, multipliers=start).points
+    weights = jnp.where(inside[:, None], weights, projected)
+
+    # Rows on the wall of the interior direction itself (margin 0) would ask for an infinite step.
+    slack = signs * matmul(weights, rows.unit.T)
+    pull = signs * matmul(interior, rows.unit.T)
+    missing = jnp.maximum(-slack, 0.0)
+    step = jnp.where(missing > 0, missing / jnp.where(pull > 0, pull, 1.0), 0.0)
+    blocked = jnp.any((missing > tolerance * safe_norm(weights)[:, None]) & (pull <= 0), axis=1)
+    shift = jnp.max(jnp.where(pull > 0, step, 0.0), axis=1, initial=0.0)
+    needed = jnp.max(missing, axis=1, initial=0.0) > 0.25 * tolerance * safe_norm(weights)
+    shifted = weights + (shift * (1.0 + 4 * eps(weights.dtype)))[:, None] * interior
+    weights = jnp.where((needed & ~blocked)[:, None], shifted, weights)
+    sound = cone_violation(rows, signs, weights) <= tolerance * safe_norm(weights)
+    # NaN weights stay NaN: a failed repair must not look like a zero block.
+    lost = ~sound & ~jnp.any(jnp.isnan(weights), axis=1)
+    return jnp.where(lost[:, None], 0.0, weights)
+
+
+class PolarBounds(NamedTuple):
+    """Upper bounds of the norms of projected points, and what they rest on.
+
+    Attributes:
+        duals: (b, d), an element of every block's dual cone.
+        bound: (b,), ||c + t v|| for the best t >= 0.
+        chunk: (m,), the blocks projected last.
+        points: (m, d), their projections.
+        multipliers: (m, n), their multipliers.
+    """
+
+    duals: Array
+    bound: Array
+    chunk: Array
+    points: Array
+    multipliers: Array
+
+
+def best_bound(c: Array, duals: Array) -> tuple[Array, Array]:
+    """Min over t >= 0 of ||c + t v||, and the t v: (b, d), (b, d) -> (b,), (b, d)."""
+    square = jnp.sum(duals * duals, axis=1)
+    inner = jnp.sum(c * duals, axis=1)
+    t = jnp.where(square > 0, jnp.maximum(-inner, 0.0) / jnp.where(square > 0, square, 1.0), 0.0)
+    scaled = t[:, None] * duals
+    return safe_norm(c + scaled), scaled
+
+
+def polar_bounds(
+    rows: Rows,
+    masks: Array,
+    pattern: Array,
+    c: Array,
+    duals: Array,
+    limit: Any,
+    *,
+    skip: Array | None = None,
+    batch: int,
+    stop_at_violation: bool = False,
+    rising: bool = False,
+) -> PolarBounds:
+    """Brings the bounds of all blocks below a limit, projecting only where the cheap bound fails.
+
+    Blocks are taken `batch` at a time, the largest bounds first, until every block has a bound at
+    most `limit` or was projected in full.
+
+    Args:
+        rows: `shared_rows` of X (n, d).
+        masks: (n, p).
+        pattern: (b,), the pattern of every block.
+        c: (b, d), the raw correlations.
+        duals: (b, d), an element of every block's dual cone, zeros if nothing is known.
+        limit: scalar, lam.
+        skip: (b,) bool, blocks that are not to be projected.
+        batch: blocks projected at once (static).
+        stop_at_violation: stop after a batch in which a projected block stayed above the limit.
+        rising: raise the limit to the largest norm that a batch turned out to have, so that only
+            the largest bound of all is exact.
+
+    Returns:
+        `PolarBounds`; every bound is valid, converged or not.
+    """
+    total = c.shape[0]
+    batch = min(batch, total)
+    bound, duals = best_bound(c, duals)
+    open_blocks = bound > limit
+    if skip is not None:
+        open_blocks = open_blocks & ~skip
+    # NaN bounds are not projected: they reach the caller as they are.
+    order = jnp.argsort(jnp.where(open_blocks, -bound, jnp.inf)).astype(jnp.int32)
+    count = jnp.sum(open_blocks, dtype=jnp.int32)
+    n, d = rows.unit.shape
+
+    def step(state: tuple[Array, ...]) -> tuple[Array, ...]:
+        index, duals, bound, level = state[:4]
+        place = index * batch + jnp.arange(batch, dtype=jnp.int32)
+        live = place < count
+        chunk = order[jnp.minimum(place, total - 1)]
+        signs = cone_signs(masks, pattern[chunk], c.dtype)
+        # A padding lane has nothing to project.
+        points = jnp.where(live[:, None], c[chunk], 0.0)
+        result = project(rows, signs, points, threshold=level, rough=True)
+        v = matmul(signs * result.multipliers, rows.unit)
+        new_bound = safe_norm(points + v)
+        better = live & (new_bound <= bound[chunk])
+        target = jnp.where(better, chunk, total)
+        duals = duals.at[target].set(v, mode="drop")
+        bound = bound.at[target].set(new_bound, mode="drop")
+        now = jnp.where(live, bound[chunk], 0.0)
+        found = jnp.any(now > limit)
+        level = jnp.maximum(level, jnp.max(now)) if rising else level
+        return index + 1, duals, bound, level, chunk, result.points, result.multipliers, found
+
+    state = (
+        jnp.asarray(0, jnp.int32),
+        duals,
+        bound,
+        jnp.asarray(limit, c.dtype),
+        jnp.zeros((batch,), order.dtype),
+        jnp.zeros((batch, d), c.dtype),
+        jnp.zeros((batch, n), c.dtype),
+        jnp.asarray(False),
+    )
+
+    def done(state: tuple[Array, ...]) -> Array:
+        first = state[0] * batch
+        # The bounds descend: below the level there is nothing left to do.
+        settled = state[2][order[jnp.minimum(first, total - 1)]] <= state[3]
+        return (first >= count) | settled | (stop_at_violation & state[7])
+
+    end = iterate(step, state, done=done, max_steps=-(-total // batch)).state
+    return PolarBounds(end[1], end[2], end[4], end[5], end[6])
+
+
+def largest_correlation(rows: Rows, masks: Array, pattern: Array, c: Array) -> Array:
+    """The largest norm of a projected point, max_b ||Proj_{K_b}(c_b)||.
+
+    The blocks that look largest are projected first and in full, all others only until their bound
+    falls below what was found.
+
+    Args:
+        rows: `shared_rows` of X (n, d).
+        masks: (n, p).
+        pattern: (b,), the pattern of every block.
+        c: (b, d), the points.
+
+    Returns:
+        Scalar.
+    """
+    batch = min(32, projection_batch(c.shape[0], rows.unit.shape[0]))
+    found = polar_bounds(rows, masks, pattern, c, jnp.zeros_like(c), 0.0, batch=batch, rising=True)
+    return jnp.max(found.bound, initial=0.0)
+
+
+def projection_batch(blocks: int, samples: int) -> int:
+    """Blocks to project at once: all of them, while one (blocks, n) array stays under 32 MB."""
+    return max(1, min(blocks, 2**22 // max(samples, 1)))

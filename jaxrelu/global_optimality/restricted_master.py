@@ -1,0 +1,121 @@
+"""The restricted master program: solved anew as patterns enter and leave, always warm."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import numpy as np
+from jax import Array
+
+from jaxrelu.core.numerics import check_seconds
+from jaxrelu.core.status import Status
+from jaxrelu.global_optimality.pattern_pool import PatternPool
+from jaxrelu.paths.path import solve_path
+from jaxrelu.paths.solve import check_lams, tolerances
+from jaxrelu.programs.program import ConvexProgram, check_program
+from jaxrelu.programs.solution import Solution
+from jaxrelu.solvers.active_newton.solver import ActiveNewton
+
+
+def check_search(
+    caller: str,
+    program: Any,
+    lams: Any,
+    rtol: Any,
+    max_patterns: int,
+    max_rounds: int,
+    max_seconds: Any,
+) -> tuple[Array, float, float]:
+    """The checked lams, tolerance and seconds of a search over patterns.
+
+    Raises:
+        ValueError, TypeError: as `solve`; a gated program, limits below one, a negative time, a
+            traced lam.
+    """
+    if not isinstance(program, ConvexProgram):
+        raise TypeError(
+            f"{caller} takes a ConvexProgram, not a {type(program).__name__}: the gates of a gated "
+            "program are part of its model, and its optimum is global as it stands."
+        )
+    check_program(program)
+    if isinstance(lams, jax.core.Tracer):
+        raise TypeError(f"lam is traced, but {caller} decides on values: call it outside jit.")
+    strengths = check_lams(program, lams)
+    for name, value in (("max_patterns", max_patterns), ("max_rounds", max_rounds)):
+        if int(value) < 1:
+            raise ValueError(f"{name} is {value}: pass at least 1.")
+    seconds = check_seconds(max_seconds)
+    return strengths, float(tolerances(program, rtol, None).relative), seconds
+
+
+def one_lam(lam: Any) -> Any:
+    """One lam as a vector.
+
+    Raises:
+        ValueError: several lams.
+    """
+    if np.ndim(lam) != 0:
+        raise ValueError(
+            f"lam has shape {np.shape(lam)}: pass one number, or use refine_path for several."
+        )
+    return lam if isinstance(lam, jax.core.Tracer) else [lam]
+
+
+class Master:
+    """A program over a pool of patterns, and its last answer.
+
+    Attributes:
+        is_precise: whether that answer met its tolerance, up to rounding.
+
+    Until the first solve the patterns are the given ones; where they are too many, or an answer to
+    start from is given, those that their own answer uses.
+    """
+
+    def __init__(
+        self,
+        program: ConvexProgram,
+        capacity: int,
+        rtol: float,
+        solver: ActiveNewton | None,
+        init: Solution | None,
+    ) -> None:
+        """A program, places for patterns, and what its own first solve needs."""
+        self._given, self._capacity, self._rtol, self._solver = program, capacity, rtol, solver
+        self._pool: PatternPool | None = None
+        self._warm = init
+        self.is_precise = False
+
+    def solve(self, lam: Array, rtol: float) -> tuple[PatternPool, Solution]:
+        """The pool and the answer over it: warm, and cold where that fails."""
+        if self._pool is None:
+            self._pool = self._first_pool(lam)
+            self._warm = None
+        program, warm = self._pool.program(), self._warm
+        solution = self._at(program, lam, rtol, warm)
+        if warm is not None and not _precise(solution):
+            cold = self._at(program, lam, rtol, None)
+            if not float(solution.certificate.gap) <= float(cold.certificate.gap):
+                solution = cold
+        self._pool.record(solution.weights)
+        self._warm, self.is_precise = solution, _precise(solution)
+        return self._pool, solution
+
+    def _first_pool(self, lam: Array) -> PatternPool:
+        count = self._given.patterns.num_patterns
+        kept = np.arange(count)
+        if count > self._capacity or self._warm is not None:
+            solution = self._at(self._given, lam, self._rtol, self._warm)
+            size = np.sum(np.linalg.norm(np.asarray(solution.weights), axis=-1), axis=0)
+            order = np.argsort(-size, kind="stable")
+            kept = np.sort(order[: min(self._capacity, max(1, int(np.sum(size > 0))))])
+        return PatternPool(self._given, self._capacity, kept)
+
+    def _at(
+        self, program: ConvexProgram, lam: Array, rtol: float, init: Solution | None
+    ) -> Solution:
+        return solve_path(program, lam[None], rtol=rtol, init=init, solver=self._solver)[0]
+
+
+def _precise(solution: Solution) -> bool:
+    return int(solution.status) in (Status.OPTIMAL, Status.PRECISION_FLOOR)

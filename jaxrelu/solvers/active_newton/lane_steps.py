@@ -1,0 +1,214 @@
+"""What lanes do, compiled: Newton steps, screening, certificates, for any few of a pool at once.
+
+A pool is a `Lane` with a leading axis on every leaf. Actions take the indices of the lanes that go
+together; an index beyond the pool fills up a width and does nothing.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from jaxrelu.core.loops import all_finite, iterate
+from jaxrelu.core.numerics import matmul
+from jaxrelu.paths.solve import conclude
+from jaxrelu.programs.program import Program
+from jaxrelu.programs.solution import Solution
+from jaxrelu.solvers.active_newton.rounds import INNER_STEPS, solved_slots
+from jaxrelu.solvers.active_newton.solver import (
+    ActiveNewton,
+    Round,
+    Shown,
+    first_round,
+    further,
+    judged,
+    nothing_shown,
+)
+from jaxrelu.solvers.active_newton.working_set import Setting, compiled, first_scale, task_of
+from jaxrelu.solvers.augmented_lagrangian.newton_method import (
+    Progress,
+    begin,
+    constant_coupling,
+    newton_step,
+    outcome,
+    watched,
+)
+from jaxrelu.solvers.base import Tolerance, Warm
+
+
+class Lane(NamedTuple):
+    """One lam on its way: its round, and where the solve of that round on the slots stands."""
+
+    lam: Array
+    round: Round
+    shown: Shown
+    inner: Progress
+    coupling: Array | None
+    taken: Array
+    finite: Array
+
+
+def _gather(tree: Any, index: Array) -> Any:
+    return jax.tree.map(lambda a: jnp.take(a, index, axis=0, mode="clip"), tree)
+
+
+def _scatter(tree: Any, index: Array, new: Any) -> Any:
+    return jax.tree.map(lambda a, b: a.at[index].set(b, mode="drop"), tree, new)
+
+
+@compiled
+def load(
+    setting: Setting, solver: ActiveNewton, lam: Array, tolerance: Tolerance, init: Warm | None
+) -> Lane:
+    """A new lane, from a known point or from nothing."""
+    first = first_round(setting, lam, tolerance, init, solver.slots(setting.program))
+    return _lane(setting, lam, first, nothing_shown(first), jnp.asarray(True))
+
+
+def _lane(setting: Setting, lam: Array, state: Round, shown: Shown, finite: Array) -> Lane:
+    """A lane at the beginning of a round."""
+    task = task_of(setting, state.stage, state.held.blocks)
+    inner = begin(task, state.held.at, first_scale(setting, state.stage))
+    taken = jnp.asarray(0, jnp.int32)
+    return Lane(lam, state, shown, inner, constant_coupling(task), taken, finite)
+
+
+@partial(compiled, donate=(1,))
+def put(setting: Setting, pool: Lane, lane: Array, new: Lane) -> Lane:
+    """A new lane takes a place in the pool."""
+    del setting
+    return jax.tree.map(lambda a, b: a.at[lane].set(b), pool, new)
+
+
+@partial(compiled, donate=(1,))
+def copy(setting: Setting, pool: Lane, source: Array, target: Array) -> Lane:
+    """One lane becomes like another."""
+    del setting
+    return jax.tree.map(lambda a: a.at[target].set(a[source]), pool)
+
+
+@partial(compiled, donate=(1,))
+def retarget(
+    setting: Setting,
+    pool: Lane,
+    lane: Array,
+    lost: Array,
+    lam: Array,
+    tolerance: Tolerance,
+    init: Warm | None,
+) -> Lane:
+    """A lane that has come to its lam goes on to a smaller one; one that is lost begins again."""
+    one = jax.tree.map(lambda a: a[lane], pool)
+    new = jax.lax.cond(
+        lost,
+        lambda: first_round(setting, lam, tolerance, init, one.round.held.blocks.shape[0]),
+        lambda: further(setting, one.round, lam, tolerance),
+    )
+    moved = _lane(setting, lam, new, nothing_shown(new), one.finite | lost)
+    return jax.tree.map(lambda a, b: a.at[lane].set(b), pool, moved)
+
+
+@partial(compiled, donate=(1,))
+def turn(
+    setting: Setting, pool: Lane, index: Array, most: Array, max_steps: Array
+) -> tuple[Lane, Array, Array]:
+    """Newton steps of some lanes, at most `most`; how many they took, and who ended a round."""
+
+    def one(lane: Lane, real: Array) -> tuple[tuple[Progress, Array, Array], Array, Array]:
+        stage = lane.round.stage
+        task = task_of(setting, stage, lane.round.held.blocks)
+        scale = first_scale(setting, stage)
+        limit = jnp.minimum(INNER_STEPS, max_steps - lane.round.steps)
+        end = iterate(
+            lambda s: newton_step(task, s, lane.round.precision, scale, lane.coupling),
+            lane.inner,
+            done=lambda s: s.done,
+            max_steps=jnp.where(real, jnp.minimum(most, limit - lane.taken), 0),
+            watch=watched,
+        )
+        taken, finite = lane.taken + end.num_steps, lane.finite & end.finite
+        ended = end.state.done | (taken >= limit) | ~finite
+        return (end.state, taken, finite), end.num_steps, ended
+
+    lanes = _gather(pool, index)
+    (inner, taken, finite), steps, ended = jax.vmap(one)(lanes, index < pool.lam.shape[0])
+    # The coupling, by far the largest, stays where it is.
+    moved = _scatter((pool.inner, pool.taken, pool.finite), index, (inner, taken, finite))
+    return pool._replace(inner=moved[0], taken=moved[1], finite=moved[2]), steps, ended
+
+
+@partial(compiled, donate=(1,))
+def screen(
+    setting: Setting,
+    pool: Lane,
+    index: Array,
+    solver: ActiveNewton,
+    tolerance: Tolerance,
+    max_steps: Array,
+) -> tuple[Lane, tuple[Array, Array, Array]]:
+    """Ends the round of some lanes and begins the next.
+
+    Says of each whether a certificate is due (or it broke), whether no block is missing at its lam,
+    and whether nothing better can come of it.
+    """
+
+    def one(lane: Lane) -> tuple[Lane, tuple[Array, Array, Array]]:
+        stage, held = lane.round.stage, lane.round.held
+        task, scale = task_of(setting, stage, held.blocks), first_scale(setting, stage)
+        inner = outcome(task, lane.inner, scale, lane.taken, lane.finite)
+        solved = solved_slots(setting, stage, held, task, inner)
+        new, shown, settled = solver.screened(
+            setting, lane.lam, tolerance, max_steps, lane.round, solved
+        )
+        sound = all_finite((new, shown))
+        new, shown = jax.tree.map(
+            lambda a, b: jnp.where(sound, a, b), (new, shown), (lane.round, lane.shown)
+        )
+        finite = lane.finite & sound & new.finite
+        over = ~finite | new.full | (new.steps >= max_steps)
+        flags = (shown.needed | ~finite, settled, over)
+        return _lane(setting, lane.lam, new, shown, finite), flags
+
+    lanes, flags = jax.vmap(one)(_gather(pool, index))
+    return _scatter(pool, index, lanes), flags
+
+
+@partial(compiled, donate=(1,))
+def judge(
+    setting: Setting, pool: Lane, index: Array, tolerance: Tolerance, max_steps: Array
+) -> tuple[Lane, Array]:
+    """Certificates of some lanes, and which have ended."""
+
+    def one(lane: Lane) -> tuple[tuple[Round, Array], Array]:
+        new = judged(setting, lane.lam, tolerance, max_steps, lane.round, lane.shown)
+        sound = all_finite(new)
+        new = jax.tree.map(lambda a, b: jnp.where(sound, a, b), new, lane.round)
+        finite = lane.finite & sound
+        return (new, finite), new.done | ~finite
+
+    new, done = jax.vmap(one)(_gather(pool._replace(coupling=None), index))
+    rounds, finite = _scatter((pool.round, pool.finite), index, new)
+    return pool._replace(round=rounds, finite=finite), done
+
+
+@compiled
+def finish(
+    setting: Setting,
+    program: Program,
+    basis: Array | None,
+    pool: Lane,
+    lane: Array,
+    solver: ActiveNewton,
+    tolerance: Tolerance,
+    max_steps: Array,
+) -> Solution:
+    """The answer of a lane that has ended."""
+    one = jax.tree.map(lambda a: a[lane], pool._replace(coupling=None))
+    evidence = solver.evidence(setting, one.round, max_steps, one.finite)
+    if basis is not None:
+        evidence = evidence._replace(weights=matmul(evidence.weights, basis.T))
+    return conclude(program, one.lam, tolerance, evidence)

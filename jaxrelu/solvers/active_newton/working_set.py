@@ -1,0 +1,315 @@
+"""The working set: which blocks hold a slot, how all others are screened, who enters.
+
+Screening rarely projects. Every block carries an element v_b of its dual cone, and
+min_t ||c_b + t v_b|| bounds its correlation; only blocks above lam are projected, in batches, the
+largest first, until one batch holds a violator. An entering block starts in the direction of its
+projection q_b, with the projection's multipliers as its own and the magnitude that minimises the
+objective along it, (||q_b|| - lam) / <z_b, h o z_b> with z_b = D_b X q_b / ||q_b||, shared out
+when several enter; started at exactly zero it would be dropped again.
+
+X is scaled by a power of two to rows of norm about one, which changes units and no digit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from jaxrelu.core.chunks import in_chunks
+from jaxrelu.core.numerics import matmul, safe_norm, unit
+from jaxrelu.geometry.cone_projection import project
+from jaxrelu.geometry.cones import (
+    PolarBounds,
+    block_patterns,
+    cone_signs,
+    polar_bounds,
+    projection_batch,
+)
+from jaxrelu.geometry.gram import Rows, shared_rows
+from jaxrelu.losses import Loss
+from jaxrelu.programs.program import Program, block_signs, loss_value, sample_weights
+from jaxrelu.solvers.augmented_lagrangian.newton_method import Iterate
+from jaxrelu.solvers.augmented_lagrangian.subproblem import Task
+from jaxrelu.solvers.base import Warm
+
+_LEAST_BEND = 0.01
+
+
+class Setting(NamedTuple):
+    """The scaled program in flat block order, computed once a call."""
+
+    program: Program
+    X: Array
+    masks: Array
+    samples: Rows
+    rows: Rows
+    pattern: Array
+    sign: Array
+    weight: Array
+    scale: Array
+    at_zero: Array
+
+    @property
+    def num_blocks(self) -> int:
+        """2p, or p for a gated program."""
+        return self.pattern.shape[0]
+
+    @property
+    def loss(self) -> Loss:
+        """The loss of the program."""
+        return self.program.loss
+
+    def gathered(self, blocks: Array) -> Array:
+        """D_b of some blocks, (m, n), in the dtype of X."""
+        return self.masks.T[self.pattern[blocks]].astype(self.X.dtype)
+
+    def correlations(self, residual: Array, batch: int | None) -> Array:
+        """s_b X^T D_b r of all blocks, (b, d); masks are unpacked `batch` patterns at a time."""
+
+        def some(masks: Array) -> Array:
+            return matmul(masks.astype(self.X.dtype) * residual[None], self.X)
+
+        rows = self.masks.T
+        g = in_chunks(some, rows, rows.shape[0] if batch is None else batch)
+        return self.sign[:, None] * g[self.pattern]
+
+
+class WorkingSet(NamedTuple):
+    """The slots of a solve, and what is remembered of all blocks.
+
+    Attributes:
+        blocks: (k,) int32, the block in each slot; num_blocks where it is empty.
+        at: `Iterate` of the slots, in scaled units.
+        duals: (b, d), an element of every block's dual cone.
+    """
+
+    blocks: Array
+    at: Iterate
+    duals: Array
+
+
+def compiled(function: Callable[..., Any], donate: tuple[int, ...] = ()) -> Callable[..., Any]:
+    """Jit of a function of a `Setting`, with the type of its loss in the key.
+
+    Args:
+        function: its first argument is the setting.
+        donate: positions of further arguments that are given up, counted from the setting.
+
+    Returns:
+        The compiled function, with JAX's ``lower``; see `jaxrelu.core.pytrees.register` for why the
+        type is needed.
+    """
+
+    @partial(jax.jit, static_argnums=0, donate_argnums=tuple(1 + i for i in donate))
+    def call(loss_type: type, setting: Setting, *args: Any) -> Any:
+        del loss_type
+        return function(setting, *args)
+
+    def run(setting: Setting, *args: Any) -> Any:
+        return call(type(setting.loss), setting, *args)
+
+    run.lower = lambda setting, *args: call.lower(type(setting.loss), setting, *args)  # type: ignore[attr-defined]
+    return run
+
+
+def setting_of(program: Program) -> Setting:
+    """Scales a program and lays out its blocks."""
+    X = jnp.asarray(program.X)
+    mean = jnp.mean(safe_norm(X))
+    usable = (mean > 0) & jnp.isfinite(mean)
+    exponent = jnp.round(jnp.log2(jnp.where(usable, mean, 1.0))).astype(jnp.int32)
+    scale = jnp.ldexp(jnp.ones((), X.dtype), exponent)
+    X = X / scale
+    samples = shared_rows(X)
+    rows = samples if program.has_cones else shared_rows(X[:0])
+    pattern = block_patterns(program.block_shape)
+    return Setting(
+        program, X, jnp.asarray(program.patterns.masks), samples, rows, pattern,
+        block_signs(program), sample_weights(program), scale,
+        loss_value(program, jnp.zeros_like(jnp.asarray(program.y))),
+    )  # fmt: skip
+
+
+def cold_start(setting: Setting, slots: int) -> WorkingSet:
+    """An empty working set."""
+    b, d, n = setting.num_blocks, setting.X.shape[1], setting.rows.unit.shape[0]
+    dtype = setting.X.dtype
+    at = Iterate(
+        jnp.zeros((slots, d), dtype), jnp.zeros((slots, d), dtype), jnp.zeros((slots, n), dtype)
+    )
+    return WorkingSet(jnp.full((slots,), b, jnp.int32), at, jnp.zeros((b, d), dtype))
+
+
+def warm_start(setting: Setting, lam: Array, init: Warm, slots: int) -> WorkingSet:
+    """The largest blocks of a known point, multipliers from one projection at its residual."""
+    empty = cold_start(setting, slots)
+    flat = init.weights.reshape(setting.num_blocks, -1) * setting.scale
+    size, blocks = jax.lax.top_k(safe_norm(flat), slots)
+    used = size > 0
+    safe = jnp.where(used, blocks, 0)
+    signed = setting.sign[safe][:, None] * setting.gathered(safe)
+    c = matmul(signed * init.residual[None], setting.X)
+    signs = _cone_signs(setting, safe)
+    found = project(setting.rows, signs, jnp.where(used[:, None], c, 0.0))
+    # Multipliers are proportional to lam to first order, and at an optimum ||q_b|| is lam. Far from
+    # one it is much larger, and multipliers of that size would throw the method off.
+    known = jnp.maximum(jnp.where(init.lam > 0, init.lam, lam) / setting.scale, found.bound)
+    mu = found.multipliers * (lam / setting.scale / known)[:, None]
+    weights = jnp.where(used[:, None], flat[safe], 0.0)
+    at = Iterate(weights, (lam / setting.scale) * unit(weights), jnp.where(used[:, None], mu, 0.0))
+    return WorkingSet(
+        jnp.where(used, blocks, setting.num_blocks).astype(jnp.int32), at, empty.duals
+    )
+
+
+def _cone_signs(setting: Setting, blocks: Array) -> Array:
+    n = setting.rows.unit.shape[0]
+    return cone_signs(setting.masks[:n], setting.pattern[blocks], setting.X.dtype)
+
+
+def task_of(setting: Setting, lam: Array, blocks: Array) -> Task:
+    """Gathers the blocks in slots for the inner method."""
+    occupied = blocks < setting.num_blocks
+    safe = jnp.where(occupied, blocks, 0)
+    signs = jnp.where(occupied[:, None], _cone_signs(setting, safe), 0.0)
+    return Task(
+        setting.X,
+        jnp.asarray(setting.program.y),
+        setting.weight,
+        setting.loss,
+        setting.samples,
+        setting.rows,
+        _signed_masks(setting, blocks),
+        signs,
+        lam,
+    )
+
+
+def slot_features(setting: Setting, blocks: Array, weights: Array) -> tuple[Array, Array]:
+    """s_b D_b and X theta_b, both (k, n), of slots with scaled weights."""
+    return _signed_masks(setting, blocks), matmul(weights, setting.X.T)
+
+
+def _signed_masks(setting: Setting, blocks: Array) -> Array:
+    occupied = blocks < setting.num_blocks
+    safe = jnp.where(occupied, blocks, 0)
+    sign = jnp.where(occupied, setting.sign[safe], 0.0)
+    return sign[:, None] * setting.gathered(safe)
+
+
+def first_scale(setting: Setting, lam: Array) -> Array:
+    """A positive size of weights for a working set of zeros: the loss at zero over lam."""
+    zero = jnp.zeros_like(jnp.asarray(setting.program.y))
+    value = loss_value(setting.program, zero) / lam
+    return jnp.where(value > 0, value, 1.0)
+
+
+def remember(setting: Setting, held: WorkingSet, task: Task, active: Array) -> WorkingSet:
+    """Keeps the dual-cone elements of all slots, and empties the slots of zero blocks."""
+    own = task.cone_adjoint(held.at.cone_dual)
+    duals = held.duals.at[held.blocks].set(own, mode="drop")
+    blocks = jnp.where(active, held.blocks, setting.num_blocks)
+    return held._replace(blocks=blocks, duals=duals)
+
+
+def in_slots(setting: Setting, blocks: Array) -> Array:
+    """(b,) bool: blocks that hold a slot."""
+    return jnp.zeros((setting.num_blocks,), bool).at[blocks].set(True, mode="drop")
+
+
+class Screened(NamedTuple):
+    """All blocks screened.
+
+    Attributes:
+        bounds: valid bounds of all blocks, with the projections of the last batch.
+        bound: scalar, the largest.
+        found: (batch,) bool, lanes of the last batch whose projection exceeds the limit.
+        size: (batch,), the norms of those projections.
+    """
+
+    bounds: PolarBounds
+    bound: Array
+    found: Array
+    size: Array
+
+
+def screen(
+    setting: Setting,
+    duals: Array,
+    inside: Array,
+    residual: Array,
+    limit: Array,
+    pattern_batch: int | None = None,
+) -> Screened:
+    """Bounds of all blocks at a residual; those in slots are not projected."""
+    most = projection_batch(setting.num_blocks, setting.rows.unit.shape[0])
+    # To an accelerator more of them cost little, and a round finds more of the missing blocks.
+    some = 32 if jax.default_backend() == "cpu" else 128
+    batch = min(most, some, pattern_batch or some)
+    c = setting.correlations(residual, pattern_batch)
+    n = setting.rows.unit.shape[0]
+    bounds = polar_bounds(
+        setting.rows,
+        setting.masks[:n],
+        setting.pattern,
+        c,
+        duals,
+        limit,
+        skip=inside,
+        batch=batch,
+        stop_at_violation=True,
+    )
+    size = safe_norm(bounds.points)
+    found = (size > limit) & (bounds.bound[bounds.chunk] > limit)
+    return Screened(bounds, jnp.max(bounds.bound, initial=0.0), found, size)
+
+
+def entering(lanes: int, slots: int) -> int:
+    """How many violators may enter at once: too many and most of them leave again."""
+    return min(lanes, slots, max(4, slots // 4))
+
+
+def enter(
+    setting: Setting, lam: Array, held: WorkingSet, screened: Screened
+) -> tuple[WorkingSet, Array]:
+    """Puts the worst violators into empty slots; says if there was no room for the worst."""
+    bounds, found, size = screened.bounds, screened.found, screened.size
+    task = task_of(setting, lam, held.blocks)
+    slots = held.blocks.shape[0]
+    count = entering(found.shape[0], slots)
+    _, lane = jax.lax.top_k(jnp.where(found, size, -1.0), count)
+    wanted = found[lane]
+    empty = held.blocks >= setting.num_blocks
+    slot = jnp.argsort(~empty, stable=True)[:count]
+    enter = wanted & empty[slot]
+    full = jnp.any(wanted) & ~jnp.any(enter)
+
+    block, q = bounds.chunk[lane], bounds.points[lane]
+    direction = unit(q)
+    features = setting.gathered(block) * matmul(direction, setting.X.T)
+    # A loss that is linear at the fit (Huber's far away) is not so all along the way.
+    largest = task.sample_weight * jnp.asarray(task.loss.smoothness, features.dtype)
+    bend = jnp.maximum(task.curvature(task.fit(held.at.weights)), _LEAST_BEND * largest)
+    steepness = matmul(features * features, bend[:, None])[:, 0]
+    share = jnp.maximum(jnp.sum(enter), 1).astype(q.dtype)
+    magnitude = (size[lane] - lam) / jnp.where(steepness > 0, steepness, 1.0) / share
+    magnitude = jnp.where(steepness > 0, magnitude, 0.0)
+
+    # At an optimum ||q|| is lam: multipliers that belong to a longer one push far too hard.
+    shorter = lam / jnp.maximum(size[lane], lam)
+    target = jnp.where(enter, slot, slots)
+
+    def put(array: Array, values: Array) -> Array:
+        return array.at[target].set(values.astype(array.dtype), mode="drop")
+
+    at = Iterate(
+        put(held.at.weights, magnitude[:, None] * direction),
+        put(held.at.norm_dual, lam * direction),
+        put(held.at.cone_dual, shorter[:, None] * bounds.multipliers[lane]),
+    )
+    return held._replace(blocks=put(held.blocks, block), at=at), full
