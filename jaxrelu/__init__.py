@@ -8,9 +8,9 @@ from jaxrelu.geometry.patterns import enumerate_patterns as enumerate_patterns
 from jaxrelu.geometry.patterns import patterns_from_gates as patterns_from_gates
 from jaxrelu.geometry.patterns import patterns_from_weights as patterns_from_weights
 from jaxrelu.geometry.patterns import sample_patterns as sample_patterns
-from jaxrelu.losses import LogisticLoss as LogisticLoss
-from jaxrelu.losses import Loss as Loss
-from jaxrelu.losses import SquaredLoss as SquaredLoss
+from jaxrelu.losses.logistic import LogisticLoss as LogisticLoss
+from jaxrelu.losses.base import Loss as Loss
+from jaxrelu.losses.squared import SquaredLoss as SquaredLoss
 from jaxrelu.networks.connectivity import connect as connect
 from jaxrelu.networks.descent import DescentPath as DescentPath
 from jaxrelu.networks.descent import descend as descend

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from jaxrelu.core.numerics import as_float
 from jaxrelu.core.pytrees import register
-from jaxrelu.losses import Loss
+from jaxrelu.losses.base import Loss
 from jaxrelu.networks.network import Network
 
 Floats = NDArray[np.float64]

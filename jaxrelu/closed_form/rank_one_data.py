@@ -20,7 +20,8 @@ import numpy as np
 from scipy.optimize import brentq
 
 from jaxrelu.closed_form.answer import ClosedForm, Floats, Task, checked, positive, tolerance
-from jaxrelu.losses import Loss, SquaredLoss
+from jaxrelu.losses.base import Loss
+from jaxrelu.losses.squared import SquaredLoss
 
 _SQUARED_LOSS = SquaredLoss()
 

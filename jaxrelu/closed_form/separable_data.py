@@ -28,7 +28,7 @@ from jax import Array
 from jaxrelu.closed_form.answer import Floats, Task, checked
 from jaxrelu.closed_form.support_vectors import shortest
 from jaxrelu.core.pytrees import register
-from jaxrelu.losses import LogisticLoss
+from jaxrelu.losses.logistic import LogisticLoss
 from jaxrelu.networks.network import Network
 
 

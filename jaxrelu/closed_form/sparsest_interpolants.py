@@ -29,7 +29,7 @@ from jax import Array
 from jaxrelu.closed_form.answer import checked, tolerance
 from jaxrelu.closed_form.dictionary import Cells, least_polar
 from jaxrelu.core.pytrees import register
-from jaxrelu.losses import SquaredLoss
+from jaxrelu.losses.squared import SquaredLoss
 from jaxrelu.networks.network import Network
 
 _SQUARED_LOSS = SquaredLoss()

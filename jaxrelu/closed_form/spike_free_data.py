@@ -36,7 +36,8 @@ from jaxrelu.core.pytrees import register
 from jaxrelu.geometry.patterns import Patterns
 from jaxrelu.global_optimality.polar_gauge.gauge import polar_gauge
 from jaxrelu.global_optimality.polar_gauge.spikes import spike_bounds
-from jaxrelu.losses import Loss, SquaredLoss
+from jaxrelu.losses.base import Loss
+from jaxrelu.losses.squared import SquaredLoss
 from jaxrelu.paths.solve import solve
 from jaxrelu.programs.program import ConvexProgram
 from jaxrelu.programs.solution import raise_if_failed

@@ -37,7 +37,7 @@ from jaxrelu.closed_form.dictionary import Cells, Columns, Fitted, lasso, least_
 from jaxrelu.closed_form.rank_one_data import line
 from jaxrelu.core.numerics import as_float
 from jaxrelu.core.pytrees import register
-from jaxrelu.losses import SquaredLoss
+from jaxrelu.losses.squared import SquaredLoss
 from jaxrelu.networks.network import Network
 
 _SQUARED_LOSS = SquaredLoss()

@@ -21,7 +21,8 @@ from jax import Array
 from jaxrelu.core.numerics import as_float, check_seconds, safe_norm, unit
 from jaxrelu.global_optimality.polar_gauge.gauge import PolarGauge, gauge, random_starts
 from jaxrelu.global_optimality.polar_gauge.lines import Arrangement
-from jaxrelu.losses import Loss, SquaredLoss
+from jaxrelu.losses.base import Loss
+from jaxrelu.losses.squared import SquaredLoss
 from jaxrelu.networks.network import GatedNetwork, Network, check_relu, check_values
 from jaxrelu.paths.solve import tolerances
 from jaxrelu.programs.certificates import Certificate, check_lam, dual_point

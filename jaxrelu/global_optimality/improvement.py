@@ -19,7 +19,8 @@ from jax import Array
 
 from jaxrelu.core.pytrees import register
 from jaxrelu.core.status import Status
-from jaxrelu.losses import Loss, SquaredLoss
+from jaxrelu.losses.base import Loss
+from jaxrelu.losses.squared import SquaredLoss
 from jaxrelu.networks.irreducible import minimal
 from jaxrelu.networks.network import GatedNetwork, Network, nonconvex_objective
 from jaxrelu.paths.solve import solve

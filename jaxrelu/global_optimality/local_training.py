@@ -22,7 +22,7 @@ import optax
 from jax import Array
 from numpy.typing import NDArray
 
-from jaxrelu.losses import Loss
+from jaxrelu.losses.base import Loss
 from jaxrelu.networks.network import Network, nonconvex_objective
 from jaxrelu.programs.program import ConvexProgram
 

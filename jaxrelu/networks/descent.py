@@ -28,11 +28,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jaxrelu import losses
 from jaxrelu.core.numerics import as_float
 from jaxrelu.core.pytrees import register
 from jaxrelu.geometry.host import vertex_walks
-from jaxrelu.losses import Loss, SquaredLoss
+from jaxrelu.losses.base import Loss, checked_samples, total_gradient
+from jaxrelu.losses.squared import SquaredLoss
 from jaxrelu.networks.connectivity import join
 from jaxrelu.networks.network import Network, check_relu, check_values
 from jaxrelu.networks.network_paths import NetworkPath, Slots, as_path, in_slots
@@ -168,8 +168,8 @@ def _check_optimum(
 ) -> None:
     """No direction of either network may have a correlation above lam at the optimal fit."""
     fit = jnp.asarray(Z @ a)
-    target, weight = losses.checked_samples(loss, fit, y, sample_weight)
-    r = -np.asarray(losses.total_gradient(loss, fit, target, weight), np.float64)
+    target, weight = checked_samples(loss, fit, y, sample_weight)
+    r = -np.asarray(total_gradient(loss, fit, target, weight), np.float64)
     correlation, lam = r @ Z, float(lam)
     if not lam > 0:
         raise ValueError(f"lam is {lam:g}; pass a positive one.")

@@ -17,7 +17,8 @@ from jax.typing import ArrayLike
 
 from jaxrelu.core.numerics import as_float, matmul
 from jaxrelu.core.pytrees import register
-from jaxrelu.losses import Loss, SquaredLoss, checked_samples, total
+from jaxrelu.losses.base import Loss, checked_samples, total
+from jaxrelu.losses.squared import SquaredLoss
 
 _SQUARED_LOSS = SquaredLoss()
 

@@ -18,11 +18,11 @@ from jax import Array
 from numpy.typing import NDArray
 from scipy.optimize import minimize
 
-from jaxrelu import losses
 from jaxrelu.core.numerics import host_float
 from jaxrelu.core.pytrees import register
 from jaxrelu.geometry.host.nonnegative_least_squares import nonnegative_least_squares
-from jaxrelu.losses import Loss, SquaredLoss
+from jaxrelu.losses.base import Loss, checked_samples, total, total_gradient
+from jaxrelu.losses.squared import SquaredLoss
 from jaxrelu.networks.irreducible import DEPENDENT, Neurons, neurons_of, reductions
 from jaxrelu.networks.network import GatedNetwork, Network
 
@@ -162,13 +162,13 @@ class _Risk:
 
     def __init__(self, loss: Loss, y: Any, fit: Floats) -> None:
         self.loss = loss
-        self.target, self.weight = losses.checked_samples(loss, jnp.asarray(fit), y)
+        self.target, self.weight = checked_samples(loss, jnp.asarray(fit), y)
 
     def value(self, fit: Floats) -> float:
-        return float(losses.total(self.loss, jnp.asarray(fit), self.target, self.weight))
+        return float(total(self.loss, jnp.asarray(fit), self.target, self.weight))
 
     def gradient(self, fit: Floats) -> Floats:
-        slope = losses.total_gradient(self.loss, jnp.asarray(fit), self.target, self.weight)
+        slope = total_gradient(self.loss, jnp.asarray(fit), self.target, self.weight)
         return np.asarray(slope, np.float64)
 
     def smallest(self, columns: Floats, a: Floats, lam: float) -> Floats:

@@ -25,11 +25,11 @@ from jax import Array
 from numpy.typing import NDArray
 from scipy.optimize import lsq_linear
 
-from jaxrelu import losses
 from jaxrelu.core.numerics import as_float
 from jaxrelu.geometry.host.nonnegative_least_squares import nonnegative_least_squares
 from jaxrelu.geometry.patterns import enumerate_patterns
-from jaxrelu.losses import Loss, SquaredLoss
+from jaxrelu.losses.base import Loss, checked_samples, total_gradient
+from jaxrelu.losses.squared import SquaredLoss
 from jaxrelu.networks.network import Network, check_relu, check_values
 
 Floats = NDArray[np.float64]
@@ -105,11 +105,11 @@ def stationarity(
     check_values(network, "stationarity", X=X, y=y, lam=lam)
     X = as_float(X, "X")
     fit = network(X)
-    target, weight = losses.checked_samples(loss, fit, y, sample_weight)
+    target, weight = checked_samples(loss, fit, y, sample_weight)
     strength = float(lam)
     if not (np.isfinite(strength) and strength > 0):
         raise ValueError(f"lam is {strength}; pass a positive finite number.")
-    r = -np.asarray(losses.total_gradient(loss, fit, target, weight), np.float64)
+    r = -np.asarray(total_gradient(loss, fit, target, weight), np.float64)
     rows = np.asarray(X, np.float64)
     hidden = np.asarray(network.hidden, np.float64)
     output = np.asarray(network.output, np.float64)

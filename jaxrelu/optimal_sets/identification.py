@@ -29,7 +29,6 @@ import numpy as np
 from jax import Array
 from numpy.typing import NDArray
 
-from jaxrelu import losses
 from jaxrelu.core.numerics import as_float, matmul
 from jaxrelu.core.pytrees import register
 from jaxrelu.core.status import Status
@@ -38,6 +37,7 @@ from jaxrelu.geometry.host import polytopes
 from jaxrelu.geometry.host.directions import distinct
 from jaxrelu.geometry.host.nonnegative_least_squares import nonnegative_least_squares
 from jaxrelu.geometry.host.polytopes import Polytope
+from jaxrelu.losses.base import total_curvature
 from jaxrelu.paths.path import solve_path
 from jaxrelu.programs.certificates import Certificate, block_correlations, certify
 from jaxrelu.programs.program import (
@@ -206,9 +206,7 @@ def optimal_set(program: Program, solution: Solution, *, max_seconds: float = 30
     directions, signs, features = directions[first], signs[first], features[:, first]
     weight = np.asarray(sample_weights(program))
     bends = np.asarray(
-        losses.total_curvature(
-            program.loss, polished.fit, jnp.asarray(program.y), jnp.asarray(weight)
-        )
+        total_curvature(program.loss, polished.fit, jnp.asarray(program.y), jnp.asarray(weight))
     )
     counts, linear = weight > 0, bool(np.any((weight > 0) & ~(bends > 0)))
     P = polytopes.polytope(features[counts], coefficients)

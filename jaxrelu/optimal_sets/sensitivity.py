@@ -29,9 +29,9 @@ from jax import Array
 from numpy.typing import NDArray
 from scipy.linalg import cho_factor, cho_solve
 
-from jaxrelu import losses
 from jaxrelu.core.pytrees import register
 from jaxrelu.geometry.cones import block_patterns
+from jaxrelu.losses.base import total_curvature, total_gradient
 from jaxrelu.optimal_sets.identification import OptimalSet, optimal_set
 from jaxrelu.paths.exact.active_system import multiplier_margin, null_space
 from jaxrelu.programs.program import Program, block_signs, sample_weights
@@ -113,9 +113,9 @@ def sensitivity(program: Program, solution: Solution) -> Sensitivity:
         active = _masks_of(program, optima)[:, support]
         walls = np.zeros(active.shape, bool)
     weight = sample_weights(program)
-    curvature = np.asarray(losses.total_curvature(program.loss, optima.fit, y, weight))
+    curvature = np.asarray(total_curvature(program.loss, optima.fit, y, weight))
     _, by_target = jax.jvp(
-        lambda target: losses.total_gradient(program.loss, optima.fit, target, weight),
+        lambda target: total_gradient(program.loss, optima.fit, target, weight),
         (y,),
         (jnp.ones_like(y),),
     )

@@ -22,7 +22,6 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jaxrelu import losses
 from jaxrelu.core.chunks import at_once, in_chunks, sum_in_chunks
 from jaxrelu.core.numerics import as_float, eps, host_float, matmul, safe_norm
 from jaxrelu.core.pytrees import register
@@ -38,6 +37,7 @@ from jaxrelu.geometry.cones import (
 )
 from jaxrelu.geometry.gram import shared_rows
 from jaxrelu.geometry.patterns import Patterns
+from jaxrelu.losses.base import total_conjugate
 from jaxrelu.programs.program import (
     Program,
     check_program,
@@ -292,9 +292,7 @@ def correlation_bound(program: Program, residual: Array, lam: Array) -> Array:
 
 def dual_value(program: Program, dual: Array) -> Array:
     """-sum_i c_i loss*(-dual_i / c_i), the dual objective at a dual vector (n,)."""
-    return -losses.total_conjugate(
-        program.loss, -dual, jnp.asarray(program.y), sample_weights(program)
-    )
+    return -total_conjugate(program.loss, -dual, jnp.asarray(program.y), sample_weights(program))
 
 
 def dual_point(program: Program, lam: Array, residual: Array, bound: Array) -> tuple[Array, Array]:

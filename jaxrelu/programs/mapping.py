@@ -19,7 +19,8 @@ from jax import Array
 
 from jaxrelu.core.numerics import as_float, matmul, safe_norm
 from jaxrelu.geometry.patterns import Patterns, patterns_from_weights
-from jaxrelu.losses import Loss, SquaredLoss
+from jaxrelu.losses.base import Loss
+from jaxrelu.losses.squared import SquaredLoss
 from jaxrelu.networks.network import GatedNetwork, Network, check_relu
 from jaxrelu.programs.certificates import check_weights
 from jaxrelu.programs.program import ConvexProgram, GatedProgram, Program, check_program

@@ -33,14 +33,14 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jaxrelu import losses
 from jaxrelu.core.chunks import at_once, sum_in_chunks
 from jaxrelu.core.numerics import as_float, check_jaxlib, matmul, safe_norm
 from jaxrelu.core.pytrees import register
 from jaxrelu.geometry.cones import block_patterns, largest_correlation
 from jaxrelu.geometry.gram import shared_rows
 from jaxrelu.geometry.patterns import Patterns, check_patterns
-from jaxrelu.losses import Loss, SquaredLoss
+from jaxrelu.losses.base import Loss, total, total_gradient
+from jaxrelu.losses.squared import SquaredLoss
 
 
 @register
@@ -187,14 +187,12 @@ def cone_values(program: Program, weights: Array) -> Array:
 
 def loss_value(program: Program, fit: Array) -> Array:
     """sum_i c_i loss(f_i, y_i) at a fit (n,)."""
-    return losses.total(program.loss, fit, jnp.asarray(program.y), sample_weights(program))
+    return total(program.loss, fit, jnp.asarray(program.y), sample_weights(program))
 
 
 def residual_at(program: Program, fit: Array) -> Array:
     """R = -(c o loss')(f), minus the gradient of the loss at a fit (n,)."""
-    gradient = losses.total_gradient(
-        program.loss, fit, jnp.asarray(program.y), sample_weights(program)
-    )
+    gradient = total_gradient(program.loss, fit, jnp.asarray(program.y), sample_weights(program))
     return -gradient
 
 

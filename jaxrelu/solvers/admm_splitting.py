@@ -11,7 +11,8 @@ from jax.scipy.linalg import cho_factor, cho_solve
 
 from jaxrelu.core.numerics import matmul
 from jaxrelu.geometry.cones import cone_signs
-from jaxrelu.losses import Loss, SquaredLoss, curvature, total_curvature
+from jaxrelu.losses.base import Loss, curvature, total_curvature
+from jaxrelu.losses.squared import SquaredLoss
 from jaxrelu.programs.penalties import block_soft_threshold
 from jaxrelu.programs.program import (
     Program,

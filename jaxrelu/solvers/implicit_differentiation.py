@@ -40,11 +40,11 @@ import numpy as np
 from jax import Array
 from jax.scipy.linalg import cho_factor, cho_solve
 
-from jaxrelu import losses
 from jaxrelu.core.numerics import eps, matmul, safe_norm, unit
 from jaxrelu.geometry.cone_projection import project
 from jaxrelu.geometry.cones import block_patterns, cone_signs, polar_bounds, projection_batch
 from jaxrelu.geometry.gram import Rows, shared_rows
+from jaxrelu.losses.base import total, total_curvature, total_gradient
 from jaxrelu.programs.certificates import Certificate
 from jaxrelu.programs.program import (
     Program,
@@ -152,7 +152,7 @@ def _weight(p: Parameters, program: Program) -> Array:
 
 
 def _gradient(p: Parameters, program: Program, f: Array) -> Array:
-    return losses.total_gradient(p.loss, f, jnp.asarray(p.y), _weight(p, program))
+    return total_gradient(p.loss, f, jnp.asarray(p.y), _weight(p, program))
 
 
 def _non_zero(size: Array) -> Array:
@@ -205,7 +205,7 @@ def _equations(program: Program, support: _Support, p: Parameters) -> tuple[Arra
     f = jnp.sum(support.signed_masks * features, axis=0)
     cone = support.signs * features
     back = support.signed_masks * _gradient(p, program, f)[None] - support.signs * mu
-    value = losses.total(p.loss, f, jnp.asarray(p.y), _weight(p, program))
+    value = total(p.loss, f, jnp.asarray(p.y), _weight(p, program))
     lagrangian = value + p.lam * jnp.sum(safe_norm(theta)) - jnp.sum(mu * cone)
     return matmul(back, X) + p.lam * unit(theta), cone, lagrangian
 
@@ -318,9 +318,7 @@ def _solve(
     inverse = jnp.where(rows.length > 0, 1.0 / jnp.where(rows.length > 0, rows.length, 1.0), 0.0)
     slid = walls * slid * inverse[None]
     f = jnp.sum(support.signed_masks * matmul(theta, X.T), axis=0)
-    curvature = losses.total_curvature(
-        program.loss, f, jnp.asarray(program.y), sample_weights(program)
-    )
+    curvature = total_curvature(program.loss, f, jnp.asarray(program.y), sample_weights(program))
     matrix = rows.coupling(support.signed_masks, curvature)
     u = unit(theta)
     eye = jnp.eye(d, dtype=dtype)

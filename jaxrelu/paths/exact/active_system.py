@@ -36,9 +36,9 @@ from numpy.typing import NDArray
 from scipy.linalg import LinAlgError, LinAlgWarning, solve
 from scipy.optimize import linprog
 
-from jaxrelu import losses
 from jaxrelu.geometry.cones import block_patterns
 from jaxrelu.geometry.host.nonnegative_least_squares import nonnegative_least_squares
+from jaxrelu.losses.base import total_curvature, total_gradient
 from jaxrelu.programs.program import Program, block_signs, sample_weights
 
 Floats = NDArray[np.float64]
@@ -151,8 +151,8 @@ def _derivatives(loss: Any, fit: Any, y: Any, weight: Any, loss_type: type) -> A
     """Gradient and curvature of the loss; `loss_type` is part of the key (`core.pytrees`)."""
     del loss_type
     return (
-        losses.total_gradient(loss, fit, y, weight),
-        losses.total_curvature(loss, fit, y, weight),
+        total_gradient(loss, fit, y, weight),
+        total_curvature(loss, fit, y, weight),
     )
 
 

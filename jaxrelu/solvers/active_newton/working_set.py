@@ -31,7 +31,7 @@ from jaxrelu.geometry.cones import (
     projection_batch,
 )
 from jaxrelu.geometry.gram import Rows, shared_rows
-from jaxrelu.losses import Loss
+from jaxrelu.losses.base import Loss
 from jaxrelu.programs.program import Program, block_signs, loss_value, sample_weights
 from jaxrelu.solvers.augmented_lagrangian.newton_method import Iterate
 from jaxrelu.solvers.augmented_lagrangian.subproblem import Task

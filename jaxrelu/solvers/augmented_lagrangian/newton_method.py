@@ -30,10 +30,10 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 from jax import Array
 
-from jaxrelu import losses
 from jaxrelu.core.loops import iterate
 from jaxrelu.core.numerics import eps, plain_norm
-from jaxrelu.losses import SquaredLoss
+from jaxrelu.losses.base import total
+from jaxrelu.losses.squared import SquaredLoss
 from jaxrelu.solvers.augmented_lagrangian.coupling import Matrix, Products
 from jaxrelu.solvers.augmented_lagrangian.newton_system import (
     dual_direction,
@@ -223,7 +223,7 @@ def newton_step(
     # Two full steps that overshoot can take each other back for ever.
     overshoot = jnp.where(state.waiting < _PATIENCE, 0.5, 0.01)
     # What a Newton step can gain, against the objective: gaps go with its square root.
-    value = losses.total(task.loss, point.fit, task.y, task.sample_weight)
+    value = total(task.loss, point.fit, task.y, task.sample_weight)
     value = value + lam * jnp.sum(plain_norm(at.weights))
     settled = -jnp.sum(point.gradient * p) <= tolerance**2 * value
     step = step_along(task, point.fit, point.norm, point.cone, p, sigma, kappa, overshoot)

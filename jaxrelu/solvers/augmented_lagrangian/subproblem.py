@@ -7,10 +7,9 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jax import Array
 
-from jaxrelu import losses
 from jaxrelu.core.numerics import matmul
 from jaxrelu.geometry.gram import OwnRows, Rows
-from jaxrelu.losses import Loss
+from jaxrelu.losses.base import Loss, total_curvature, total_gradient
 
 
 class Task(NamedTuple):
@@ -61,8 +60,8 @@ class Task(NamedTuple):
 
     def gradient(self, fit: Array) -> Array:
         """Gradient of the loss in the fit, (n,)."""
-        return losses.total_gradient(self.loss, fit, self.y, self.sample_weight)
+        return total_gradient(self.loss, fit, self.y, self.sample_weight)
 
     def curvature(self, fit: Array) -> Array:
         """Curvatures of the loss, (n,)."""
-        return losses.total_curvature(self.loss, fit, self.y, self.sample_weight)
+        return total_curvature(self.loss, fit, self.y, self.sample_weight)

@@ -13,18 +13,14 @@ Reference: the conjugates enter the dual value -sum_i w_i conjugate(-r_i / w_i, 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from jax import Array
-from jax.scipy.special import xlog1py, xlogy
 
 from jaxrelu.core.numerics import as_float
-from jaxrelu.core.pytrees import register
 
 
 class Loss(Protocol):
@@ -45,97 +41,6 @@ class Loss(Protocol):
 
     def check_target(self, target: Any) -> None:
         """Raises ValueError, naming the fix, for a target that the loss cannot take."""
-
-
-@register
-@dataclass(frozen=True)
-class SquaredLoss:
-    """The squared loss, l(f, y) = (f - y)^2 / 2.
-
-    Example:
-        >>> import jax.numpy as jnp
-        >>> from jaxrelu.losses import SquaredLoss
-        >>> SquaredLoss().value(jnp.asarray([3.0]), jnp.asarray([1.0])).tolist()
-        [2.0]
-    """
-
-    @property
-    def smoothness(self) -> float:
-        """1."""
-        return 1.0
-
-    def value(self, fit: Array, target: Array) -> Array:
-        """Value (f - y)^2 / 2, shape (n,)."""
-        return optax.losses.l2_loss(fit, target)
-
-    def gradient(self, fit: Array, target: Array) -> Array:
-        """Derivative f - y, shape (n,)."""
-        return fit - target
-
-    def conjugate(self, dual: Array, target: Array) -> Array:
-        """Conjugate dual * y + dual^2 / 2, shape (n,); finite everywhere."""
-        return dual * target + 0.5 * dual**2
-
-    def check_target(self, target: Any) -> None:
-        """Any real target will do; only its dtype is looked at."""
-        as_float(target, "y")
-
-
-@register
-@dataclass(frozen=True)
-class LogisticLoss:
-    """The logistic loss, l(f, y) = log(1 + exp(-y f)) with labels y in {-1, +1}.
-
-    Example:
-        >>> import jax.numpy as jnp
-        >>> from jaxrelu.losses import LogisticLoss
-        >>> LogisticLoss().gradient(jnp.asarray([0.0]), jnp.asarray([1.0])).tolist()
-        [-0.5]
-    """
-
-    @property
-    def smoothness(self) -> float:
-        """1/4."""
-        return 0.25
-
-    def value(self, fit: Array, target: Array) -> Array:
-        """Value log(1 + exp(-y f)), shape (n,), without overflow."""
-        return jax.nn.softplus(-target * fit)
-
-    def gradient(self, fit: Array, target: Array) -> Array:
-        """Derivative -y / (1 + exp(y f)), shape (n,)."""
-        return -target * jax.nn.sigmoid(-target * fit)
-
-    def conjugate(self, dual: Array, target: Array) -> Array:
-        """Entropy p log p + (1-p) log(1-p), p = -y dual, shape (n,); +inf unless 0 <= p <= 1.
-
-        Zero at both ends of the domain. The derivative there is infinite; 0 is returned instead,
-        so that a saturated sample does not turn a derivative into NaN.
-        """
-        p = -target * dual
-        inside = (p > 0) & (p < 1)
-        q = jnp.where(inside, p, 0.5)
-        entropy = xlogy(q, q) + xlog1py(1.0 - q, -q)
-        edge = jnp.where((p == 0) | (p == 1), 0.0, jnp.inf)
-        return jnp.where(inside, entropy, jnp.where(jnp.isnan(p), p, edge))
-
-    def check_target(self, target: Any) -> None:
-        """Labels must be -1 and +1; NaN is let through and ends as `Status.NONFINITE`."""
-        if isinstance(target, jax.core.Tracer):
-            return
-        as_float(target, "y")
-        labels = np.unique(np.asarray(target))
-        labels = labels[~np.isnan(labels)]
-        if np.isin(labels, (-1.0, 1.0)).all():
-            return
-        if np.isin(labels, (0.0, 1.0)).all():
-            raise ValueError(
-                "LogisticLoss takes labels -1 and +1, but y holds 0 and 1: pass 2 * y - 1."
-            )
-        raise ValueError(
-            f"LogisticLoss takes labels -1 and +1, but y holds {labels[:5].tolist()}: "
-            "map the two classes to -1 and +1, or use SquaredLoss for a real target."
-        )
 
 
 def curvature(loss: Loss, fit: Array, target: Array) -> Array:
