@@ -14,8 +14,7 @@ from scipy.optimize import lsq_linear
 from jaxrelu.global_optimality.polar_gauge import branch_and_bound as branch
 from jaxrelu.global_optimality.polar_gauge.branch_and_bound import Interval, branch_and_bound
 from jaxrelu.global_optimality.polar_gauge.lines import Arrangement
-from jaxrelu.global_optimality.polar_gauge.relaxations import cheap_bound
-from jaxrelu.global_optimality.polar_gauge.semidefinite import Lifted
+from jaxrelu.global_optimality.polar_gauge.relaxations import Lifted, cheap_bound
 from jaxrelu.global_optimality.polar_gauge.zonotope import host_distances
 
 # One shape for the file: few programs to compile.

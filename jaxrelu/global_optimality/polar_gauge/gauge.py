@@ -28,8 +28,7 @@ from jaxrelu.global_optimality.polar_gauge.ascent import local_maxima
 from jaxrelu.global_optimality.polar_gauge.branch_and_bound import Interval, branch_and_bound
 from jaxrelu.global_optimality.polar_gauge.exact import exact_gauge
 from jaxrelu.global_optimality.polar_gauge.lines import Arrangement, values_of
-from jaxrelu.global_optimality.polar_gauge.relaxations import cheap_bound
-from jaxrelu.global_optimality.polar_gauge.semidefinite import Lifted
+from jaxrelu.global_optimality.polar_gauge.relaxations import Lifted, cheap_bound
 
 Floats = NDArray[np.float64]
 
