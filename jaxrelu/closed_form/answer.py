@@ -10,14 +10,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from numpy.typing import NDArray
 
+from jaxrelu.core.aliases import Floats
 from jaxrelu.core.numerics import as_float
 from jaxrelu.core.pytrees import register
 from jaxrelu.losses.base import Loss
 from jaxrelu.networks.network import Network
-
-Floats = NDArray[np.float64]
 
 # A relative gap below this is rounding.
 _EXACT = 1e-6

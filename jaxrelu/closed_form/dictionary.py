@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import linprog
 
-from jaxrelu.closed_form.answer import Floats
+from jaxrelu.core.aliases import Bools, Floats
 from jaxrelu.geometry.host.arrangements import half_cells
 from jaxrelu.geometry.host.nonnegative_least_squares import nonnegative_least_squares
 
@@ -58,7 +58,7 @@ class Cells(NamedTuple):
     """All activation cones of X (n, d), masks (n, p): the neurons that may become columns."""
 
     X: Floats
-    masks: NDArray[np.bool_]
+    masks: Bools
 
     @classmethod
     def of(cls, X: Floats) -> Cells:

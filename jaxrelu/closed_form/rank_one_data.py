@@ -19,7 +19,8 @@ from typing import Any
 import numpy as np
 from scipy.optimize import brentq
 
-from jaxrelu.closed_form.answer import ClosedForm, Floats, Task, checked, positive, tolerance
+from jaxrelu.closed_form.answer import ClosedForm, Task, checked, positive, tolerance
+from jaxrelu.core.aliases import Floats
 from jaxrelu.losses.base import Loss
 from jaxrelu.losses.squared import SquaredLoss
 

@@ -25,8 +25,9 @@ from typing import Any
 import numpy as np
 from jax import Array
 
-from jaxrelu.closed_form.answer import Floats, Task, checked
+from jaxrelu.closed_form.answer import Task, checked
 from jaxrelu.closed_form.support_vectors import shortest
+from jaxrelu.core.aliases import Floats
 from jaxrelu.core.pytrees import register
 from jaxrelu.losses.logistic import LogisticLoss
 from jaxrelu.networks.network import Network

@@ -30,8 +30,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jaxrelu.closed_form.answer import ClosedForm, Floats, Task, checked, positive, tolerance
+from jaxrelu.closed_form.answer import ClosedForm, Task, checked, positive, tolerance
 from jaxrelu.closed_form.support_vectors import shortest
+from jaxrelu.core.aliases import Floats
 from jaxrelu.core.pytrees import register
 from jaxrelu.geometry.patterns import Patterns
 from jaxrelu.global_optimality.polar_gauge.gauge import polar_gauge

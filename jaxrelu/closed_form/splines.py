@@ -32,9 +32,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jaxrelu.closed_form.answer import Floats, Task, checked, positive
+from jaxrelu.closed_form.answer import Task, checked, positive
 from jaxrelu.closed_form.dictionary import Cells, Columns, Fitted, lasso, least_polar
 from jaxrelu.closed_form.rank_one_data import line
+from jaxrelu.core.aliases import Floats
 from jaxrelu.core.numerics import as_float
 from jaxrelu.core.pytrees import register
 from jaxrelu.losses.squared import SquaredLoss

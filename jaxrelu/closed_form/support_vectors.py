@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from jaxrelu.closed_form.answer import Floats
+from jaxrelu.core.aliases import Floats
 from jaxrelu.geometry.host.nonnegative_least_squares import nonnegative_least_squares
 
 _INFEASIBLE = 1e-9

@@ -22,13 +22,12 @@ import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
+from jaxrelu.core.aliases import Bools, FloatArray
 from jaxrelu.core.numerics import eps, matmul, safe_norm, unit
 from jaxrelu.core.pytrees import register
 from jaxrelu.geometry.cones import interior_directions
 from jaxrelu.geometry.host.arrangements import (
     NOT_FINITE,
-    BoolArray,
-    FloatArray,
     check_matrix,
     closed_bits,
     distinct_columns,
@@ -365,9 +364,7 @@ def _compare(X: Array, patterns: Patterns) -> tuple[dict[str, Array], Array, Arr
 _interior_directions = jax.jit(interior_directions)
 
 
-def _witnesses(
-    rows: FloatArray, masks: BoolArray, gates: FloatArray
-) -> tuple[FloatArray, FloatArray]:
+def _witnesses(rows: FloatArray, masks: Bools, gates: FloatArray) -> tuple[FloatArray, FloatArray]:
     """Interior directions (d, p) and their margins (p,), in batches of one shape."""
     n, p = masks.shape
     size = -(-p // -(-n * p // _BATCH))
@@ -381,8 +378,8 @@ def _witnesses(
     return interior, margin
 
 
-def _nonzero_rows(rows: FloatArray) -> BoolArray:
-    nonzero: BoolArray = np.any(rows != 0, axis=1)
+def _nonzero_rows(rows: FloatArray) -> Bools:
+    nonzero: Bools = np.any(rows != 0, axis=1)
     if not nonzero.any():
         raise ValueError(
             "every row of X is zero, so no pattern has features: check how X was computed, or add "

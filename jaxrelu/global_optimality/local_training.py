@@ -20,13 +20,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jax import Array
-from numpy.typing import NDArray
 
+from jaxrelu.core.aliases import Floats
 from jaxrelu.losses.base import Loss
 from jaxrelu.networks.network import Network, nonconvex_objective
 from jaxrelu.programs.program import ConvexProgram
-
-Floats = NDArray[np.float64]
 
 _STEPS = 1000
 _RATE = 0.03

@@ -13,13 +13,11 @@ import numpy as np
 from jax import Array
 from numpy.typing import NDArray
 
+from jaxrelu.core.aliases import Bools, Floats
 from jaxrelu.geometry.host.arrangements import margins
 from jaxrelu.geometry.patterns import Patterns, patterns_from_weights
 from jaxrelu.programs.program import ConvexProgram, Program
 from jaxrelu.programs.solution import Solution
-
-Floats = NDArray[np.float64]
-Bools = NDArray[np.bool_]
 
 _THINNEST = 1e-11
 

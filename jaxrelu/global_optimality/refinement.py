@@ -19,8 +19,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from jax import Array
-from numpy.typing import NDArray
 
+from jaxrelu.core.aliases import Floats
 from jaxrelu.core.status import Status
 from jaxrelu.global_optimality.certificate import global_certificate
 from jaxrelu.global_optimality.local_training import train_from
@@ -34,8 +34,6 @@ from jaxrelu.programs.mapping import to_network
 from jaxrelu.programs.program import ConvexProgram
 from jaxrelu.programs.solution import Solution
 from jaxrelu.solvers.active_newton.solver import ActiveNewton
-
-Floats = NDArray[np.float64]
 
 _STARTS = 256
 _INNER = 0.01

@@ -26,6 +26,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from jaxrelu.core.aliases import Bools, Floats
 from jaxrelu.core.status import Status
 from jaxrelu.geometry.host.arrangements import unit_columns
 from jaxrelu.geometry.host.nonnegative_least_squares import nonnegative_least_squares
@@ -35,9 +36,6 @@ from jaxrelu.programs.mapping import to_network
 from jaxrelu.programs.program import ConvexProgram
 from jaxrelu.programs.solution import Solution
 from jaxrelu.solvers.active_newton.solver import ActiveNewton
-
-Floats = NDArray[np.float64]
-Bools = NDArray[np.bool_]
 
 _INNER = 0.01
 _ON_WALL = 1e-4

@@ -24,13 +24,10 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.linalg import qr
 
+from jaxrelu.core.aliases import Bools, Floats
 from jaxrelu.geometry.host.nonnegative_least_squares import nonnegative_least_squares
-
-Floats = NDArray[np.float64]
-Bools = NDArray[np.bool_]
 
 _RANK = 64.0
 _ULPS = 8.0

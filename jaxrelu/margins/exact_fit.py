@@ -17,11 +17,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-from numpy.typing import NDArray
 from scipy.linalg import null_space
 
-Floats = NDArray[np.float64]
-Bools = NDArray[np.bool_]
+from jaxrelu.core.aliases import Bools, Floats
 
 _NEGLIGIBLE = 1e-6
 _ON_WALL = 1e-7

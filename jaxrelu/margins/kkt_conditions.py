@@ -35,14 +35,13 @@ import numpy as np
 from jax import Array
 from numpy.typing import NDArray
 
+from jaxrelu.core.aliases import Floats
 from jaxrelu.core.numerics import as_float
 from jaxrelu.geometry.host.nonnegative_least_squares import nonnegative_least_squares
 from jaxrelu.geometry.patterns import Patterns
 from jaxrelu.global_optimality.polar_gauge.gauge import polar_gauge
 from jaxrelu.networks.network import Network, check_relu, check_values
 from jaxrelu.programs.program import ConvexProgram, lambda_max
-
-Floats = NDArray[np.float64]
 
 _WALL = 1e-7
 _SUPPORT = 1e-6

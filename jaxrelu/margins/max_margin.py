@@ -30,8 +30,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from numpy.typing import NDArray
 
+from jaxrelu.core.aliases import Floats
 from jaxrelu.core.numerics import as_float, eps, host_float
 from jaxrelu.core.pytrees import register
 from jaxrelu.core.status import Status
@@ -44,8 +44,6 @@ from jaxrelu.programs.certificates import with_interior
 from jaxrelu.programs.mapping import to_network
 from jaxrelu.programs.program import ConvexProgram, check_program
 from jaxrelu.solvers.base import Solver
-
-Floats = NDArray[np.float64]
 
 _SPECK = 1e-3  # of the tolerance, of the largest block
 

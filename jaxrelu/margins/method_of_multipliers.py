@@ -28,8 +28,8 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from numpy.typing import NDArray
 
+from jaxrelu.core.aliases import Bools, Floats
 from jaxrelu.core.numerics import eps
 from jaxrelu.core.pytrees import register
 from jaxrelu.core.status import Status
@@ -38,9 +38,6 @@ from jaxrelu.programs.certificates import Certificate
 from jaxrelu.programs.program import ConvexProgram, residual_at
 from jaxrelu.programs.solution import Solution
 from jaxrelu.solvers.base import Solver
-
-Floats = NDArray[np.float64]
-Bools = NDArray[np.bool_]
 
 _FIRST_LAM = 0.1  # of lambda_max at y
 _LAM_FACTOR = 0.1

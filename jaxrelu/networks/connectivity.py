@@ -21,14 +21,12 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
+from jaxrelu.core.aliases import Floats
 from jaxrelu.core.numerics import as_float
 from jaxrelu.geometry.host import vertex_walks
 from jaxrelu.networks.network import Network, check_relu, check_values
 from jaxrelu.networks.network_paths import NetworkPath, Slots, as_path, in_slots, totals
-
-Floats = NDArray[np.float64]
 
 
 def connect(

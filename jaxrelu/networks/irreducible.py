@@ -23,14 +23,13 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.linalg import qr_delete, qr_insert, solve_triangular
 
+from jaxrelu.core.aliases import Bools, Floats
 from jaxrelu.core.numerics import as_float, matmul
 from jaxrelu.geometry.host.directions import distinct
 from jaxrelu.geometry.host.nonnegative_least_squares import nonnegative_least_squares
 from jaxrelu.networks.network import GatedNetwork, Network, check_relu, check_values
 from jaxrelu.optimal_sets.identification import OptimalSet
 from jaxrelu.optimal_sets.members import network_from_coefficients
-
-Floats = NDArray[np.float64]
 
 # A unit feature this near the span of others depends on them.
 DEPENDENT = 1e-9
@@ -201,7 +200,7 @@ class Neurons(NamedTuple):
     directions: Floats
     signs: Floats
     coefficients: Floats
-    masks: NDArray[np.bool_]
+    masks: Bools
     features: Floats
     gates: Floats | None
     dtype: Any

@@ -15,11 +15,10 @@ import numpy as np
 from jax import Array
 from numpy.typing import NDArray
 
+from jaxrelu.core.aliases import Floats
 from jaxrelu.core.pytrees import register
 from jaxrelu.geometry.host.directions import distinct
 from jaxrelu.networks.network import Network
-
-Floats = NDArray[np.float64]
 
 _EMPTY = 1e-10
 

@@ -18,6 +18,7 @@ from jax import Array
 from numpy.typing import NDArray
 from scipy.optimize import minimize
 
+from jaxrelu.core.aliases import Floats
 from jaxrelu.core.numerics import host_float
 from jaxrelu.core.pytrees import register
 from jaxrelu.geometry.host.nonnegative_least_squares import nonnegative_least_squares
@@ -25,8 +26,6 @@ from jaxrelu.losses.base import Loss, checked_samples, total, total_gradient
 from jaxrelu.losses.squared import SquaredLoss
 from jaxrelu.networks.irreducible import DEPENDENT, Neurons, neurons_of, reductions
 from jaxrelu.networks.network import GatedNetwork, Network
-
-Floats = NDArray[np.float64]
 
 RULES = ("random", "weight", "activation", "gradient", "residual")
 

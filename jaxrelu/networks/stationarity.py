@@ -22,17 +22,15 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from numpy.typing import NDArray
 from scipy.optimize import lsq_linear
 
+from jaxrelu.core.aliases import Floats
 from jaxrelu.core.numerics import as_float
 from jaxrelu.geometry.host.nonnegative_least_squares import nonnegative_least_squares
 from jaxrelu.geometry.patterns import enumerate_patterns
 from jaxrelu.losses.base import Loss, checked_samples, total_gradient
 from jaxrelu.losses.squared import SquaredLoss
 from jaxrelu.networks.network import Network, check_relu, check_values
-
-Floats = NDArray[np.float64]
 
 _WALL = 1e-7
 _RANK = 1e-9

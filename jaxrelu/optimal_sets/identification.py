@@ -29,6 +29,7 @@ import numpy as np
 from jax import Array
 from numpy.typing import NDArray
 
+from jaxrelu.core.aliases import Bools, Floats
 from jaxrelu.core.numerics import as_float, matmul
 from jaxrelu.core.pytrees import register
 from jaxrelu.core.status import Status
@@ -49,8 +50,6 @@ from jaxrelu.programs.program import (
     sample_weights,
 )
 from jaxrelu.programs.solution import Solution
-
-Floats = NDArray[np.float64]
 
 # ||q|| >= lam (1 - this) belongs to the equicorrelation set.
 _TIGHT = 1e-6
@@ -347,7 +346,7 @@ def _features(
     return signs * masks * linear, np.asarray(program.patterns.gates)[:, blocks]
 
 
-def inside_support(optima: OptimalSet) -> tuple[Polytope, NDArray[np.bool_]]:
+def inside_support(optima: OptimalSet) -> tuple[Polytope, Bools]:
     """The polytope over the support, around its interior member.
 
     Raises:
@@ -363,7 +362,7 @@ def inside_support(optima: OptimalSet) -> tuple[Polytope, NDArray[np.bool_]]:
     return polytopes.polytope(features, np.asarray(optima.interior)[support]), support
 
 
-def on_all_directions(points: Floats, support: NDArray[np.bool_]) -> Array:
+def on_all_directions(points: Floats, support: Bools) -> Array:
     """Coefficients of the support, (num, .), with zeros elsewhere: (num, k)."""
     whole = np.zeros((len(points), support.size))
     whole[:, support] = points

@@ -11,12 +11,11 @@ import numpy as np
 from jax import Array
 from numpy.typing import NDArray
 
+from jaxrelu.core.aliases import Floats
 from jaxrelu.core.numerics import as_float
 from jaxrelu.geometry.host import polytopes
 from jaxrelu.networks.network import GatedNetwork, Network
 from jaxrelu.optimal_sets.identification import OptimalSet, inside_support, on_all_directions
-
-Floats = NDArray[np.float64]
 
 # A sample this near the wall of a neuron, relative to both norms, is on neither side of it.
 _WALL = 1e-6

@@ -26,9 +26,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from numpy.typing import NDArray
 from scipy.linalg import cho_factor, cho_solve
 
+from jaxrelu.core.aliases import Bools, Floats
 from jaxrelu.core.pytrees import register
 from jaxrelu.geometry.cones import block_patterns
 from jaxrelu.losses.base import total_curvature, total_gradient
@@ -36,8 +36,6 @@ from jaxrelu.optimal_sets.identification import OptimalSet, optimal_set
 from jaxrelu.paths.exact.active_system import multiplier_margin, null_space
 from jaxrelu.programs.program import Program, block_signs, sample_weights
 from jaxrelu.programs.solution import Solution
-
-Floats = NDArray[np.float64]
 
 _WALL = 1e-7
 _RANK = 1e-9
@@ -156,21 +154,19 @@ def sensitivity(program: Program, solution: Solution) -> Sensitivity:
     )  # fmt: skip
 
 
-def _masks_of(program: Program, optima: OptimalSet) -> NDArray[np.bool_]:
+def _masks_of(program: Program, optima: OptimalSet) -> Bools:
     """(n, k): the masks under which a gated program has its directions."""
     pattern = np.asarray(block_patterns(program.block_shape))
     direction_of = np.asarray(optima.direction_of).ravel()
     first = [int(np.flatnonzero(direction_of == e)[0]) for e in range(optima.signs.size)]
-    masks: NDArray[np.bool_] = np.asarray(program.patterns.masks, bool)[:, pattern[first]]
+    masks: Bools = np.asarray(program.patterns.masks, bool)[:, pattern[first]]
     return masks
 
 
-def _walls(X: Floats, directions: Floats) -> NDArray[np.bool_]:
+def _walls(X: Floats, directions: Floats) -> Bools:
     """(n, k): samples on the walls of unit directions; zero samples constrain nothing."""
     lengths = np.linalg.norm(X, axis=1)
-    on_wall: NDArray[np.bool_] = (np.abs(X @ directions.T) <= _WALL * lengths[:, None]) & (
-        lengths[:, None] > 0
-    )
+    on_wall: Bools = (np.abs(X @ directions.T) <= _WALL * lengths[:, None]) & (lengths[:, None] > 0)
     return on_wall
 
 
@@ -178,7 +174,7 @@ def _walls_hold(
     program: Program,
     optima: OptimalSet,
     directions: Floats,
-    walls: NDArray[np.bool_],
+    walls: Bools,
 ) -> bool:
     """Whether in every cell that holds a neuron some multiplier is positive on all its walls."""
     X, r, lam = np.asarray(program.X), np.asarray(optima.residual), float(optima.lam)

@@ -21,8 +21,7 @@ import numpy as np
 import scipy.linalg
 from numpy.typing import NDArray
 
-FloatArray = NDArray[Any]
-BoolArray = NDArray[np.bool_]
+from jaxrelu.core.aliases import Bools, FloatArray
 
 ROUNDING = 50 * float(np.finfo(np.float64).eps)  # of a product of two unit vectors in float64
 MAX_CELLS = 200_000  # beyond this no solver could use the patterns either
@@ -93,14 +92,14 @@ def closed_bits(rows: FloatArray, gates: FloatArray) -> NDArray[np.uint8]:
     return np.packbits(products >= -ROUNDING, axis=0)
 
 
-def margins(rows: FloatArray, masks: BoolArray, directions: FloatArray) -> FloatArray:
+def margins(rows: FloatArray, masks: Bools, directions: FloatArray) -> FloatArray:
     """min_j (2 m_jk - 1) x_j . u_k / ||x_j|| for non-zero rows (n, d) and unit u (d, p): (p,)."""
     products = unit_columns(rows.T).T @ directions
     least: FloatArray = np.min(np.where(masks, products, -products), axis=0)
     return least
 
 
-def half_cells(rows: FloatArray, eps: float) -> tuple[BoolArray, FloatArray, int]:
+def half_cells(rows: FloatArray, eps: float) -> tuple[Bools, FloatArray, int]:
     """One cell out of each antipodal pair of the arrangement of the rows, with interior points.
 
     The other half of the cells has the complementary bits and the negated points.
@@ -140,7 +139,7 @@ def _refuse_if_too_many(num_lines: int, num_rows: int, rank: int) -> None:
 
 def _distinct_lines(
     unit: FloatArray, tolerance: float
-) -> tuple[NDArray[np.intp], NDArray[np.intp], BoolArray]:
+) -> tuple[NDArray[np.intp], NDArray[np.intp], Bools]:
     """Groups unit rows (n, r) that are parallel or antiparallel.
 
     Returns the index of one row per line, each row's line, and whether it points the same way as
@@ -171,7 +170,7 @@ def _distinct_lines(
     return np.asarray(representatives), line, same
 
 
-def _half_cells(rows: FloatArray) -> tuple[BoolArray, FloatArray]:
+def _half_cells(rows: FloatArray) -> tuple[Bools, FloatArray]:
     """The cells with a positive first row, of rows (n, r) of rank r and of norm at most one.
 
     A cell whose point is closer than `ROUNDING` to a wall comes from rounding (three planes through
@@ -201,7 +200,7 @@ def _half_cells(rows: FloatArray) -> tuple[BoolArray, FloatArray]:
     return original == original[:, :1], np.where(original[:, :1], points, -points)
 
 
-def _inside(rows: FloatArray, points: FloatArray) -> tuple[BoolArray, FloatArray]:
+def _inside(rows: FloatArray, points: FloatArray) -> tuple[Bools, FloatArray]:
     """Bits of the points that clear every wall, after moving them to the first row's side."""
     products = points @ rows.T
     clear = np.min(np.abs(products), axis=1) > ROUNDING
@@ -210,8 +209,8 @@ def _inside(rows: FloatArray, points: FloatArray) -> tuple[BoolArray, FloatArray
 
 
 def _add_hyperplane(
-    rows: FloatArray, new: FloatArray, bits: BoolArray, points: FloatArray
-) -> tuple[BoolArray, FloatArray]:
+    rows: FloatArray, new: FloatArray, bits: Bools, points: FloatArray
+) -> tuple[Bools, FloatArray]:
     """Cuts half the cells (c, k) of rows (k, r), the last of the first r positive, by one more."""
     rank = rows.shape[1]
     length = np.linalg.norm(new)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
+from jaxrelu.core.aliases import Floats
 
 # Unit directions this near are one direction.
 SAME = 1e-6

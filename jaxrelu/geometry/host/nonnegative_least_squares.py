@@ -6,19 +6,16 @@ minimum there; its interior method then decides.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-from numpy.typing import NDArray
 from scipy.optimize import lsq_linear, nnls
 
-Floats = NDArray[Any]
+from jaxrelu.core.aliases import FloatArray
 
 _STEPS_A_COLUMN = 30
 _OPTIMAL = 1e-9
 
 
-def nonnegative_least_squares(A: Floats, b: Floats) -> tuple[Floats, float]:
+def nonnegative_least_squares(A: FloatArray, b: FloatArray) -> tuple[FloatArray, float]:
     """Argmin over x >= 0 of ||A x - b||, and the distance that is left.
 
     Args:
@@ -34,16 +31,16 @@ def nonnegative_least_squares(A: Floats, b: Floats) -> tuple[Floats, float]:
     if A.shape[1] == 0:
         return np.zeros(0), float(np.linalg.norm(b))
     try:
-        x: Floats = nnls(A, b, maxiter=_STEPS_A_COLUMN * max(A.shape))[0]
+        x: FloatArray = nnls(A, b, maxiter=_STEPS_A_COLUMN * max(A.shape))[0]
     except RuntimeError:  # it cycles
         x = np.zeros(A.shape[1])
     if not _is_optimal(A, b, x):
-        other: Floats = lsq_linear(A, b, bounds=(0.0, np.inf), tol=1e-14).x
+        other: FloatArray = lsq_linear(A, b, bounds=(0.0, np.inf), tol=1e-14).x
         x = min(x, other, key=lambda y: float(np.linalg.norm(A @ y - b)))
     return x, float(np.linalg.norm(A @ x - b))
 
 
-def _is_optimal(A: Floats, b: Floats, x: Floats) -> bool:
+def _is_optimal(A: FloatArray, b: FloatArray, x: FloatArray) -> bool:
     """Whether no coefficient can grow to good effect, and none above zero shrink."""
     slope = A.T @ (A @ x - b)
     off = np.where(x > 0, np.abs(slope), -slope)

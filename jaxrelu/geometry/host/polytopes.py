@@ -20,9 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import Bounds, LinearConstraint, linprog, milp, minimize
 
+from jaxrelu.core.aliases import Bools, Floats
 from jaxrelu.geometry.host.nonnegative_least_squares import nonnegative_least_squares
-
-Floats = NDArray[np.float64]
 
 # Coefficients below this share of their sum are zero; HiGHS keeps its constraints to 1e-7.
 ZERO = 1e-6
@@ -98,7 +97,7 @@ def _program(cost: Floats, above: Floats, limit: Floats, bounds: Any) -> Floats:
     )
 
 
-def _on_support(P: Polytope, used: NDArray[np.bool_]) -> Floats | None:
+def _on_support(P: Polytope, used: Bools) -> Floats | None:
     """A member with these coefficients alone; None where there is none."""
     if not np.any(used):
         return None
@@ -110,7 +109,7 @@ def _on_support(P: Polytope, used: NDArray[np.bool_]) -> Floats | None:
     return member
 
 
-def relative_interior(P: Polytope) -> tuple[Floats, NDArray[np.bool_], bool]:
+def relative_interior(P: Polytope) -> tuple[Floats, Bools, bool]:
     """A member of largest support, that support, and whether both ways to it agree.
 
     One linear program finds it: maximise sum s over s <= tau a, 0 <= s <= 1, tau >= 1, which is

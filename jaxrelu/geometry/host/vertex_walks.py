@@ -12,9 +12,8 @@ NumPy, float64, on the host.
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
+from jaxrelu.core.aliases import Floats
 
 RANK = 1e-9
 # Coefficients below this share of their sum are zero.

@@ -21,6 +21,7 @@ import numpy as np
 from jax import Array
 from numpy.typing import NDArray
 
+from jaxrelu.core.aliases import Floats
 from jaxrelu.core.numerics import matmul, safe_norm, unit
 from jaxrelu.geometry.gram import shared_rows
 from jaxrelu.global_optimality.polar_gauge.lines import unit_rows
@@ -40,9 +41,9 @@ class Maxima(NamedTuple):
         signs: (m,), s.
     """
 
-    values: NDArray[np.float64]
-    directions: NDArray[np.float64]
-    signs: NDArray[np.float64]
+    values: Floats
+    directions: Floats
+    signs: Floats
 
 
 def local_maxima(X: Array, r: Array, starts: Array, keep: int = 64) -> Maxima:
@@ -72,7 +73,7 @@ def local_maxima(X: Array, r: Array, starts: Array, keep: int = 64) -> Maxima:
     return Maxima(values[best], found[best], side[best])
 
 
-def _distinct(values: NDArray[np.float64], keep: int) -> NDArray[np.intp]:
+def _distinct(values: Floats, keep: int) -> NDArray[np.intp]:
     """Indices of the largest values, one of each group that agrees to single precision."""
     order = np.argsort(-values, kind="stable")
     gaps = -np.diff(values[order], prepend=np.inf)

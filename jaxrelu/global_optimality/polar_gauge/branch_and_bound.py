@@ -29,8 +29,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from numpy.typing import NDArray
 
+from jaxrelu.core.aliases import Floats
 from jaxrelu.core.numerics import eps, matmul, unit
 from jaxrelu.geometry.cone_projection import project
 from jaxrelu.geometry.gram import shared_rows
@@ -41,8 +41,6 @@ from jaxrelu.global_optimality.polar_gauge.zonotope import (
     exact_difference,
     padded,
 )
-
-Floats = NDArray[np.float64]
 
 _PARENTS = 16
 _MOST_NUMBERS = 2**24  # 128 MiB

@@ -10,16 +10,14 @@ import time
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
+from jaxrelu.core.aliases import Floats
 from jaxrelu.geometry.host.arrangements import row_keys
 from jaxrelu.geometry.host.nonnegative_least_squares import nonnegative_least_squares
 from jaxrelu.global_optimality.polar_gauge.lines import Arrangement, unit_rows, values_of
 from jaxrelu.global_optimality.polar_gauge.sphere import sphere_maximum
 from jaxrelu.global_optimality.polar_gauge.spikes import spike_bounds
 from jaxrelu.global_optimality.polar_gauge.zonotope import host_distances
-
-Floats = NDArray[np.float64]
 
 _ORTHOGONAL = 1e-12
 _SPIKE_FREE = 1e-9

@@ -20,8 +20,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
-from numpy.typing import NDArray
 
+from jaxrelu.core.aliases import Floats
 from jaxrelu.core.numerics import check_seconds, host_float
 from jaxrelu.geometry.host.arrangements import NOT_FINITE, host_matrix
 from jaxrelu.global_optimality.polar_gauge.ascent import local_maxima
@@ -29,8 +29,6 @@ from jaxrelu.global_optimality.polar_gauge.branch_and_bound import Interval, bra
 from jaxrelu.global_optimality.polar_gauge.exact import exact_gauge
 from jaxrelu.global_optimality.polar_gauge.lines import Arrangement, values_of
 from jaxrelu.global_optimality.polar_gauge.relaxations import Lifted, cheap_bound
-
-Floats = NDArray[np.float64]
 
 # Branch and bound ends on data of a hundred rows up to this rank, and gets most of the time there.
 # Beyond it ends on some dozens of lines, and gets what the semidefinite program leaves.

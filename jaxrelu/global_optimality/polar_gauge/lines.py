@@ -18,10 +18,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from jaxrelu.core.aliases import Bools, Floats
 from jaxrelu.geometry.host.arrangements import count_patterns, half_cells
-
-Floats = NDArray[np.float64]
-Bools = NDArray[np.bool_]
 
 _MOST_CELLS = 200_000
 _MOST_BITS = 2**24  # they are multiplied as float64: 128 MiB

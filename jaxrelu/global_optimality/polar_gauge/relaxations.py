@@ -39,11 +39,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from numpy.typing import NDArray
 
+from jaxrelu.core.aliases import Floats
 from jaxrelu.core.numerics import matmul
-
-Floats = NDArray[np.float64]
 
 _STEPS = 25
 _LENGTH = 2.0  # the spectral norm of the lines in the units of p and q: measured

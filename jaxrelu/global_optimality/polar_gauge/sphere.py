@@ -26,9 +26,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from jaxrelu.core.aliases import Floats
 from jaxrelu.global_optimality.polar_gauge.lines import values_of
-
-Floats = NDArray[np.float64]
 
 _MOST_ARCS = 2**17  # at once: some 50 MiB
 _TRIED = (16, 128)

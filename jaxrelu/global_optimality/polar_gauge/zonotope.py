@@ -20,14 +20,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from numpy.typing import NDArray
 from scipy.optimize import lsq_linear
 
+from jaxrelu.core.aliases import Floats
 from jaxrelu.geometry.cone_projection import Projection, project
 from jaxrelu.geometry.gram import Rows, shared_rows
 from jaxrelu.global_optimality.polar_gauge.lines import unit_rows
-
-Floats = NDArray[np.float64]
 
 _LANES = 64
 _CONVERGED = 1e-11

@@ -36,13 +36,11 @@ from numpy.typing import NDArray
 from scipy.linalg import LinAlgError, LinAlgWarning, solve
 from scipy.optimize import linprog
 
+from jaxrelu.core.aliases import Bools, Floats
 from jaxrelu.geometry.cones import block_patterns
 from jaxrelu.geometry.host.nonnegative_least_squares import nonnegative_least_squares
 from jaxrelu.losses.base import total_curvature, total_gradient
 from jaxrelu.programs.program import Program, block_signs, sample_weights
-
-Floats = NDArray[np.float64]
-Bools = NDArray[np.bool_]
 
 ON_WALL = 1e-8
 _RANK = 1e-7

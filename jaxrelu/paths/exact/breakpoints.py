@@ -27,16 +27,14 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
 
+from jaxrelu.core.aliases import Bools, Floats
 from jaxrelu.geometry.host import vertex_walks
 from jaxrelu.geometry.host.directions import distinct
 from jaxrelu.paths.exact import active_system
 from jaxrelu.paths.exact.active_system import ON_WALL, Conditions, Geometry, Neuron, Point
 from jaxrelu.paths.solve import solve
 from jaxrelu.programs.program import Program
-
-Floats = NDArray[np.float64]
 
 BORN, DIED, HIT, LEFT, SEVERAL, TOUCHES = range(6)
 KINDS = ("born", "dies", "wall hit", "wall left", "several", "touches")
@@ -235,11 +233,11 @@ def _walls_left(
     beyond: Point,
     which: int,
     block: int,
-) -> NDArray[np.bool_] | None:
+) -> Bools | None:
     """Samples (n,) whose walls a neuron leaves into a block."""
     rows, target = active_system.wall_system(geometry, neurons, beyond, which, block)
     walls = np.flatnonzero(neurons[which].walls)
-    left: NDArray[np.bool_] = np.zeros(len(geometry.X), bool)
+    left: Bools = np.zeros(len(geometry.X), bool)
     if np.linalg.matrix_rank(rows, tol=1e-7) == len(rows):
         rho = np.linalg.lstsq(rows.T, target, rcond=None)[0]
         left[walls[int(np.argmin(rho))]] = True

@@ -14,13 +14,12 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from jaxrelu.core.aliases import Floats
 from jaxrelu.geometry.host import polytopes
 from jaxrelu.geometry.host.directions import distinct
 from jaxrelu.paths.exact import active_system
 from jaxrelu.paths.exact.active_system import Geometry, Point
 from jaxrelu.paths.exact.breakpoints import Stretch
-
-Floats = NDArray[np.float64]
 
 # Correlations this near lam are equal to it: inside a stretch, and at a breakpoint.
 _TIGHT = 1e-8

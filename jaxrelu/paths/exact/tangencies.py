@@ -23,11 +23,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import brentq
 
+from jaxrelu.core.aliases import Floats
 from jaxrelu.paths.exact import active_system
 from jaxrelu.paths.exact.active_system import Geometry, Point
 from jaxrelu.paths.exact.breakpoints import TOLERANCE, TOUCHES, Event, Stretch
-
-Floats = NDArray[np.float64]
 
 # Blocks whose correlation is this near lam are looked at, at lams at most this far apart.
 _NEAR = 0.02
