@@ -2,8 +2,8 @@
 
 from jaxrelu.core.pytrees import register as register
 from jaxrelu.core.status import Status as Status
+from jaxrelu.geometry.host.arrangements import count_patterns as count_patterns
 from jaxrelu.geometry.patterns import Patterns as Patterns
-from jaxrelu.geometry.patterns import count_patterns as count_patterns
 from jaxrelu.geometry.patterns import enumerate_patterns as enumerate_patterns
 from jaxrelu.geometry.patterns import patterns_from_gates as patterns_from_gates
 from jaxrelu.geometry.patterns import patterns_from_weights as patterns_from_weights

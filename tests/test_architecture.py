@@ -47,7 +47,6 @@ WITHOUT_JAX = "geometry.host"
 MAX_LINES = 400
 # Imports that go when the files they are in are split.
 NOT_YET = {
-    "geometry.host.arrangements imports jax",
     "networks.irreducible imports optimal_sets.identification",
     "networks.irreducible imports optimal_sets.members",
     "solvers.active_newton.lane_steps imports paths.solve",

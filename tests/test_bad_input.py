@@ -151,7 +151,7 @@ SOLUTION = jr.Solution(
 
 
 def test_a_jaxlib_that_computes_wrong_values_is_refused(monkeypatch):
-    monkeypatch.setattr("jaxrelu.core.numerics.version", lambda package: "0.10.2")
+    monkeypatch.setattr("jaxrelu.core.checks.version", lambda package: "0.10.2")
     with pytest.raises(RuntimeError, match="install jax and jaxlib 0.10.1"):
         jr.solve(PROGRAM, LAM)
 

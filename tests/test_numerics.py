@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from jaxrelu.core import numerics
-from jaxrelu.core.numerics import as_float, einsum, eps, matmul
+from jaxrelu.core.checks import as_float
+from jaxrelu.core.numerics import einsum, eps, matmul
 
 # One compiled function each: compiling operation by operation is what takes time here.
 safe_norm = jax.jit(numerics.safe_norm, static_argnames=("axis", "keepdims"))

@@ -14,12 +14,11 @@ from hypothesis.extra.numpy import arrays
 from scipy.optimize import linprog, minimize
 
 from jaxrelu.geometry.host import arrangements
-from jaxrelu.geometry.host.arrangements import half_cells
+from jaxrelu.geometry.host.arrangements import count_patterns, half_cells
 from jaxrelu.geometry.patterns import (
     Patterns,
     _witnesses,
     check_patterns,
-    count_patterns,
     enumerate_patterns,
     patterns_from_gates,
     patterns_from_weights,

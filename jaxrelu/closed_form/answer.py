@@ -12,7 +12,7 @@ import numpy as np
 from jax import Array
 
 from jaxrelu.core.aliases import Floats
-from jaxrelu.core.numerics import as_float
+from jaxrelu.core.checks import as_float
 from jaxrelu.core.pytrees import register
 from jaxrelu.losses.base import Loss
 from jaxrelu.networks.network import Network

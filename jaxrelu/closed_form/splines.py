@@ -36,7 +36,7 @@ from jaxrelu.closed_form.answer import Task, checked, positive
 from jaxrelu.closed_form.dictionary import Cells, Columns, Fitted, lasso, least_polar
 from jaxrelu.closed_form.rank_one_data import line
 from jaxrelu.core.aliases import Floats
-from jaxrelu.core.numerics import as_float
+from jaxrelu.core.checks import as_float
 from jaxrelu.core.pytrees import register
 from jaxrelu.losses.squared import SquaredLoss
 from jaxrelu.networks.network import Network

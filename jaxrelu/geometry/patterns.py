@@ -25,19 +25,10 @@ from jax.typing import ArrayLike
 from jaxrelu.core.aliases import Bools, FloatArray
 from jaxrelu.core.numerics import eps, matmul, safe_norm, unit
 from jaxrelu.core.pytrees import register
+from jaxrelu.geometry.checks import NOT_FINITE, check_matrix, host_matrix
 from jaxrelu.geometry.cones import interior_directions
-from jaxrelu.geometry.host.arrangements import (
-    NOT_FINITE,
-    check_matrix,
-    closed_bits,
-    distinct_columns,
-    half_cells,
-    host_matrix,
-    margins,
-    scaled,
-    unit_columns,
-)
-from jaxrelu.geometry.host.arrangements import count_patterns as count_patterns
+from jaxrelu.geometry.host.arrangements import half_cells
+from jaxrelu.geometry.host.bits import closed_bits, distinct_columns, margins, scaled, unit_columns
 
 _ULPS = 50  # of the module docstring
 _BATCH = 2**21  # entries of the masks whose witnesses are computed at once

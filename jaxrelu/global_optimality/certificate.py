@@ -18,7 +18,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jaxrelu.core.numerics import as_float, check_seconds, safe_norm, unit
+from jaxrelu.core.checks import as_float, check_seconds
+from jaxrelu.core.numerics import safe_norm, unit
 from jaxrelu.global_optimality.polar_gauge.gauge import PolarGauge, gauge, random_starts
 from jaxrelu.global_optimality.polar_gauge.lines import Arrangement
 from jaxrelu.losses.base import Loss

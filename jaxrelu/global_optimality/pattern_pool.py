@@ -14,7 +14,7 @@ from jax import Array
 from numpy.typing import NDArray
 
 from jaxrelu.core.aliases import Bools, Floats
-from jaxrelu.geometry.host.arrangements import margins
+from jaxrelu.geometry.host.bits import margins
 from jaxrelu.geometry.patterns import Patterns, patterns_from_weights
 from jaxrelu.programs.program import ConvexProgram, Program
 from jaxrelu.programs.solution import Solution

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 from jax import Array
 
-from jaxrelu.core.numerics import check_seconds
+from jaxrelu.core.checks import check_seconds
 from jaxrelu.core.status import Status
 from jaxrelu.global_optimality.pattern_pool import PatternPool
 from jaxrelu.paths.path import solve_path

@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 
 from jaxrelu.core.aliases import Bools, Floats
 from jaxrelu.core.status import Status
-from jaxrelu.geometry.host.arrangements import unit_columns
+from jaxrelu.geometry.host.bits import unit_columns
 from jaxrelu.geometry.host.nonnegative_least_squares import nonnegative_least_squares
 from jaxrelu.global_optimality.restricted_master import Master, check_search, one_lam
 from jaxrelu.networks.network import Network

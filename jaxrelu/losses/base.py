@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jaxrelu.core.numerics import as_float
+from jaxrelu.core.checks import as_float
 
 
 class Loss(Protocol):

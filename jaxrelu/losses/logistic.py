@@ -11,7 +11,7 @@ import numpy as np
 from jax import Array
 from jax.scipy.special import xlog1py, xlogy
 
-from jaxrelu.core.numerics import as_float
+from jaxrelu.core.checks import as_float
 from jaxrelu.core.pytrees import register
 
 

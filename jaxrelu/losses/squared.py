@@ -8,7 +8,7 @@ from typing import Any
 import optax
 from jax import Array
 
-from jaxrelu.core.numerics import as_float
+from jaxrelu.core.checks import as_float
 from jaxrelu.core.pytrees import register
 
 

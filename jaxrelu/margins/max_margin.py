@@ -32,7 +32,8 @@ import numpy as np
 from jax import Array
 
 from jaxrelu.core.aliases import Floats
-from jaxrelu.core.numerics import as_float, eps, host_float
+from jaxrelu.core.checks import as_float, host_float
+from jaxrelu.core.numerics import eps
 from jaxrelu.core.pytrees import register
 from jaxrelu.core.status import Status
 from jaxrelu.geometry.patterns import Patterns

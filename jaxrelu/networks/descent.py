@@ -28,7 +28,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jaxrelu.core.numerics import as_float
+from jaxrelu.core.checks import as_float
 from jaxrelu.core.pytrees import register
 from jaxrelu.geometry.host import vertex_walks
 from jaxrelu.losses.base import Loss, checked_samples, total_gradient

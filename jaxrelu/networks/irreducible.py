@@ -24,7 +24,8 @@ from numpy.typing import NDArray
 from scipy.linalg import qr_delete, qr_insert, solve_triangular
 
 from jaxrelu.core.aliases import Bools, Floats
-from jaxrelu.core.numerics import as_float, matmul
+from jaxrelu.core.checks import as_float
+from jaxrelu.core.numerics import matmul
 from jaxrelu.geometry.host.directions import distinct
 from jaxrelu.geometry.host.nonnegative_least_squares import nonnegative_least_squares
 from jaxrelu.networks.network import GatedNetwork, Network, check_relu, check_values

@@ -15,7 +15,8 @@ import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
-from jaxrelu.core.numerics import as_float, matmul
+from jaxrelu.core.checks import as_float
+from jaxrelu.core.numerics import matmul
 from jaxrelu.core.pytrees import register
 from jaxrelu.losses.base import Loss, checked_samples, total
 from jaxrelu.losses.squared import SquaredLoss

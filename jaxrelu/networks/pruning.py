@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize
 
 from jaxrelu.core.aliases import Floats
-from jaxrelu.core.numerics import host_float
+from jaxrelu.core.checks import host_float
 from jaxrelu.core.pytrees import register
 from jaxrelu.geometry.host.nonnegative_least_squares import nonnegative_least_squares
 from jaxrelu.losses.base import Loss, checked_samples, total, total_gradient

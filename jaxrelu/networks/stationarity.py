@@ -25,7 +25,7 @@ from jax import Array
 from scipy.optimize import lsq_linear
 
 from jaxrelu.core.aliases import Floats
-from jaxrelu.core.numerics import as_float
+from jaxrelu.core.checks import as_float
 from jaxrelu.geometry.host.nonnegative_least_squares import nonnegative_least_squares
 from jaxrelu.geometry.patterns import enumerate_patterns
 from jaxrelu.losses.base import Loss, checked_samples, total_gradient

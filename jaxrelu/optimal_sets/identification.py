@@ -30,7 +30,8 @@ from jax import Array
 from numpy.typing import NDArray
 
 from jaxrelu.core.aliases import Bools, Floats
-from jaxrelu.core.numerics import as_float, matmul
+from jaxrelu.core.checks import as_float
+from jaxrelu.core.numerics import matmul
 from jaxrelu.core.pytrees import register
 from jaxrelu.core.status import Status
 from jaxrelu.geometry.cones import block_patterns

@@ -12,7 +12,7 @@ from jax import Array
 from numpy.typing import NDArray
 
 from jaxrelu.core.aliases import Floats
-from jaxrelu.core.numerics import as_float
+from jaxrelu.core.checks import as_float
 from jaxrelu.geometry.host import polytopes
 from jaxrelu.networks.network import GatedNetwork, Network
 from jaxrelu.optimal_sets.identification import OptimalSet, inside_support, on_all_directions

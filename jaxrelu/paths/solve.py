@@ -10,7 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jaxrelu.core.numerics import as_float, eps, host_float, matmul
+from jaxrelu.core.checks import as_float, host_float
+from jaxrelu.core.numerics import eps, matmul
 from jaxrelu.core.status import Status
 from jaxrelu.programs.certificates import (
     Certificate,

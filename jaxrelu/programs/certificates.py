@@ -22,8 +22,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from jaxrelu.core.checks import as_float, host_float
 from jaxrelu.core.chunks import at_once, in_chunks, sum_in_chunks
-from jaxrelu.core.numerics import as_float, eps, host_float, matmul, safe_norm
+from jaxrelu.core.numerics import eps, matmul, safe_norm
 from jaxrelu.core.pytrees import register
 from jaxrelu.geometry.cones import (
     block_patterns,

@@ -17,7 +17,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jaxrelu.core.numerics import as_float, matmul, safe_norm
+from jaxrelu.core.checks import as_float
+from jaxrelu.core.numerics import matmul, safe_norm
 from jaxrelu.geometry.patterns import Patterns, patterns_from_weights
 from jaxrelu.losses.base import Loss
 from jaxrelu.losses.squared import SquaredLoss

@@ -33,8 +33,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from jaxrelu.core.checks import as_float, check_jaxlib
 from jaxrelu.core.chunks import at_once, sum_in_chunks
-from jaxrelu.core.numerics import as_float, check_jaxlib, matmul, safe_norm
+from jaxrelu.core.numerics import matmul, safe_norm
 from jaxrelu.core.pytrees import register
 from jaxrelu.geometry.cones import block_patterns, largest_correlation
 from jaxrelu.geometry.gram import shared_rows

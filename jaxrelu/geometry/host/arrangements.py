@@ -1,4 +1,4 @@
-"""The host side of activation patterns: arguments, packed bits, and every cell of an arrangement.
+"""Every cell of a hyperplane arrangement, with an interior point.
 
 The rows of X cut R^d into open cones, the cells: {u : s_j x_j . u > 0 for every j}, s in {-1, 1}^n.
 Deletion and restriction: adding the hyperplane of row k to the arrangement of the rows before it
@@ -14,16 +14,14 @@ Reference:
 from __future__ import annotations
 
 import math
-from typing import Any
 
-import jax
 import numpy as np
 import scipy.linalg
 from numpy.typing import NDArray
 
 from jaxrelu.core.aliases import Bools, FloatArray
+from jaxrelu.geometry.host.bits import ROUNDING, row_keys
 
-ROUNDING = 50 * float(np.finfo(np.float64).eps)  # of a product of two unit vectors in float64
 MAX_CELLS = 200_000  # beyond this no solver could use the patterns either
 MAX_BITS = 2**27  # entries of the masks: 128 MiB of booleans
 
@@ -59,44 +57,6 @@ def count_patterns(n: int, rank: int) -> int:
             "number of non-zero rows and the rank of X."
         )
     return 2 * sum(math.comb(n - 1, k) for k in range(min(rank, n)))
-
-
-def row_keys(packed: NDArray[np.uint8]) -> NDArray[Any]:
-    """One opaque key per row of packed bits (m, bytes): equal rows have equal keys."""
-    packed = np.ascontiguousarray(packed)
-    return packed.view(np.dtype((np.void, packed.shape[1]))).ravel()
-
-
-def distinct_columns(packed: NDArray[np.uint8]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    """First of each distinct column of packed bits, in order, and the place of every column."""
-    _, first, inverse = np.unique(row_keys(packed.T), return_index=True, return_inverse=True)
-    order = np.argsort(first)
-    return first[order], np.argsort(order)[inverse]
-
-
-def scaled(array: FloatArray, axis: int) -> FloatArray:
-    """Vectors along the axis times a power of two each: same signs, no overflow in products."""
-    _, exponent = np.frexp(np.max(np.abs(array), axis=axis, keepdims=True))
-    return np.ldexp(array, -exponent)
-
-
-def unit_columns(array: FloatArray) -> FloatArray:
-    """Columns divided by their norms; zero columns stay zero."""
-    norm = np.linalg.norm(array, axis=0)
-    return array / np.where(norm > 0, norm, 1.0)
-
-
-def closed_bits(rows: FloatArray, gates: FloatArray) -> NDArray[np.uint8]:
-    """Packed bits of 1[rows @ gates >= 0], counting as zero what float64 cannot tell from it."""
-    products = unit_columns(rows.T.astype(np.float64)).T @ unit_columns(gates.astype(np.float64))
-    return np.packbits(products >= -ROUNDING, axis=0)
-
-
-def margins(rows: FloatArray, masks: Bools, directions: FloatArray) -> FloatArray:
-    """min_j (2 m_jk - 1) x_j . u_k / ||x_j|| for non-zero rows (n, d) and unit u (d, p): (p,)."""
-    products = unit_columns(rows.T).T @ directions
-    least: FloatArray = np.min(np.where(masks, products, -products), axis=0)
-    return least
 
 
 def half_cells(rows: FloatArray, eps: float) -> tuple[Bools, FloatArray, int]:
@@ -239,55 +199,3 @@ def _add_hyperplane(
     )
     points = np.concatenate([points[whole], above, below])
     return bits, points / np.linalg.norm(points, axis=1, keepdims=True)
-
-
-NOT_FINITE = "{name} has NaN or infinite entries: remove or impute them first."
-
-
-def check_matrix(value: Any, name: str, letters: str, dtype: Any = None) -> None:
-    """Raises unless the value is a float32 or float64 matrix, of the dtype of X if one is given."""
-    kind = getattr(value, "dtype", None)
-    if kind not in (np.float32, np.float64):
-        raise TypeError(
-            f"{name} has dtype {kind}; pass an array of float32 or float64, for example "
-            f"np.asarray({name}, dtype='float32')."
-        )
-    if kind == np.float64 and jax.dtypes.canonicalize_dtype(np.float64) != np.float64:
-        raise TypeError(
-            f"{name} is float64, but JAX's x64 mode is off and would narrow it to float32: call "
-            "jax.config.update('jax_enable_x64', True) first to work in float64, or pass "
-            f"{name}.astype('float32') to work in float32."
-        )
-    if dtype is not None and kind != dtype:
-        raise TypeError(f"{name} is {kind}, but X is {dtype}: pass {name}.astype(X.dtype).")
-    if value.ndim != 2:
-        raise ValueError(
-            f"{name} has shape {value.shape}; pass a matrix of shape {letters}, for example "
-            f"{name}[:, None] for a single column."
-        )
-    if 0 in value.shape:
-        raise ValueError(
-            f"{name} is empty (shape {value.shape}); pass at least one row and column."
-        )
-
-
-def host_matrix(value: Any, name: str, letters: str, data: FloatArray | None = None) -> FloatArray:
-    """The checked argument of a function that runs on the host, as a NumPy array.
-
-    With the data X (n, d) given, the argument must have the dtype of X and d rows.
-    """
-    if isinstance(value, jax.core.Tracer):
-        raise TypeError(
-            f"{name} is traced, but patterns are chosen on the host: call this outside jit, vmap "
-            "and grad, and pass its result in."
-        )
-    array = np.asarray(value)
-    check_matrix(array, name, letters, None if data is None else data.dtype)
-    if data is not None and len(array) != data.shape[1]:
-        raise ValueError(
-            f"{name} has shape {array.shape}, but X has {data.shape[1]} features: pass one column "
-            f"per gate or neuron, {name}.T if they are rows."
-        )
-    if not np.isfinite(array).all():
-        raise ValueError(NOT_FINITE.format(name=name))
-    return array

@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from jaxrelu.core.aliases import Floats
-from jaxrelu.geometry.host.arrangements import row_keys
+from jaxrelu.geometry.host.bits import row_keys
 from jaxrelu.geometry.host.nonnegative_least_squares import nonnegative_least_squares
 from jaxrelu.global_optimality.polar_gauge.lines import Arrangement, unit_rows, values_of
 from jaxrelu.global_optimality.polar_gauge.sphere import sphere_maximum

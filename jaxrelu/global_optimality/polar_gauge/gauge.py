@@ -22,8 +22,8 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from jaxrelu.core.aliases import Floats
-from jaxrelu.core.numerics import check_seconds, host_float
-from jaxrelu.geometry.host.arrangements import NOT_FINITE, host_matrix
+from jaxrelu.core.checks import check_seconds, host_float
+from jaxrelu.geometry.checks import NOT_FINITE, host_matrix
 from jaxrelu.global_optimality.polar_gauge.ascent import local_maxima
 from jaxrelu.global_optimality.polar_gauge.branch_and_bound import Interval, branch_and_bound
 from jaxrelu.global_optimality.polar_gauge.exact import exact_gauge
