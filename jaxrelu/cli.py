@@ -24,8 +24,9 @@ from jaxrelu.core.status import Status, describe, remedy
 from jaxrelu.geometry.patterns import sample_patterns
 from jaxrelu.losses import LogisticLoss, SquaredLoss
 from jaxrelu.paths.path import solve_path
+from jaxrelu.programs.critical_lam import lambda_grid, lambda_max
 from jaxrelu.programs.mapping import to_network
-from jaxrelu.programs.program import ConvexProgram, lambda_grid, lambda_max
+from jaxrelu.programs.program import ConvexProgram
 
 BAD_INPUT = 2
 DEFAULT_OUT = "jaxrelu-path"

@@ -10,7 +10,7 @@ import reference
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxrelu.geometry import cones
+from jaxrelu.geometry import cones, correlation_bounds
 from jaxrelu.geometry.cones import FEASIBILITY, block_patterns, cone_signs
 from jaxrelu.geometry.gram import shared_rows
 
@@ -28,7 +28,7 @@ def make_feasible(X, masks, weights, interior):
 
 @partial(jax.jit, static_argnames=("batch", "stop_at_violation"))
 def polar_bounds(X, masks, c, duals, limit, skip, batch, stop_at_violation=False):
-    return cones.polar_bounds(
+    return correlation_bounds.polar_bounds(
         shared_rows(X),
         masks,
         block_patterns((2, masks.shape[1])),
@@ -433,7 +433,7 @@ def test_best_bound_is_the_best_multiple():
     rng = np.random.default_rng(10)
     c, v = rng.standard_normal((2, 6, 3))
     v[4], v[5] = 0.0, -2.0 * c[5]
-    bound, scaled = cones.best_bound(c, v)
+    bound, scaled = correlation_bounds.best_bound(c, v)
     t = np.linspace(0.0, 20.0, 200_001)
     for k in range(4):
         scan = np.linalg.norm(c[k] + t[:, None] * v[k], axis=1).min()

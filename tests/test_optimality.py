@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 import jaxrelu as jr
 from jaxrelu.geometry.cones import FEASIBILITY
-from jaxrelu.programs import certificates
+from jaxrelu.programs import certificates, preparation
 from jaxrelu.programs.program import fit, residual_at
 
 # (loss, gated, weighted); at half of lambda_max a few blocks are active, some of them on walls.
@@ -287,8 +287,8 @@ def test_witnesses_are_computed_where_they_are_missing(optimum):
     expected = jr.certify(program, lam, weights)
     np.testing.assert_allclose(certificate.upper, expected.upper, rtol=1e-12)
     gated = jr.GatedProgram(program.X, program.y, bare.patterns)
-    assert certificates.with_interior(gated) is gated
-    assert certificates.with_interior(program) is program
+    assert preparation.with_interior(gated) is gated
+    assert preparation.with_interior(program) is program
 
 
 @pytest.mark.slow

@@ -11,7 +11,8 @@ import reference
 
 import jaxrelu as jr
 from jaxrelu.programs import program as programs
-from jaxrelu.programs.program import check_program, row_space
+from jaxrelu.programs.checks import check_program
+from jaxrelu.programs.preparation import row_space
 
 fit, raw_correlations, cone_values = map(
     jax.jit, (programs.fit, programs.raw_correlations, programs.cone_values)

@@ -6,25 +6,16 @@ share a cone. "Feasible" means throughout
     (2 D_j - I) X theta >= -32 eps ||x_i|| ||theta||,
 
 which is what rounding leaves of an exact wall; `FEASIBILITY` is that 32.
-
-The bounds of this module are safe at any stopping point: for every v in the dual cone
-K_b^* = {K_b^T mu : mu >= 0}, ||c_b + v|| is at least the norm of the projection of c_b, and t v is
-again in the dual cone for t >= 0. A block is remembered by its v (d numbers), not by its
-multipliers (n numbers).
-
-Reference: Mishkin and Pilanci (ICML 2023), Section 3, on the unique block correlation; Moreau's
-decomposition.
 """
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxrelu.core.loops import iterate
 from jaxrelu.core.numerics import eps, matmul, safe_norm, unit
 from jaxrelu.geometry.cone_projection import Projection, project
 from jaxrelu.geometry.gram import Rows, shared_rows
@@ -181,139 +172,6 @@ def make_feasible(rows: Rows, signs: Array, weights: Array, interior: Array) -> 
     # NaN weights stay NaN: a failed repair must not look like a zero block.
     lost = ~sound & ~jnp.any(jnp.isnan(weights), axis=1)
     return jnp.where(lost[:, None], 0.0, weights)
-
-
-class PolarBounds(NamedTuple):
-    """Upper bounds of the norms of projected points, and what they rest on.
-
-    Attributes:
-        duals: (b, d), an element of every block's dual cone.
-        bound: (b,), ||c + t v|| for the best t >= 0.
-        chunk: (m,), the blocks projected last.
-        points: (m, d), their projections.
-        multipliers: (m, n), their multipliers.
-    """
-
-    duals: Array
-    bound: Array
-    chunk: Array
-    points: Array
-    multipliers: Array
-
-
-def best_bound(c: Array, duals: Array) -> tuple[Array, Array]:
-    """Min over t >= 0 of ||c + t v||, and the t v: (b, d), (b, d) -> (b,), (b, d)."""
-    square = jnp.sum(duals * duals, axis=1)
-    inner = jnp.sum(c * duals, axis=1)
-    t = jnp.where(square > 0, jnp.maximum(-inner, 0.0) / jnp.where(square > 0, square, 1.0), 0.0)
-    scaled = t[:, None] * duals
-    return safe_norm(c + scaled), scaled
-
-
-def polar_bounds(
-    rows: Rows,
-    masks: Array,
-    pattern: Array,
-    c: Array,
-    duals: Array,
-    limit: Any,
-    *,
-    skip: Array | None = None,
-    batch: int,
-    stop_at_violation: bool = False,
-    rising: bool = False,
-) -> PolarBounds:
-    """Brings the bounds of all blocks below a limit, projecting only where the cheap bound fails.
-
-    Blocks are taken `batch` at a time, the largest bounds first, until every block has a bound at
-    most `limit` or was projected in full.
-
-    Args:
-        rows: `shared_rows` of X (n, d).
-        masks: (n, p).
-        pattern: (b,), the pattern of every block.
-        c: (b, d), the raw correlations.
-        duals: (b, d), an element of every block's dual cone, zeros if nothing is known.
-        limit: scalar, lam.
-        skip: (b,) bool, blocks that are not to be projected.
-        batch: blocks projected at once (static).
-        stop_at_violation: stop after a batch in which a projected block stayed above the limit.
-        rising: raise the limit to the largest norm that a batch turned out to have, so that only
-            the largest bound of all is exact.
-
-    Returns:
-        `PolarBounds`; every bound is valid, converged or not.
-    """
-    total = c.shape[0]
-    batch = min(batch, total)
-    bound, duals = best_bound(c, duals)
-    open_blocks = bound > limit
-    if skip is not None:
-        open_blocks = open_blocks & ~skip
-    # NaN bounds are not projected: they reach the caller as they are.
-    order = jnp.argsort(jnp.where(open_blocks, -bound, jnp.inf)).astype(jnp.int32)
-    count = jnp.sum(open_blocks, dtype=jnp.int32)
-    n, d = rows.unit.shape
-
-    def step(state: tuple[Array, ...]) -> tuple[Array, ...]:
-        index, duals, bound, level = state[:4]
-        place = index * batch + jnp.arange(batch, dtype=jnp.int32)
-        live = place < count
-        chunk = order[jnp.minimum(place, total - 1)]
-        signs = cone_signs(masks, pattern[chunk], c.dtype)
-        # A padding lane has nothing to project.
-        points = jnp.where(live[:, None], c[chunk], 0.0)
-        result = project(rows, signs, points, threshold=level, rough=True)
-        v = matmul(signs * result.multipliers, rows.unit)
-        new_bound = safe_norm(points + v)
-        better = live & (new_bound <= bound[chunk])
-        target = jnp.where(better, chunk, total)
-        duals = duals.at[target].set(v, mode="drop")
-        bound = bound.at[target].set(new_bound, mode="drop")
-        now = jnp.where(live, bound[chunk], 0.0)
-        found = jnp.any(now > limit)
-        level = jnp.maximum(level, jnp.max(now)) if rising else level
-        return index + 1, duals, bound, level, chunk, result.points, result.multipliers, found
-
-    state = (
-        jnp.asarray(0, jnp.int32),
-        duals,
-        bound,
-        jnp.asarray(limit, c.dtype),
-        jnp.zeros((batch,), order.dtype),
-        jnp.zeros((batch, d), c.dtype),
-        jnp.zeros((batch, n), c.dtype),
-        jnp.asarray(False),
-    )
-
-    def done(state: tuple[Array, ...]) -> Array:
-        first = state[0] * batch
-        # The bounds descend: below the level there is nothing left to do.
-        settled = state[2][order[jnp.minimum(first, total - 1)]] <= state[3]
-        return (first >= count) | settled | (stop_at_violation & state[7])
-
-    end = iterate(step, state, done=done, max_steps=-(-total // batch)).state
-    return PolarBounds(end[1], end[2], end[4], end[5], end[6])
-
-
-def largest_correlation(rows: Rows, masks: Array, pattern: Array, c: Array) -> Array:
-    """The largest norm of a projected point, max_b ||Proj_{K_b}(c_b)||.
-
-    The blocks that look largest are projected first and in full, all others only until their bound
-    falls below what was found.
-
-    Args:
-        rows: `shared_rows` of X (n, d).
-        masks: (n, p).
-        pattern: (b,), the pattern of every block.
-        c: (b, d), the points.
-
-    Returns:
-        Scalar.
-    """
-    batch = min(32, projection_batch(c.shape[0], rows.unit.shape[0]))
-    found = polar_bounds(rows, masks, pattern, c, jnp.zeros_like(c), 0.0, batch=batch, rising=True)
-    return jnp.max(found.bound, initial=0.0)
 
 
 def projection_batch(blocks: int, samples: int) -> int:

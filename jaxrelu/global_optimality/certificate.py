@@ -26,7 +26,8 @@ from jaxrelu.losses.base import Loss
 from jaxrelu.losses.squared import SquaredLoss
 from jaxrelu.networks.network import GatedNetwork, Network, check_relu, check_values
 from jaxrelu.paths.solve import tolerances
-from jaxrelu.programs.certificates import Certificate, check_lam, dual_point
+from jaxrelu.programs.certificates import Certificate, dual_point
+from jaxrelu.programs.checks import check_lam
 from jaxrelu.programs.mapping import from_network
 from jaxrelu.programs.program import ConvexProgram, loss_value, residual_at
 

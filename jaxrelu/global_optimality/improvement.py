@@ -24,7 +24,8 @@ from jaxrelu.losses.squared import SquaredLoss
 from jaxrelu.networks.irreducible import minimal
 from jaxrelu.networks.network import GatedNetwork, Network, nonconvex_objective
 from jaxrelu.paths.solve import solve
-from jaxrelu.programs.certificates import Certificate, certify, check_lam
+from jaxrelu.programs.certificates import Certificate, certify
+from jaxrelu.programs.checks import check_lam
 from jaxrelu.programs.mapping import from_network, to_network
 from jaxrelu.programs.program import fit, residual_at
 from jaxrelu.programs.solution import Solution

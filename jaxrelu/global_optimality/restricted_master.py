@@ -13,7 +13,8 @@ from jaxrelu.core.status import Status
 from jaxrelu.global_optimality.pattern_pool import PatternPool
 from jaxrelu.paths.path import solve_path
 from jaxrelu.paths.solve import check_lams, tolerances
-from jaxrelu.programs.program import ConvexProgram, check_program
+from jaxrelu.programs.checks import check_program
+from jaxrelu.programs.program import ConvexProgram
 from jaxrelu.programs.solution import Solution
 from jaxrelu.solvers.active_newton.solver import ActiveNewton
 

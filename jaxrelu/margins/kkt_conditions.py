@@ -41,7 +41,8 @@ from jaxrelu.geometry.host.nonnegative_least_squares import nonnegative_least_sq
 from jaxrelu.geometry.patterns import Patterns
 from jaxrelu.global_optimality.polar_gauge.gauge import polar_gauge
 from jaxrelu.networks.network import Network, check_relu, check_values
-from jaxrelu.programs.program import ConvexProgram, lambda_max
+from jaxrelu.programs.critical_lam import lambda_max
+from jaxrelu.programs.program import ConvexProgram
 
 _WALL = 1e-7
 _SUPPORT = 1e-6

@@ -41,9 +41,10 @@ from jaxrelu.margins.alternatives import fit_space, nearest_fit, separation
 from jaxrelu.margins.exact_fit import exact_fit
 from jaxrelu.margins.method_of_multipliers import End, Shortfall, host_arrays, minimise_weights
 from jaxrelu.networks.network import Network
-from jaxrelu.programs.certificates import with_interior
+from jaxrelu.programs.checks import check_program
 from jaxrelu.programs.mapping import to_network
-from jaxrelu.programs.program import ConvexProgram, check_program
+from jaxrelu.programs.preparation import with_interior
+from jaxrelu.programs.program import ConvexProgram
 from jaxrelu.solvers.base import Solver
 
 _SPECK = 1e-3  # of the tolerance, of the largest block

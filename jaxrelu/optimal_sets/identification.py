@@ -41,15 +41,10 @@ from jaxrelu.geometry.host.nonnegative_least_squares import nonnegative_least_sq
 from jaxrelu.geometry.host.polytopes import Polytope
 from jaxrelu.losses.base import total_curvature
 from jaxrelu.paths.path import solve_path
-from jaxrelu.programs.certificates import Certificate, block_correlations, certify
-from jaxrelu.programs.program import (
-    Program,
-    block_signs,
-    check_program,
-    fit,
-    residual_at,
-    sample_weights,
-)
+from jaxrelu.programs.certificates import Certificate, certify
+from jaxrelu.programs.checks import check_program
+from jaxrelu.programs.optimality import block_correlations
+from jaxrelu.programs.program import Program, block_signs, fit, residual_at, sample_weights
 from jaxrelu.programs.solution import Solution
 
 # ||q|| >= lam (1 - this) belongs to the equicorrelation set.

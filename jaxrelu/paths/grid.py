@@ -28,8 +28,9 @@ from jaxrelu.paths.solve import (
     tolerances,
     warm_point,
 )
-from jaxrelu.programs.certificates import with_interior
-from jaxrelu.programs.program import Program, check_program
+from jaxrelu.programs.checks import check_program
+from jaxrelu.programs.preparation import with_interior
+from jaxrelu.programs.program import Program
 from jaxrelu.programs.sharding import automatic
 from jaxrelu.programs.solution import Solution, joined, shared
 from jaxrelu.solvers.active_newton.lanes import solve_lanes

@@ -9,7 +9,8 @@ import numpy as np
 
 from jaxrelu.paths.grid import batch_size, keeps_lanes, solve_batch
 from jaxrelu.paths.solve import check_lams, checked_solver, solve_compiled, step_limit, tolerances
-from jaxrelu.programs.program import Program, check_program
+from jaxrelu.programs.checks import check_program
+from jaxrelu.programs.program import Program
 from jaxrelu.programs.solution import answer_bytes
 from jaxrelu.solvers.active_newton.lanes import no_plan, planned_memory
 from jaxrelu.solvers.base import Solver

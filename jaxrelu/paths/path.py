@@ -20,8 +20,9 @@ from jaxrelu.core.numerics import matmul, safe_norm
 from jaxrelu.core.pytrees import register
 from jaxrelu.core.status import Status
 from jaxrelu.paths.solve import check_lams, prepare, step_limit, tolerances, verdict, warm_point
-from jaxrelu.programs.certificates import Certificate, certify, check_lam, rounding_error
-from jaxrelu.programs.program import Program, check_program, fit, residual_at
+from jaxrelu.programs.certificates import Certificate, certify, rounding_error
+from jaxrelu.programs.checks import check_lam, check_program
+from jaxrelu.programs.program import Program, fit, residual_at
 from jaxrelu.programs.solution import Solution
 from jaxrelu.solvers.active_newton.path_driver import Answer, Driver, room
 from jaxrelu.solvers.active_newton.solver import ActiveNewton

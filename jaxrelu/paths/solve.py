@@ -13,23 +13,10 @@ from jax import Array
 from jaxrelu.core.checks import as_float, host_float
 from jaxrelu.core.numerics import eps, matmul
 from jaxrelu.core.status import Status
-from jaxrelu.programs.certificates import (
-    Certificate,
-    check_lam,
-    check_weights,
-    dual_point,
-    rounding_error,
-    with_interior,
-)
-from jaxrelu.programs.program import (
-    Program,
-    check_program,
-    fit,
-    loss_value,
-    objective,
-    residual_at,
-    row_space,
-)
+from jaxrelu.programs.certificates import Certificate, dual_point, rounding_error
+from jaxrelu.programs.checks import check_lam, check_program, check_weights
+from jaxrelu.programs.preparation import row_space, with_interior
+from jaxrelu.programs.program import Program, fit, loss_value, objective, residual_at
 from jaxrelu.programs.solution import Solution, shared
 from jaxrelu.solvers.active_newton.solver import ActiveNewton
 from jaxrelu.solvers.active_newton.working_set import Setting, setting_of

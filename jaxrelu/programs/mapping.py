@@ -23,8 +23,8 @@ from jaxrelu.geometry.patterns import Patterns, patterns_from_weights
 from jaxrelu.losses.base import Loss
 from jaxrelu.losses.squared import SquaredLoss
 from jaxrelu.networks.network import GatedNetwork, Network, check_relu
-from jaxrelu.programs.certificates import check_weights
-from jaxrelu.programs.program import ConvexProgram, GatedProgram, Program, check_program
+from jaxrelu.programs.checks import check_program, check_weights
+from jaxrelu.programs.program import ConvexProgram, GatedProgram, Program
 from jaxrelu.programs.solution import Solution
 
 

@@ -1,4 +1,4 @@
-r"""The convex programs, their operators and the critical lam. THE objective of the package.
+r"""The convex programs and their operators. THE objective of the package.
 
 Data X (n, d), target y (n,), activation patterns masks (n, p) with D_j = diag(masks[:, j]), sample
 weights c_i >= 0 (one if not given), a convex loss that is a *sum* over samples.
@@ -28,18 +28,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import Array
 
-from jaxrelu.core.checks import as_float, check_jaxlib
+from jaxrelu.core.checks import as_float
 from jaxrelu.core.chunks import at_once, sum_in_chunks
 from jaxrelu.core.numerics import matmul, safe_norm
 from jaxrelu.core.pytrees import register
-from jaxrelu.geometry.cones import block_patterns, largest_correlation
-from jaxrelu.geometry.gram import shared_rows
-from jaxrelu.geometry.patterns import Patterns, check_patterns
+from jaxrelu.geometry.patterns import Patterns
 from jaxrelu.losses.base import Loss, total, total_gradient
 from jaxrelu.losses.squared import SquaredLoss
 
@@ -228,171 +224,3 @@ def objective(program: Program, lam: Any, weights: Array) -> Array:
         raise ValueError(f"weights has shape {weights.shape}; this program takes {shape}.")
     lam = jnp.asarray(lam, weights.dtype)
     return loss_value(program, fit(program, weights)) + lam * jnp.sum(safe_norm(weights))
-
-
-def lambda_max(program: Program) -> Array:
-    r"""The smallest lam at which zero weights are optimal.
-
-    max over blocks of ||Proj_K(s X^T D_j r)|| at r = -(c o loss')(0); without cones
-    max_j ||X^T D_j r||. The cone-free value is up to twice too large on real data.
-
-    Args:
-        program: a `ConvexProgram` or `GatedProgram`.
-
-    Returns:
-        Scalar. Weights are zero for lam >= lambda_max and not zero below.
-
-    Raises:
-        ValueError, TypeError: see `check_program`.
-
-    Example:
-        >>> import jax, jaxrelu as jr, numpy as np
-        >>> X = np.asarray([[1.0, 0.2], [0.3, -1.0]], "float32")
-        >>> y = np.asarray([1.0, -1.0], "float32")
-        >>> patterns = jr.sample_patterns(jax.random.key(0), X, num_gates=4)
-        >>> bool(jr.lambda_max(jr.ConvexProgram(X, y, patterns)) > 0)
-        True
-
-    Reference: Mishkin and Pilanci (ICML 2023), KKT conditions; tested on both sides.
-    """
-    check_program(program)
-    return _lambda_max(program)
-
-
-@jax.jit
-def _lambda_max(program: Program) -> Array:
-    program, _ = row_space(program)
-    zero = jnp.zeros((program.X.shape[0],), program.X.dtype)
-    c = raw_correlations(program, residual_at(program, zero))
-    c = c.reshape(-1, c.shape[-1])
-    if not program.has_cones:
-        return jnp.max(safe_norm(c), initial=0.0)
-    return largest_correlation(
-        shared_rows(jnp.asarray(program.X)),
-        jnp.asarray(program.patterns.masks),
-        block_patterns(program.block_shape),
-        c,
-    )
-
-
-def lambda_grid(program: Program, num: int = 50, ratio: float = 1e-2) -> Array:
-    """A geometric grid, descending from lambda_max to ratio * lambda_max.
-
-    Args:
-        program: a `ConvexProgram` or `GatedProgram`.
-        num: number of values.
-        ratio: last value over the first, in (0, 1).
-
-    Returns:
-        Array (num,), descending.
-
-    Raises:
-        ValueError: num or ratio out of range, or a program whose lambda_max is zero.
-
-    Example:
-        >>> import jax, jaxrelu as jr, numpy as np
-        >>> X = np.asarray([[1.0, 0.2], [0.3, -1.0]], "float32")
-        >>> y = np.asarray([1.0, -1.0], "float32")
-        >>> patterns = jr.sample_patterns(jax.random.key(0), X, num_gates=4)
-        >>> jr.lambda_grid(jr.ConvexProgram(X, y, patterns), num=3, ratio=0.1).shape
-        (3,)
-    """
-    if num < 1:
-        raise ValueError(f"num is {num}; ask for at least one lam.")
-    if not 0 < ratio < 1:
-        raise ValueError(f"ratio is {ratio}; it is the last lam over the first, between 0 and 1.")
-    largest = float(lambda_max(program))
-    if not np.isfinite(largest):
-        raise ValueError(f"lambda_max is {largest}: check X, y and sample_weight for NaN and inf.")
-    if largest <= 0:
-        raise ValueError(
-            "lambda_max is zero: the zero weights are optimal at every lam (y is zero, or X is), "
-            "so there is no path; check y and X."
-        )
-    exponents = np.linspace(0.0, 1.0, num)
-    return jnp.asarray(largest * float(ratio) ** exponents, program.X.dtype)
-
-
-def row_space(program: Program) -> tuple[Program, Array | None]:
-    """The same program in the row space of X when d > n.
-
-    Optimal weights lie in the row space: with X^T = Q R, weights z Q^T and X -> R^T the objective
-    and the cones are unchanged, and d becomes n.
-
-    Returns:
-        The program and Q (d, n), or the program itself and None when d <= n.
-    """
-    X = jnp.asarray(program.X)
-    n, d = X.shape
-    if d <= n:
-        return program, None
-    q, r = jnp.linalg.qr(X.T)
-    patterns = program.patterns
-    interior = None if patterns.interior is None else matmul(q.T, jnp.asarray(patterns.interior))
-    gates = matmul(q.T, jnp.asarray(patterns.gates))
-    reduced = type(program)(
-        r.T, program.y, Patterns(gates, patterns.masks, interior), program.loss,
-        program.sample_weight,
-    )  # fmt: skip
-    return reduced, q
-
-
-def check_program(program: Program) -> None:
-    """Checks a program's arrays; values only where they are concrete.
-
-    Raises:
-        TypeError: something that is not a program, or mixed dtypes.
-        ValueError: wrong shapes, empty data, labels that the loss cannot take, masks that are not
-            0/1 or do not match the gates, negative sample weights. The sentence names the fix.
-        RuntimeError: a jaxlib that is known to compute wrong values.
-    """
-    check_jaxlib()
-    if not isinstance(program, ConvexProgram | GatedProgram):
-        raise TypeError(
-            f"expected a ConvexProgram or GatedProgram, got {type(program).__name__}: "
-            "build one with jr.ConvexProgram(X, y, patterns)."
-        )
-    X = _floating(program.X, "X")
-    if X.ndim != 2:
-        raise ValueError(f"X has shape {X.shape}; pass a matrix (n, d).")
-    if X.shape[0] == 0 or X.shape[1] == 0:
-        raise ValueError(f"X has shape {X.shape}; it needs at least one sample and one feature.")
-    y = _vector(program.y, "y", X)
-    if program.sample_weight is not None:
-        weight = _vector(program.sample_weight, "sample_weight", X)
-        if not isinstance(weight, jax.core.Tracer) and bool(np.any(np.asarray(weight) < 0)):
-            raise ValueError("sample_weight has negative entries; weights are >= 0.")
-    if not isinstance(program.patterns, Patterns):
-        raise TypeError(
-            f"patterns is a {type(program.patterns).__name__}; pass jr.sample_patterns(...) or "
-            "jr.Patterns(gates, masks)."
-        )
-    check_patterns(program.patterns, X)
-    if isinstance(program.loss, type) or not hasattr(program.loss, "check_target"):
-        raise TypeError(f"loss is {program.loss!r}; pass an instance, such as jr.SquaredLoss().")
-    program.loss.check_target(y)
-
-
-def _floating(value: Any, name: str) -> Array:
-    """The array itself: jit sees it as it is, so nothing is converted here."""
-    if not hasattr(value, "dtype"):
-        raise TypeError(f"{name} is a {type(value).__name__}; pass an array, np.asarray({name}).")
-    array = as_float(value, name)
-    if value.dtype not in (jnp.float32, jnp.float64):
-        wide = array.dtype if array.dtype == jnp.float64 else "float32"
-        raise TypeError(f"{name} has dtype {value.dtype}; pass {name}.astype('{wide}').")
-    return array
-
-
-def _vector(value: Any, name: str, X: Array) -> Array:
-    value = _floating(value, name)
-    if value.ndim != 1 or value.shape[0] != X.shape[0]:
-        raise ValueError(
-            f"{name} has shape {value.shape} but X has {X.shape[0]} rows; "
-            f"pass {name} with shape ({X.shape[0]},)."
-        )
-    if value.dtype != X.dtype:
-        raise TypeError(
-            f"{name} has dtype {value.dtype} and X has {X.dtype}; pass {name}.astype('{X.dtype}')."
-        )
-    return value

@@ -9,7 +9,8 @@ import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from jaxrelu.programs.program import Program, check_program
+from jaxrelu.programs.checks import check_program
+from jaxrelu.programs.program import Program
 
 
 def automatic(mesh: Mesh) -> Mesh:

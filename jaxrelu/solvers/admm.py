@@ -47,7 +47,8 @@ from jax import Array
 from jaxrelu.core.loops import iterate
 from jaxrelu.core.numerics import eps, matmul, safe_norm
 from jaxrelu.core.pytrees import register
-from jaxrelu.geometry.cones import best_bound, project_cones
+from jaxrelu.geometry.cones import project_cones
+from jaxrelu.geometry.correlation_bounds import best_bound
 from jaxrelu.programs.certificates import dual_point, feasible_weights, rounding_error
 from jaxrelu.programs.penalties import block_soft_threshold
 from jaxrelu.programs.program import (

@@ -42,7 +42,8 @@ from jax.scipy.linalg import cho_factor, cho_solve
 
 from jaxrelu.core.numerics import eps, matmul, safe_norm, unit
 from jaxrelu.geometry.cone_projection import project
-from jaxrelu.geometry.cones import block_patterns, cone_signs, polar_bounds, projection_batch
+from jaxrelu.geometry.cones import block_patterns, cone_signs, projection_batch
+from jaxrelu.geometry.correlation_bounds import polar_bounds
 from jaxrelu.geometry.gram import Rows, shared_rows
 from jaxrelu.losses.base import total, total_curvature, total_gradient
 from jaxrelu.programs.certificates import Certificate

@@ -23,13 +23,8 @@ from jax import Array
 from jaxrelu.core.chunks import in_chunks
 from jaxrelu.core.numerics import matmul, safe_norm, unit
 from jaxrelu.geometry.cone_projection import project
-from jaxrelu.geometry.cones import (
-    PolarBounds,
-    block_patterns,
-    cone_signs,
-    polar_bounds,
-    projection_batch,
-)
+from jaxrelu.geometry.cones import block_patterns, cone_signs, projection_batch
+from jaxrelu.geometry.correlation_bounds import PolarBounds, polar_bounds
 from jaxrelu.geometry.gram import Rows, shared_rows
 from jaxrelu.losses.base import Loss
 from jaxrelu.programs.program import Program, block_signs, loss_value, sample_weights
