@@ -15,7 +15,7 @@ from jaxrelu.networks.connectivity import connect as connect
 from jaxrelu.networks.descent import DescentPath as DescentPath
 from jaxrelu.networks.descent import descend as descend
 from jaxrelu.networks.irreducible import minimal as minimal
-from jaxrelu.networks.irreducible import sparsest as sparsest
+from jaxrelu.optimal_sets.members import sparsest as sparsest
 from jaxrelu.networks.network import GatedNetwork as GatedNetwork
 from jaxrelu.networks.network import Network as Network
 from jaxrelu.networks.network import nonconvex_objective as nonconvex_objective
@@ -55,9 +55,9 @@ from jaxrelu.paths.path import Path as Path
 from jaxrelu.paths.path import interpolate as interpolate
 from jaxrelu.paths.path import solve_path as solve_path
 from jaxrelu.paths.solve import solve as solve
-from jaxrelu.optimal_sets.identification import OptimalSet as OptimalSet
+from jaxrelu.optimal_sets.optimal_set import OptimalSet as OptimalSet
 from jaxrelu.optimal_sets.identification import optimal_set as optimal_set
-from jaxrelu.optimal_sets.identification import vertices as vertices
+from jaxrelu.optimal_sets.optimal_set import vertices as vertices
 from jaxrelu.optimal_sets.members import is_optimal as is_optimal
 from jaxrelu.optimal_sets.members import nearest_optimal as nearest_optimal
 from jaxrelu.optimal_sets.members import network_from_coefficients as network_from_coefficients

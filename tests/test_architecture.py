@@ -45,15 +45,6 @@ MAY_IMPORT = {folder: below for folders, below in FLOORS for folder in folders} 
 UPPER_ROOMS = ("solvers.active_newton", "paths.exact")
 WITHOUT_JAX = "geometry.host"
 MAX_LINES = 400
-# Imports that go when the files they are in are split.
-NOT_YET = {
-    "networks.irreducible imports optimal_sets.identification",
-    "networks.irreducible imports optimal_sets.members",
-    "solvers.active_newton.lane_steps imports paths.solve",
-    "solvers.active_newton.lanes imports paths.solve",
-    "solvers.active_newton.path_driver imports paths.solve",
-    "solvers.admm imports solvers.active_newton.working_set",
-}
 OPTIONAL = {"matplotlib", "sklearn", "typer", "rich"}
 
 
@@ -251,7 +242,7 @@ CHECKS = [
 @pytest.mark.parametrize("faults", CHECKS)
 def test_package_keeps_its_architecture(faults):
     assert "core.numerics" in modules_of(PACKAGE)  # an empty folder would pass everything
-    assert set(faults(PACKAGE)) <= NOT_YET
+    assert faults(PACKAGE) == []
 
 
 # A small package with one file a place; a planted fault is a line in one of them.

@@ -149,7 +149,8 @@ def test_no_loop_holds_a_collective(batch, tmp_path):
 from pathlib import Path
 from jaxrelu.paths import grid
 from jaxrelu.programs.sharding import automatic
-from jaxrelu.paths.solve import checked_solver, step_limit, tolerances
+from jaxrelu.paths.checks import checked_solver, step_limit
+from jaxrelu.solvers.base import tolerances
 mesh = automatic(jax.make_mesh((8,), ("lams",)))
 solver = checked_solver(program, None)
 fixed = (tolerances(program, None, None), step_limit(solver, None), None, solver)

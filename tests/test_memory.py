@@ -6,7 +6,9 @@ import pytest
 import zoo
 
 import jaxrelu as jr
-from jaxrelu.paths.solve import solve_compiled, step_limit, tolerances
+from jaxrelu.paths.checks import step_limit
+from jaxrelu.paths.solve import solve_compiled
+from jaxrelu.solvers.base import tolerances
 
 GENERIC = zoo.problem(zoo.generic)
 LAMS = GENERIC.lams(0.5, 0.3, 0.1)

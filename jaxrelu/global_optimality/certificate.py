@@ -24,12 +24,13 @@ from jaxrelu.global_optimality.polar_gauge.gauge import PolarGauge, gauge, rando
 from jaxrelu.global_optimality.polar_gauge.lines import Arrangement
 from jaxrelu.losses.base import Loss
 from jaxrelu.losses.squared import SquaredLoss
-from jaxrelu.networks.network import GatedNetwork, Network, check_relu, check_values
-from jaxrelu.paths.solve import tolerances
+from jaxrelu.networks.checks import check_relu, check_values
+from jaxrelu.networks.network import GatedNetwork, Network
 from jaxrelu.programs.certificates import Certificate, dual_point
 from jaxrelu.programs.checks import check_lam
 from jaxrelu.programs.mapping import from_network
 from jaxrelu.programs.program import ConvexProgram, loss_value, residual_at
+from jaxrelu.solvers.base import tolerances
 
 _STARTS = 256
 

@@ -23,11 +23,12 @@ from jax import Array
 from jaxrelu.core.aliases import Floats
 from jaxrelu.core.status import Status
 from jaxrelu.global_optimality.certificate import global_certificate
+from jaxrelu.global_optimality.checks import check_search, one_lam
 from jaxrelu.global_optimality.local_training import train_from
 from jaxrelu.global_optimality.pattern_pool import PatternPool
 from jaxrelu.global_optimality.polar_gauge.gauge import PolarGauge, gauge, random_starts
 from jaxrelu.global_optimality.polar_gauge.lines import Arrangement
-from jaxrelu.global_optimality.restricted_master import Master, check_search, one_lam
+from jaxrelu.global_optimality.restricted_master import Master
 from jaxrelu.networks.network import Network
 from jaxrelu.programs.certificates import Certificate
 from jaxrelu.programs.mapping import to_network

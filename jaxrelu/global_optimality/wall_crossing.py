@@ -30,7 +30,8 @@ from jaxrelu.core.aliases import Bools, Floats
 from jaxrelu.core.status import Status
 from jaxrelu.geometry.host.bits import unit_columns
 from jaxrelu.geometry.host.nonnegative_least_squares import nonnegative_least_squares
-from jaxrelu.global_optimality.restricted_master import Master, check_search, one_lam
+from jaxrelu.global_optimality.checks import check_search, one_lam
+from jaxrelu.global_optimality.restricted_master import Master
 from jaxrelu.networks.network import Network
 from jaxrelu.programs.mapping import to_network
 from jaxrelu.programs.program import ConvexProgram

@@ -40,7 +40,8 @@ from jaxrelu.core.checks import as_float
 from jaxrelu.geometry.host.nonnegative_least_squares import nonnegative_least_squares
 from jaxrelu.geometry.patterns import Patterns
 from jaxrelu.global_optimality.polar_gauge.gauge import polar_gauge
-from jaxrelu.networks.network import Network, check_relu, check_values
+from jaxrelu.networks.checks import check_relu, check_values
+from jaxrelu.networks.network import Network
 from jaxrelu.programs.critical_lam import lambda_max
 from jaxrelu.programs.program import ConvexProgram
 

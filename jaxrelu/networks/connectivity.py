@@ -25,7 +25,8 @@ import numpy as np
 from jaxrelu.core.aliases import Floats
 from jaxrelu.core.checks import as_float
 from jaxrelu.geometry.host import vertex_walks
-from jaxrelu.networks.network import Network, check_relu, check_values
+from jaxrelu.networks.checks import check_relu, check_values
+from jaxrelu.networks.network import Network
 from jaxrelu.networks.network_paths import NetworkPath, Slots, as_path, in_slots, totals
 
 

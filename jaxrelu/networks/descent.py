@@ -33,8 +33,9 @@ from jaxrelu.core.pytrees import register
 from jaxrelu.geometry.host import vertex_walks
 from jaxrelu.losses.base import Loss, checked_samples, total_gradient
 from jaxrelu.losses.squared import SquaredLoss
+from jaxrelu.networks.checks import check_relu, check_values
 from jaxrelu.networks.connectivity import join
-from jaxrelu.networks.network import Network, check_relu, check_values
+from jaxrelu.networks.network import Network
 from jaxrelu.networks.network_paths import NetworkPath, Slots, as_path, in_slots
 from jaxrelu.networks.symmetries import DecreasingPath, nearly_minimal
 

@@ -28,9 +28,8 @@ from jaxrelu.core.checks import as_float
 from jaxrelu.core.numerics import matmul
 from jaxrelu.geometry.host.directions import distinct
 from jaxrelu.geometry.host.nonnegative_least_squares import nonnegative_least_squares
-from jaxrelu.networks.network import GatedNetwork, Network, check_relu, check_values
-from jaxrelu.optimal_sets.identification import OptimalSet
-from jaxrelu.optimal_sets.members import network_from_coefficients
+from jaxrelu.networks.checks import check_relu, check_values
+from jaxrelu.networks.network import GatedNetwork, Network
 
 # A unit feature this near the span of others depends on them.
 DEPENDENT = 1e-9
@@ -150,32 +149,6 @@ def _first_to_vanish(a: Floats, beta: Floats) -> tuple[float, int]:
     ratio = np.where(falling, a / np.where(falling, beta, 1.0), np.inf)
     gone = int(np.argmin(ratio))
     return float(ratio[gone]), gone
-
-
-def sparsest(optima: OptimalSet) -> Network | GatedNetwork:
-    """An optimal network with as few neurons as an optimal network can have.
-
-    Args:
-        optima: an `OptimalSet`; `minimal_width_exact` says whether the width is proven.
-
-    Returns:
-        The network, with `minimal_width` neurons.
-
-    Raises:
-        TypeError: called inside a JAX transformation, where values are not known.
-
-    Example:
-        >>> import jax, jaxrelu as jr, numpy as np
-        >>> jax.config.update("jax_enable_x64", True)
-        >>> X = np.asarray([[1.0, 0.0], [-0.5, 0.75**0.5]])
-        >>> program = jr.ConvexProgram(X, np.asarray([2.0, 2.0]), jr.enumerate_patterns(X))
-        >>> optima = jr.optimal_set(program, jr.solve(program, 0.5))
-        >>> jr.sparsest(optima).num_neurons
-        1
-
-    Reference: Huangfu and Hall (2018) on HiGHS, which solves the integer program.
-    """
-    return network_from_coefficients(optima, optima.fewest).compact()
 
 
 def _with_column(Q: Floats, R: Floats, z: Floats) -> tuple[Floats, Floats]:

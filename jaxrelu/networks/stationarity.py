@@ -30,7 +30,8 @@ from jaxrelu.geometry.host.nonnegative_least_squares import nonnegative_least_sq
 from jaxrelu.geometry.patterns import enumerate_patterns
 from jaxrelu.losses.base import Loss, checked_samples, total_gradient
 from jaxrelu.losses.squared import SquaredLoss
-from jaxrelu.networks.network import Network, check_relu, check_values
+from jaxrelu.networks.checks import check_relu, check_values
+from jaxrelu.networks.network import Network
 
 _WALL = 1e-7
 _RANK = 1e-9

@@ -23,7 +23,8 @@ from jaxrelu.core.numerics import matmul, safe_norm
 from jaxrelu.core.pytrees import register
 from jaxrelu.geometry.host.directions import distinct
 from jaxrelu.geometry.patterns import patterns_from_weights
-from jaxrelu.networks.network import Network, check_relu
+from jaxrelu.networks.checks import check_relu
+from jaxrelu.networks.network import Network
 
 
 def balance(network: Network) -> Network:

@@ -15,7 +15,7 @@ from jaxrelu.core.aliases import Floats
 from jaxrelu.core.checks import as_float
 from jaxrelu.geometry.host import polytopes
 from jaxrelu.networks.network import GatedNetwork, Network
-from jaxrelu.optimal_sets.identification import OptimalSet, inside_support, on_all_directions
+from jaxrelu.optimal_sets.optimal_set import OptimalSet, inside_support, on_all_directions
 
 # A sample this near the wall of a neuron, relative to both norms, is on neither side of it.
 _WALL = 1e-6
@@ -268,3 +268,29 @@ def _value_and_slope(
 ) -> tuple[Callable[[Floats], float], Callable[[Floats], Floats]]:
     value, slope = jax.jit(function), jax.jit(jax.grad(function))
     return (lambda a: float(value(jnp.asarray(a)))), (lambda a: np.asarray(slope(jnp.asarray(a))))
+
+
+def sparsest(optima: OptimalSet) -> Network | GatedNetwork:
+    """An optimal network with as few neurons as an optimal network can have.
+
+    Args:
+        optima: an `OptimalSet`; `minimal_width_exact` says whether the width is proven.
+
+    Returns:
+        The network, with `minimal_width` neurons.
+
+    Raises:
+        TypeError: called inside a JAX transformation, where values are not known.
+
+    Example:
+        >>> import jax, jaxrelu as jr, numpy as np
+        >>> jax.config.update("jax_enable_x64", True)
+        >>> X = np.asarray([[1.0, 0.0], [-0.5, 0.75**0.5]])
+        >>> program = jr.ConvexProgram(X, np.asarray([2.0, 2.0]), jr.enumerate_patterns(X))
+        >>> optima = jr.optimal_set(program, jr.solve(program, 0.5))
+        >>> jr.sparsest(optima).num_neurons
+        1
+
+    Reference: Huangfu and Hall (2018) on HiGHS, which solves the integer program.
+    """
+    return network_from_coefficients(optima, optima.fewest).compact()

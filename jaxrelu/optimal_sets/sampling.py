@@ -21,7 +21,7 @@ from jax import Array
 
 from jaxrelu.core.numerics import matmul
 from jaxrelu.geometry.host import polytopes
-from jaxrelu.optimal_sets.identification import OptimalSet, inside_support
+from jaxrelu.optimal_sets.optimal_set import OptimalSet, inside_support
 
 CHAINS = 64
 _MOST_CORNERS = 200

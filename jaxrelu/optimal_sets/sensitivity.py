@@ -32,7 +32,8 @@ from jaxrelu.core.aliases import Bools, Floats
 from jaxrelu.core.pytrees import register
 from jaxrelu.geometry.cones import block_patterns
 from jaxrelu.losses.base import total_curvature, total_gradient
-from jaxrelu.optimal_sets.identification import OptimalSet, optimal_set
+from jaxrelu.optimal_sets.identification import optimal_set
+from jaxrelu.optimal_sets.optimal_set import OptimalSet
 from jaxrelu.paths.exact.active_system import multiplier_margin, null_space
 from jaxrelu.programs.program import Program, block_signs, sample_weights
 from jaxrelu.programs.solution import Solution

@@ -19,15 +19,8 @@ from jax import Array
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxrelu.geometry.gram import are_many
-from jaxrelu.paths.solve import (
-    check_lams,
-    checked_solver,
-    solve_compiled,
-    solve_traced,
-    step_limit,
-    tolerances,
-    warm_point,
-)
+from jaxrelu.paths.checks import check_lams, checked_solver, step_limit, warm_point
+from jaxrelu.paths.solve import solve_compiled, solve_traced
 from jaxrelu.programs.checks import check_program
 from jaxrelu.programs.preparation import with_interior
 from jaxrelu.programs.program import Program
@@ -36,7 +29,7 @@ from jaxrelu.programs.solution import Solution, joined, shared
 from jaxrelu.solvers.active_newton.lanes import solve_lanes
 from jaxrelu.solvers.active_newton.solver import ActiveNewton
 from jaxrelu.solvers.augmented_lagrangian.newton_system import forms_matrix
-from jaxrelu.solvers.base import Solver, Tolerance, Warm
+from jaxrelu.solvers.base import Solver, Tolerance, Warm, tolerances
 
 
 def solve_grid(

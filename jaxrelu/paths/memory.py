@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+from jax import Array
 
+from jaxrelu.paths.checks import check_lams, checked_solver, step_limit
 from jaxrelu.paths.grid import batch_size, keeps_lanes, solve_batch
-from jaxrelu.paths.solve import check_lams, checked_solver, solve_compiled, step_limit, tolerances
+from jaxrelu.paths.solve import solve_compiled
 from jaxrelu.programs.checks import check_program
 from jaxrelu.programs.program import Program
-from jaxrelu.programs.solution import answer_bytes
-from jaxrelu.solvers.active_newton.lanes import no_plan, planned_memory
-from jaxrelu.solvers.base import Solver
+from jaxrelu.solvers.active_newton import lane_steps
+from jaxrelu.solvers.active_newton.lanes import TURN
+from jaxrelu.solvers.active_newton.solver import ActiveNewton
+from jaxrelu.solvers.base import Solver, Tolerance, tolerances
+from jaxrelu.solvers.scaled_program import prepare
 
 
 def estimate_memory(
@@ -79,3 +85,56 @@ def _filled(leaf: Any) -> Any:
     """Ones in place of an array of which only the shape is given: valid data, targets and masks."""
     is_shape = isinstance(leaf, jax.ShapeDtypeStruct)
     return np.ones(leaf.shape, leaf.dtype) if is_shape else leaf
+
+
+def no_plan() -> str:
+    """What a device that plans no memory is answered."""
+    return f"XLA plans no memory on {jax.default_backend()}: bound it by lam_batch_size instead."
+
+
+def planned_memory(
+    program: Program, lam: Array, tolerance: Tolerance, solver: ActiveNewton, lanes: int
+) -> tuple[int, int, int]:
+    """Bytes that `solve_lanes` holds at work, between turns, and for one answer, as XLA plans."""
+    setting, basis = jax.eval_shape(lambda p: prepare(p, type(p.loss)), program)
+    steps = jnp.asarray(0, jnp.int32)
+    lane = jax.eval_shape(
+        lambda *args: lane_steps.load(*args), setting, solver, lam, tolerance, None
+    )
+    pool = jax.tree.map(lambda a: jax.ShapeDtypeStruct((lanes + 1, *a.shape), a.dtype), lane)
+    index = jax.ShapeDtypeStruct((lanes,), jnp.int32)
+    turn = lane_steps.turn.lower(setting, pool, index, TURN, steps)  # type: ignore[attr-defined]
+    screen = lane_steps.screen.lower(setting, pool, index, solver, tolerance, steps)  # type: ignore[attr-defined]
+    judge = lane_steps.judge.lower(setting, pool, index, tolerance, steps)  # type: ignore[attr-defined]
+    finish = lane_steps.finish.lower(setting, program, basis, pool, 0, solver, tolerance, steps)  # type: ignore[attr-defined]
+    before = prepare.lower(program, type(program.loss))
+    found = [each.compile().memory_analysis() for each in (turn, screen, judge, finish, before)]
+    plans = [plan for plan in found if plan is not None]
+    if len(plans) < len(found):
+        raise RuntimeError(no_plan())
+    answer = jax.eval_shape(
+        lambda *args: lane_steps.finish(*args),
+        setting,
+        program,
+        basis,
+        pool,
+        0,
+        solver,
+        tolerance,
+        steps,
+    )
+    held = max(plan.argument_size_in_bytes for plan in plans)
+    peak = max(
+        plan.argument_size_in_bytes
+        + plan.temp_size_in_bytes
+        + plan.output_size_in_bytes
+        - plan.alias_size_in_bytes
+        for plan in plans
+    )
+    return peak, held, answer_bytes(answer)
+
+
+def answer_bytes(answer: Any) -> int:
+    """The bytes of a `shared` answer, from the shapes of its leaves."""
+    once = replace(answer, certificate=replace(answer.certificate, weights=None))
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(once))

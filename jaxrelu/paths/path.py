@@ -19,13 +19,16 @@ from jax import Array
 from jaxrelu.core.numerics import matmul, safe_norm
 from jaxrelu.core.pytrees import register
 from jaxrelu.core.status import Status
-from jaxrelu.paths.solve import check_lams, prepare, step_limit, tolerances, verdict, warm_point
-from jaxrelu.programs.certificates import Certificate, certify, rounding_error
+from jaxrelu.paths.checks import check_lams, step_limit, warm_point
+from jaxrelu.programs.certificates import Certificate
 from jaxrelu.programs.checks import check_lam, check_program
-from jaxrelu.programs.program import Program, fit, residual_at
+from jaxrelu.programs.program import Program
 from jaxrelu.programs.solution import Solution
 from jaxrelu.solvers.active_newton.path_driver import Answer, Driver, room
 from jaxrelu.solvers.active_newton.solver import ActiveNewton
+from jaxrelu.solvers.base import tolerances
+from jaxrelu.solvers.scaled_program import prepare
+from jaxrelu.solvers.verdict import certified
 
 
 @register
@@ -222,19 +225,6 @@ def interpolate(path: Path, lam: Any) -> Solution:
     apart = high.lam - low.lam
     t = jnp.where(apart > 0, (lam - low.lam) / jnp.where(apart > 0, apart, 1.0), 0.0)
     return certified(path.program, lam, (1 - t) * low.weights + t * high.weights)
-
-
-def certified(program: Program, lam: Array, weights: Array) -> Solution:
-    """Weights from anywhere as a `Solution`: judged at the default tolerance, no steps taken."""
-    bounds = certify(program, lam, weights)
-    f = fit(program, bounds.weights)
-    residual = residual_at(program, f)
-    rounding = rounding_error(program, lam, bounds.weights, residual)
-    yes = jnp.asarray(True)
-    status = verdict(
-        lam, tolerances(program, None, None), bounds.upper, bounds.lower, rounding, yes, yes
-    )
-    return Solution(bounds.weights, lam, f, residual, bounds, status, jnp.asarray(0, jnp.int32))
 
 
 def _assemble(

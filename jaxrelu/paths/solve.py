@@ -7,21 +7,18 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import Array
 
-from jaxrelu.core.checks import as_float, host_float
-from jaxrelu.core.numerics import eps, matmul
-from jaxrelu.core.status import Status
-from jaxrelu.programs.certificates import Certificate, dual_point, rounding_error
-from jaxrelu.programs.checks import check_lam, check_program, check_weights
+from jaxrelu.core.numerics import matmul
+from jaxrelu.paths.checks import checked_solver, step_limit, warm_point
+from jaxrelu.programs.checks import check_lam, check_program
 from jaxrelu.programs.preparation import row_space, with_interior
-from jaxrelu.programs.program import Program, fit, loss_value, objective, residual_at
+from jaxrelu.programs.program import Program
 from jaxrelu.programs.solution import Solution, shared
 from jaxrelu.solvers.active_newton.solver import ActiveNewton
-from jaxrelu.solvers.active_newton.working_set import Setting, setting_of
-from jaxrelu.solvers.base import Evidence, Solver, Tolerance, Warm
+from jaxrelu.solvers.base import Solver, Tolerance, Warm, tolerances
 from jaxrelu.solvers.implicit_differentiation import parameters, tangent
+from jaxrelu.solvers.verdict import conclude
 
 
 def solve(
@@ -93,17 +90,6 @@ def solve_compiled(
     return solve_traced(program, lam, tolerance, max_steps, init, solver)
 
 
-@partial(jax.jit, static_argnames=("loss_type",))
-def prepare(program: Program, loss_type: type) -> tuple[Setting, Array | None]:
-    """What does not depend on lam: the program with at most n features, laid out, and their basis.
-
-    For calls from the host that keep working sets; `loss_type` as in `solve_compiled`.
-    """
-    del loss_type
-    reduced, basis = row_space(with_interior(program))
-    return setting_of(reduced), basis
-
-
 @jax.custom_jvp
 def solve_traced(
     program: Program,
@@ -133,112 +119,3 @@ def _solve_jvp(primals: tuple[Any, ...], tangents: tuple[Any, ...]) -> tuple[Sol
     slots = (solver if isinstance(solver, ActiveNewton) else ActiveNewton()).slots(program)
     point, change = parameters(program, lam), parameters(*tangents[:2])
     return solution, tangent(program, solution, point, change, slots)
-
-
-def conclude(program: Program, lam: Array, tolerance: Tolerance, evidence: Evidence) -> Solution:
-    """Evaluates both values at what a solver returned, and gives the status."""
-    weights = evidence.weights
-    f = fit(program, weights)
-    upper = objective(program, lam, weights)
-    dual, lower = dual_point(program, lam, evidence.residual, evidence.bound)
-    rounding = rounding_error(program, lam, weights, evidence.residual)
-    finite = evidence.finite & jnp.all(jnp.isfinite(weights))
-    status = verdict(lam, tolerance, upper, lower, rounding, finite, evidence.exhausted)
-    certificate = Certificate(lower, upper, upper - lower, weights, dual)
-    return Solution(
-        weights, lam, f, residual_at(program, f), certificate, status, evidence.num_steps
-    )
-
-
-def verdict(
-    lam: Array,
-    tolerance: Tolerance,
-    upper: Array,
-    lower: Array,
-    rounding: Array,
-    finite: Array,
-    exhausted: Array,
-) -> Array:
-    """The status of an answer, from its two values alone; the later rules win."""
-    status = jnp.where(exhausted, Status.MAX_STEPS, Status.STALLED)
-    status = jnp.where(upper - lower <= rounding, Status.PRECISION_FLOOR, status)
-    status = jnp.where(tolerance.met(upper, lower), Status.OPTIMAL, status)
-    sound = finite & jnp.isfinite(upper) & jnp.isfinite(lower)
-    status = jnp.where(sound, status, Status.NONFINITE)
-    status = jnp.where((lam > 0) & jnp.isfinite(lam), status, Status.INVALID)
-    return status.astype(jnp.int32)
-
-
-def check_lams(program: Program, lams: Any) -> Array:
-    """Lams as a vector of the program's dtype; on the host each must be positive and finite."""
-    if not isinstance(lams, jax.core.Tracer):
-        # Without a dtype of their own, lams take the precision of the program.
-        values = host_float(lams, "lams").astype(program.X.dtype)
-        if values.ndim != 1 or values.size == 0:
-            raise ValueError(f"lams has shape {values.shape}; pass a vector (L,) with L >= 1.")
-        bad = [float(v) for v in values if not (np.isfinite(v) and v > 0)]
-        if bad:
-            raise ValueError(
-                f"lams holds {bad[0]}; every lam must be positive and finite. For lam = 0 pass a "
-                "small one, for example 1e-6 * lambda_max(program)."
-            )
-        return jnp.asarray(values, program.X.dtype)
-    if lams.ndim != 1:
-        raise ValueError(f"lams has shape {lams.shape}; pass a vector (L,) with L >= 1.")
-    return lams.astype(program.X.dtype)
-
-
-def tolerances(program: Program, rtol: Any, atol: Any) -> Tolerance:
-    """The tolerances as data of the program's dtype, defaults filled in."""
-    dtype = program.X.dtype
-    for name, value in (("rtol", rtol), ("atol", atol)):
-        if value is not None and not isinstance(value, jax.core.Tracer):
-            number = host_float(value, name)
-            if number.ndim != 0 or not 0 <= float(number) < np.inf:
-                raise ValueError(f"{name} is {value}; pass one finite number >= 0.")
-    if rtol is None:
-        rtol = 1e-6 if dtype == jnp.float64 else 1e-4
-    if atol is None:
-        zero = jnp.zeros_like(jnp.asarray(program.y))
-        atol = 50 * eps(dtype) * loss_value(program, zero)
-    return Tolerance(jnp.asarray(rtol, dtype), jnp.asarray(atol, dtype))
-
-
-def checked_solver(program: Program, solver: Any) -> Solver:
-    """The solver, the default one if none is given, after its own checks."""
-    if solver is None:
-        solver = ActiveNewton()
-    if isinstance(solver, type) or not hasattr(solver, "run"):
-        raise TypeError(f"solver is {solver!r}; pass an instance, such as jr.ActiveNewton().")
-    solver.check(program)
-    checked: Solver = solver
-    return checked
-
-
-def step_limit(solver: Solver, max_steps: Any) -> Array:
-    """The step limit as data."""
-    if max_steps is None:
-        max_steps = solver.default_max_steps
-    if not isinstance(max_steps, jax.core.Tracer):
-        given = np.asarray(max_steps)
-        if given.ndim != 0 or given.dtype.kind not in "iu":
-            raise TypeError(f"max_steps is {max_steps!r}; pass an integer >= 0.")
-        if given < 0:
-            raise ValueError(f"max_steps is {max_steps}; pass an integer >= 0.")
-    return jnp.asarray(max_steps, jnp.int32)
-
-
-def warm_point(program: Program, init: Any) -> Warm | None:
-    """What a solver needs of a previous solution, checked."""
-    if init is None:
-        return None
-    if not isinstance(init, Solution):
-        raise TypeError(f"init is a {type(init).__name__}; pass a Solution of jr.solve.")
-    weights = check_weights(program, init.weights)
-    residual = as_float(init.residual, "init.residual")
-    if residual.shape != (program.X.shape[0],):
-        raise ValueError(
-            f"init.residual has shape {residual.shape}, but the program has "
-            f"{program.X.shape[0]} samples: pass a Solution of a program of equal shape."
-        )
-    return Warm(weights, residual, jnp.asarray(init.lam, weights.dtype))

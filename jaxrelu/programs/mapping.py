@@ -22,7 +22,8 @@ from jaxrelu.core.numerics import matmul, safe_norm
 from jaxrelu.geometry.patterns import Patterns, patterns_from_weights
 from jaxrelu.losses.base import Loss
 from jaxrelu.losses.squared import SquaredLoss
-from jaxrelu.networks.network import GatedNetwork, Network, check_relu
+from jaxrelu.networks.checks import check_relu
+from jaxrelu.networks.network import GatedNetwork, Network
 from jaxrelu.programs.checks import check_program, check_weights
 from jaxrelu.programs.program import ConvexProgram, GatedProgram, Program
 from jaxrelu.programs.solution import Solution

@@ -58,12 +58,6 @@ def shared(answer: Solution) -> Solution:
     return replace(answer, certificate=replace(answer.certificate, weights=answer.weights))
 
 
-def answer_bytes(answer: Any) -> int:
-    """The bytes of a `shared` answer, from the shapes of its leaves."""
-    once = replace(answer, certificate=replace(answer.certificate, weights=None))
-    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(once))
-
-
 def raise_if_failed(solution: Any) -> None:
     """Raises unless every status is OPTIMAL; names the lams that failed, why, and the remedy.
 

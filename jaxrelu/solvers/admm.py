@@ -60,7 +60,6 @@ from jaxrelu.programs.program import (
     residual_at,
     sample_weights,
 )
-from jaxrelu.solvers.active_newton.working_set import setting_of
 from jaxrelu.solvers.admm_splitting import (
     Penalty,
     Point,
@@ -73,6 +72,7 @@ from jaxrelu.solvers.admm_splitting import (
     split_program,
 )
 from jaxrelu.solvers.base import Evidence, Tolerance, Warm
+from jaxrelu.solvers.scaled_program import setting_of
 
 # Measured on the reference problems: flat around these values.
 _MEMORY = 4

@@ -3,17 +3,22 @@
 A solver is a frozen dataclass registered as a pytree. Its fields that fix shapes are static;
 everything else, lam and tolerances above all, is data. It has one method, ``run``, that is pure and
 traceable. What it returns is evidence, not a verdict: feasible weights, a residual, and an upper
-bound of the block correlations at that residual. `jaxrelu.solve` evaluates both values there and
-gives the status.
+bound of the block correlations at that residual. `jaxrelu.solvers.verdict` evaluates both values
+there and gives the status.
 """
 
 from __future__ import annotations
 
 from typing import Any, NamedTuple, Protocol
 
+import jax
+import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
-from jaxrelu.programs.program import Program
+from jaxrelu.core.checks import host_float
+from jaxrelu.core.numerics import eps
+from jaxrelu.programs.program import Program, loss_value
 
 
 class Tolerance(NamedTuple):
@@ -86,3 +91,19 @@ class Solver(Protocol):
 
     def check(self, program: Any) -> None:
         """Raises ValueError for a program that this solver cannot take."""
+
+
+def tolerances(program: Program, rtol: Any, atol: Any) -> Tolerance:
+    """The tolerances as data of the program's dtype, defaults filled in."""
+    dtype = program.X.dtype
+    for name, value in (("rtol", rtol), ("atol", atol)):
+        if value is not None and not isinstance(value, jax.core.Tracer):
+            number = host_float(value, name)
+            if number.ndim != 0 or not 0 <= float(number) < np.inf:
+                raise ValueError(f"{name} is {value}; pass one finite number >= 0.")
+    if rtol is None:
+        rtol = 1e-6 if dtype == jnp.float64 else 1e-4
+    if atol is None:
+        zero = jnp.zeros_like(jnp.asarray(program.y))
+        atol = 50 * eps(dtype) * loss_value(program, zero)
+    return Tolerance(jnp.asarray(rtol, dtype), jnp.asarray(atol, dtype))

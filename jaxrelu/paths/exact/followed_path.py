@@ -16,10 +16,10 @@ from jaxrelu.paths.exact.active_system import Geometry, Neuron, Point
 from jaxrelu.paths.exact.breakpoints import KINDS, Event, Stretch, walk
 from jaxrelu.paths.exact.continuity import jump, shape
 from jaxrelu.paths.exact.tangencies import split_at_touches
-from jaxrelu.paths.path import certified
 from jaxrelu.programs.checks import check_lam, check_program
 from jaxrelu.programs.program import Program
 from jaxrelu.programs.solution import Solution
+from jaxrelu.solvers.verdict import certified
 
 
 @register

@@ -15,7 +15,6 @@ from jax import Array
 
 from jaxrelu.core.loops import all_finite, iterate
 from jaxrelu.core.numerics import matmul
-from jaxrelu.paths.solve import conclude
 from jaxrelu.programs.program import Program
 from jaxrelu.programs.solution import Solution
 from jaxrelu.solvers.active_newton.rounds import INNER_STEPS, solved_slots
@@ -28,7 +27,7 @@ from jaxrelu.solvers.active_newton.solver import (
     judged,
     nothing_shown,
 )
-from jaxrelu.solvers.active_newton.working_set import Setting, compiled, first_scale, task_of
+from jaxrelu.solvers.active_newton.working_set import first_scale, task_of
 from jaxrelu.solvers.augmented_lagrangian.newton_method import (
     Progress,
     begin,
@@ -38,6 +37,8 @@ from jaxrelu.solvers.augmented_lagrangian.newton_method import (
     watched,
 )
 from jaxrelu.solvers.base import Tolerance, Warm
+from jaxrelu.solvers.scaled_program import Setting, compiled
+from jaxrelu.solvers.verdict import conclude
 
 
 class Lane(NamedTuple):

@@ -20,19 +20,18 @@ import numpy as np
 from jax import Array
 
 from jaxrelu.core.numerics import matmul
-from jaxrelu.paths.solve import prepare
 from jaxrelu.programs.program import Program
-from jaxrelu.programs.solution import Solution, answer_bytes, joined, shared
+from jaxrelu.programs.solution import Solution, joined, shared
 from jaxrelu.solvers.active_newton import lane_steps
 from jaxrelu.solvers.active_newton.rounds import INNER_STEPS, MAX_ROUNDS
 from jaxrelu.solvers.active_newton.solver import ActiveNewton
-from jaxrelu.solvers.active_newton.working_set import Setting
 from jaxrelu.solvers.base import Tolerance, Warm
+from jaxrelu.solvers.scaled_program import Setting, prepare
 
 _logger = logging.getLogger("jaxrelu")
 
 # Newton steps a turn: more, and lanes wait for each other; fewer, and the host is asked too often.
-_TURN = 4
+TURN = 4
 # Empty lanes are worth taking along while a batch is at least so full.
 _FULL_ENOUGH = 0.75
 
@@ -132,7 +131,7 @@ class _Fleet:
         group, self.ready[action] = _group(self.ready[action], self.lanes)
         index = _padded(group, self.lanes)
         if action == "turn":
-            ended = self._turn(index, _TURN)
+            ended = self._turn(index, TURN)
             self._sort(group, ended, "screen")
             return []
         if action == "screen":
@@ -157,7 +156,7 @@ class _Fleet:
         """Every action once in every width, on no lane."""
         for width in widths(self.lanes):
             index = _padded([self.lanes + 1] * width, self.lanes)
-            self._turn(index, _TURN)
+            self._turn(index, TURN)
             self._screen(index)
             self._judge(index)
 
@@ -179,53 +178,6 @@ class _Fleet:
         args = (index, self.tolerance, self.max_steps)
         self.pool, done = lane_steps.judge(self.setting, self.pool, *args)
         return np.asarray(done)
-
-
-def no_plan() -> str:
-    """What a device that plans no memory is answered."""
-    return f"XLA plans no memory on {jax.default_backend()}: bound it by lam_batch_size instead."
-
-
-def planned_memory(
-    program: Program, lam: Array, tolerance: Tolerance, solver: ActiveNewton, lanes: int
-) -> tuple[int, int, int]:
-    """Bytes that `solve_lanes` holds at work, between turns, and for one answer, as XLA plans."""
-    setting, basis = jax.eval_shape(lambda p: prepare(p, type(p.loss)), program)
-    steps = jnp.asarray(0, jnp.int32)
-    lane = jax.eval_shape(
-        lambda *args: lane_steps.load(*args), setting, solver, lam, tolerance, None
-    )
-    pool = jax.tree.map(lambda a: jax.ShapeDtypeStruct((lanes + 1, *a.shape), a.dtype), lane)
-    index = jax.ShapeDtypeStruct((lanes,), jnp.int32)
-    turn = lane_steps.turn.lower(setting, pool, index, _TURN, steps)  # type: ignore[attr-defined]
-    screen = lane_steps.screen.lower(setting, pool, index, solver, tolerance, steps)  # type: ignore[attr-defined]
-    judge = lane_steps.judge.lower(setting, pool, index, tolerance, steps)  # type: ignore[attr-defined]
-    finish = lane_steps.finish.lower(setting, program, basis, pool, 0, solver, tolerance, steps)  # type: ignore[attr-defined]
-    before = prepare.lower(program, type(program.loss))
-    found = [each.compile().memory_analysis() for each in (turn, screen, judge, finish, before)]
-    plans = [plan for plan in found if plan is not None]
-    if len(plans) < len(found):
-        raise RuntimeError(no_plan())
-    answer = jax.eval_shape(
-        lambda *args: lane_steps.finish(*args),
-        setting,
-        program,
-        basis,
-        pool,
-        0,
-        solver,
-        tolerance,
-        steps,
-    )
-    held = max(plan.argument_size_in_bytes for plan in plans)
-    peak = max(
-        plan.argument_size_in_bytes
-        + plan.temp_size_in_bytes
-        + plan.output_size_in_bytes
-        - plan.alias_size_in_bytes
-        for plan in plans
-    )
-    return peak, held, answer_bytes(answer)
 
 
 def widths(lanes: int) -> list[int]:

@@ -18,7 +18,6 @@ from jax import Array
 
 from jaxrelu.core.numerics import safe_norm
 from jaxrelu.core.status import Status
-from jaxrelu.paths.solve import verdict
 from jaxrelu.programs.certificates import dual_point, rounding_of_values
 from jaxrelu.programs.program import loss_value, residual_at
 from jaxrelu.solvers.active_newton.rounds import (
@@ -36,10 +35,8 @@ from jaxrelu.solvers.active_newton.rounds import (
 from jaxrelu.solvers.active_newton.solver import SHRINK, ActiveNewton
 from jaxrelu.solvers.active_newton.working_set import (
     Screened,
-    Setting,
     WorkingSet,
     cold_start,
-    compiled,
     enter,
     entering,
     screen,
@@ -53,6 +50,8 @@ from jaxrelu.solvers.augmented_lagrangian.newton_method import (
     updated_coupling,
 )
 from jaxrelu.solvers.base import Tolerance, Warm
+from jaxrelu.solvers.scaled_program import Setting, compiled
+from jaxrelu.solvers.verdict import verdict
 
 _FEWEST_SLOTS = 16
 # A warm start that ends this many tolerances from the optimum is given up.

@@ -18,7 +18,6 @@ from jaxrelu.geometry.cones import cone_signs, drop_negligible, make_feasible
 from jaxrelu.programs.certificates import dual_point
 from jaxrelu.programs.program import loss_value, residual_at
 from jaxrelu.solvers.active_newton.working_set import (
-    Setting,
     WorkingSet,
     first_scale,
     in_slots,
@@ -29,6 +28,7 @@ from jaxrelu.solvers.augmented_lagrangian.nearest_rows import minimise_near_wall
 from jaxrelu.solvers.augmented_lagrangian.newton_method import Outcome
 from jaxrelu.solvers.augmented_lagrangian.subproblem import Task
 from jaxrelu.solvers.base import Tolerance
+from jaxrelu.solvers.scaled_program import Setting
 
 INNER_STEPS = 60
 # Precisions of the rounds: the first one, in units of the tolerance, and from one to the next.

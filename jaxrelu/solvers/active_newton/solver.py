@@ -42,15 +42,14 @@ from jaxrelu.solvers.active_newton.rounds import (
 )
 from jaxrelu.solvers.active_newton.working_set import (
     Screened,
-    Setting,
     WorkingSet,
     cold_start,
     enter,
     screen,
-    setting_of,
     warm_start,
 )
 from jaxrelu.solvers.base import Evidence, Tolerance, Warm
+from jaxrelu.solvers.scaled_program import Setting, setting_of
 
 # From stage to stage on the way down to a small lam, and how far above its stage a block that is
 # missing may be for the next one.

@@ -6,72 +6,27 @@ largest first, until one batch holds a violator. An entering block starts in the
 projection q_b, with the projection's multipliers as its own and the magnitude that minimises the
 objective along it, (||q_b|| - lam) / <z_b, h o z_b> with z_b = D_b X q_b / ||q_b||, shared out
 when several enter; started at exactly zero it would be dropped again.
-
-X is scaled by a power of two to rows of norm about one, which changes units and no digit.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxrelu.core.chunks import in_chunks
 from jaxrelu.core.numerics import matmul, safe_norm, unit
 from jaxrelu.geometry.cone_projection import project
-from jaxrelu.geometry.cones import block_patterns, cone_signs, projection_batch
+from jaxrelu.geometry.cones import cone_signs, projection_batch
 from jaxrelu.geometry.correlation_bounds import PolarBounds, polar_bounds
-from jaxrelu.geometry.gram import Rows, shared_rows
-from jaxrelu.losses.base import Loss
-from jaxrelu.programs.program import Program, block_signs, loss_value, sample_weights
+from jaxrelu.programs.program import loss_value
 from jaxrelu.solvers.augmented_lagrangian.newton_method import Iterate
 from jaxrelu.solvers.augmented_lagrangian.subproblem import Task
 from jaxrelu.solvers.base import Warm
+from jaxrelu.solvers.scaled_program import Setting
 
 _LEAST_BEND = 0.01
-
-
-class Setting(NamedTuple):
-    """The scaled program in flat block order, computed once a call."""
-
-    program: Program
-    X: Array
-    masks: Array
-    samples: Rows
-    rows: Rows
-    pattern: Array
-    sign: Array
-    weight: Array
-    scale: Array
-    at_zero: Array
-
-    @property
-    def num_blocks(self) -> int:
-        """2p, or p for a gated program."""
-        return self.pattern.shape[0]
-
-    @property
-    def loss(self) -> Loss:
-        """The loss of the program."""
-        return self.program.loss
-
-    def gathered(self, blocks: Array) -> Array:
-        """D_b of some blocks, (m, n), in the dtype of X."""
-        return self.masks.T[self.pattern[blocks]].astype(self.X.dtype)
-
-    def correlations(self, residual: Array, batch: int | None) -> Array:
-        """s_b X^T D_b r of all blocks, (b, d); masks are unpacked `batch` patterns at a time."""
-
-        def some(masks: Array) -> Array:
-            return matmul(masks.astype(self.X.dtype) * residual[None], self.X)
-
-        rows = self.masks.T
-        g = in_chunks(some, rows, rows.shape[0] if batch is None else batch)
-        return self.sign[:, None] * g[self.pattern]
 
 
 class WorkingSet(NamedTuple):
@@ -86,48 +41,6 @@ class WorkingSet(NamedTuple):
     blocks: Array
     at: Iterate
     duals: Array
-
-
-def compiled(function: Callable[..., Any], donate: tuple[int, ...] = ()) -> Callable[..., Any]:
-    """Jit of a function of a `Setting`, with the type of its loss in the key.
-
-    Args:
-        function: its first argument is the setting.
-        donate: positions of further arguments that are given up, counted from the setting.
-
-    Returns:
-        The compiled function, with JAX's ``lower``; see `jaxrelu.core.pytrees.register` for why the
-        type is needed.
-    """
-
-    @partial(jax.jit, static_argnums=0, donate_argnums=tuple(1 + i for i in donate))
-    def call(loss_type: type, setting: Setting, *args: Any) -> Any:
-        del loss_type
-        return function(setting, *args)
-
-    def run(setting: Setting, *args: Any) -> Any:
-        return call(type(setting.loss), setting, *args)
-
-    run.lower = lambda setting, *args: call.lower(type(setting.loss), setting, *args)  # type: ignore[attr-defined]
-    return run
-
-
-def setting_of(program: Program) -> Setting:
-    """Scales a program and lays out its blocks."""
-    X = jnp.asarray(program.X)
-    mean = jnp.mean(safe_norm(X))
-    usable = (mean > 0) & jnp.isfinite(mean)
-    exponent = jnp.round(jnp.log2(jnp.where(usable, mean, 1.0))).astype(jnp.int32)
-    scale = jnp.ldexp(jnp.ones((), X.dtype), exponent)
-    X = X / scale
-    samples = shared_rows(X)
-    rows = samples if program.has_cones else shared_rows(X[:0])
-    pattern = block_patterns(program.block_shape)
-    return Setting(
-        program, X, jnp.asarray(program.patterns.masks), samples, rows, pattern,
-        block_signs(program), sample_weights(program), scale,
-        loss_value(program, jnp.zeros_like(jnp.asarray(program.y))),
-    )  # fmt: skip
 
 
 def cold_start(setting: Setting, slots: int) -> WorkingSet:
