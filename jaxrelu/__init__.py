@@ -80,9 +80,9 @@ from jaxrelu.global_optimality.wall_crossing import cross_walls as cross_walls
 from jaxrelu.margins.kkt_conditions import MarginConditions as MarginConditions
 from jaxrelu.margins.kkt_conditions import margin_conditions as margin_conditions
 from jaxrelu.margins.max_margin import MaxMargin as MaxMargin
-from jaxrelu.margins.max_margin import MinimumNorm as MinimumNorm
+from jaxrelu.margins.minimum_norm import MinimumNorm as MinimumNorm
 from jaxrelu.margins.max_margin import max_margin as max_margin
-from jaxrelu.margins.max_margin import minimum_norm as minimum_norm
+from jaxrelu.margins.minimum_norm import minimum_norm as minimum_norm
 from jaxrelu import closed_form as closed_form
 
 __version__ = "0.1.0"

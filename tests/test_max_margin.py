@@ -17,8 +17,9 @@ import jaxrelu as jr
 from jaxrelu.margins.alternatives import fit_space, nearest_fit, separation
 from jaxrelu.margins.exact_fit import exact_fit
 from jaxrelu.margins.kkt_conditions import margin_conditions
-from jaxrelu.margins.max_margin import max_margin, minimum_norm
+from jaxrelu.margins.max_margin import max_margin
 from jaxrelu.margins.method_of_multipliers import Shortfall
+from jaxrelu.margins.minimum_norm import minimum_norm
 
 SAMPLES, FEATURES, PATTERNS = 12, 4, 32
 EPS = 2.2e-16

@@ -1,7 +1,7 @@
 r"""The method of multipliers for constraints on the fit, by solves of the convex program.
 
 For minimise R(f) subject to y_i f_i >= 1, or to f = y, with R and the polar gauge R' as in
-`jaxrelu.margins.max_margin`: the proximal point method on the dual,
+`jaxrelu.margins.problem`: the proximal point method on the dual,
 
     nu+ = argmax y . nu - lam/2 ||nu - nu_k||^2   (R'(nu) <= 1; y_i nu_i >= 0 for the margin only),
 
