@@ -13,7 +13,7 @@ import jaxrelu as jr
 from jaxrelu.global_optimality.local_training import train_from
 from jaxrelu.global_optimality.pattern_pool import PatternPool
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "experiments"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "experiments"))
 from fuzz_certificates import check, in_places  # noqa: E402
 
 N, D, PLACES = 12, 4, 32

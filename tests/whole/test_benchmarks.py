@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-BENCHMARKS = Path(__file__).resolve().parent.parent / "experiments" / "benchmarks"
+BENCHMARKS = Path(__file__).resolve().parents[2] / "experiments" / "benchmarks"
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,6 @@ import re
 import socket
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -42,7 +41,7 @@ def start(body, devices, before="", *words):
     """A process with so many CPU devices."""
     environment = os.environ | {
         "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
-        "PYTHONPATH": str(Path(__file__).parent),
+        "PYTHONPATH": os.pathsep.join(map(str, (zoo.ROOT, zoo.ROOT / "tests"))),
         "JAX_PLATFORMS": "cpu",
         # XLA's threads: with as many devices, batches of Cholesky factors wait for ever.
         "NPROC": str(devices + 2),

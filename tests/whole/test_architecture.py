@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-PACKAGE = Path(__file__).resolve().parent.parent / "jaxrelu"
+PACKAGE = Path(__file__).resolve().parents[2] / "jaxrelu"
 
 # The edges, where data come in and answers go out: files at the root, or folders.
 EDGES = ("datasets", "plotting", "estimators", "cli")
