@@ -1,4 +1,4 @@
-"""The solvers, one algorithm a file, one contract (`jaxrelu.solvers.base`)."""
+"""Algorithms under one contract (`jaxrelu.solvers.base`)."""
 
 from jaxrelu.solvers.active_newton.solver import ActiveNewton as ActiveNewton
 from jaxrelu.solvers.admm import ADMM as ADMM
