@@ -105,7 +105,7 @@ def planned_memory(
     index = jax.ShapeDtypeStruct((lanes,), jnp.int32)
     turn = lane_steps.turn.lower(setting, pool, index, TURN, steps)  # type: ignore[attr-defined]
     screen = lane_steps.screen.lower(setting, pool, index, solver, tolerance, steps)  # type: ignore[attr-defined]
-    judge = lane_steps.judge.lower(setting, pool, index, tolerance, steps)  # type: ignore[attr-defined]
+    judge = lane_steps.judge.lower(setting, pool, index, tolerance)  # type: ignore[attr-defined]
     finish = lane_steps.finish.lower(setting, program, basis, pool, 0, solver, tolerance, steps)  # type: ignore[attr-defined]
     before = prepare.lower(program, type(program.loss))
     found = [each.compile().memory_analysis() for each in (turn, screen, judge, finish, before)]

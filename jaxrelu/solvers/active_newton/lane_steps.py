@@ -72,8 +72,8 @@ def load(
 
 def _lane(setting: Setting, lam: Array, state: Round, shown: Shown, finite: Array) -> Lane:
     """A lane at the beginning of a round."""
-    task = task_of(setting, state.stage, state.held.blocks)
-    inner = begin(task, state.held.at, first_scale(setting, state.stage))
+    task = task_of(setting, state.schedule.stage, state.held.blocks)
+    inner = begin(task, state.held.at, first_scale(setting, state.schedule.stage))
     taken = jnp.asarray(0, jnp.int32)
     return Lane(lam, state, shown, inner, constant_coupling(task), taken, finite)
 
@@ -120,12 +120,12 @@ def turn(
     """Newton steps of some lanes, at most `most`; how many they took, and who ended a round."""
 
     def one(lane: Lane, real: Array) -> tuple[tuple[Progress, Array, Array], Array, Array]:
-        stage = lane.round.stage
+        stage = lane.round.schedule.stage
         task = task_of(setting, stage, lane.round.held.blocks)
         scale = first_scale(setting, stage)
-        limit = jnp.minimum(INNER_STEPS, max_steps - lane.round.steps)
+        limit = jnp.minimum(INNER_STEPS, max_steps - lane.round.schedule.steps)
         end = iterate(
-            lambda s: newton_step(task, s, lane.round.precision, scale, lane.coupling),
+            lambda s: newton_step(task, s, lane.round.schedule.precision, scale, lane.coupling),
             lane.inner,
             done=lambda s: s.done,
             max_steps=jnp.where(real, jnp.minimum(most, limit - lane.taken), 0),
@@ -158,20 +158,17 @@ def screen(
     """
 
     def one(lane: Lane) -> tuple[Lane, tuple[Array, Array, Array]]:
-        stage, held = lane.round.stage, lane.round.held
+        stage, held = lane.round.schedule.stage, lane.round.held
         task, scale = task_of(setting, stage, held.blocks), first_scale(setting, stage)
         inner = outcome(task, lane.inner, scale, lane.taken, lane.finite)
         solved = solved_slots(setting, stage, held, task, inner)
-        new, shown, settled = solver.screened(
-            setting, lane.lam, tolerance, max_steps, lane.round, solved
-        )
+        new, shown = solver.screened(setting, lane.lam, tolerance, max_steps, lane.round, solved)
         sound = all_finite((new, shown))
         new, shown = jax.tree.map(
             lambda a, b: jnp.where(sound, a, b), (new, shown), (lane.round, lane.shown)
         )
-        finite = lane.finite & sound & new.finite
-        over = ~finite | new.full | (new.steps >= max_steps)
-        flags = (shown.needed | ~finite, settled, over)
+        finite, found = lane.finite & sound & new.finite, shown.found
+        flags = (found.due | ~finite, found.settled, ~finite | found.full | found.last)
         return _lane(setting, lane.lam, new, shown, finite), flags
 
     lanes, flags = jax.vmap(one)(_gather(pool, index))
@@ -179,13 +176,11 @@ def screen(
 
 
 @partial(compiled, donate=(1,))
-def judge(
-    setting: Setting, pool: Lane, index: Array, tolerance: Tolerance, max_steps: Array
-) -> tuple[Lane, Array]:
+def judge(setting: Setting, pool: Lane, index: Array, tolerance: Tolerance) -> tuple[Lane, Array]:
     """Certificates of some lanes, and which have ended."""
 
     def one(lane: Lane) -> tuple[tuple[Round, Array], Array]:
-        new = judged(setting, lane.lam, tolerance, max_steps, lane.round, lane.shown)
+        new = judged(setting, lane.lam, tolerance, lane.round, lane.shown)
         sound = all_finite(new)
         new = jax.tree.map(lambda a, b: jnp.where(sound, a, b), new, lane.round)
         finite = lane.finite & sound

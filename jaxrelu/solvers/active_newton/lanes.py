@@ -175,8 +175,7 @@ class _Fleet:
         return jax.device_get(flags)
 
     def _judge(self, index: Any) -> Any:
-        args = (index, self.tolerance, self.max_steps)
-        self.pool, done = lane_steps.judge(self.setting, self.pool, *args)
+        self.pool, done = lane_steps.judge(self.setting, self.pool, index, self.tolerance)
         return np.asarray(done)
 
 

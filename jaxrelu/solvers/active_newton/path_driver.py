@@ -8,7 +8,6 @@ mean few compiled shapes.
 
 from __future__ import annotations
 
-from functools import cached_property
 from typing import Any, NamedTuple
 
 import jax
@@ -21,25 +20,25 @@ from jaxrelu.core.status import Status
 from jaxrelu.programs.certificates import dual_point, rounding_of_values
 from jaxrelu.programs.program import loss_value, residual_at
 from jaxrelu.solvers.active_newton.rounds import (
-    MAX_ROUNDS,
-    MOST_FUTILE,
+    Finding,
+    Overall,
+    Schedule,
     Solved,
-    finer,
-    finest_precision,
-    first_precision,
-    promising,
+    after_certificate,
+    first_schedule,
     repair,
-    screening_limit,
+    screen_round,
     solve_slots,
 )
-from jaxrelu.solvers.active_newton.solver import SHRINK, ActiveNewton
+from jaxrelu.solvers.active_newton.solver import ActiveNewton
 from jaxrelu.solvers.active_newton.working_set import (
     Screened,
     WorkingSet,
+    at_stage,
     cold_start,
     enter,
     entering,
-    screen,
+    known_stage,
     slot_features,
     task_of,
     warm_start,
@@ -74,19 +73,6 @@ class Answer(NamedTuple):
     num_steps: Any
 
 
-class _Screenable(NamedTuple):
-    """What screening needs of a `Solved`: nothing whose shape depends on the slots."""
-
-    duals: Array
-    inside: Array
-    residual: Array
-    value: Array
-
-    @staticmethod
-    def of(solved: Solved) -> _Screenable:
-        return _Screenable(solved.held.duals, solved.inside, solved.residual, solved.value)
-
-
 def room(active: int, features: int = 1000) -> int:
     """The smallest of 16, 24, 32, 48, 64, ... that holds so many blocks.
 
@@ -108,27 +94,29 @@ class Driver:
         self.tolerance, self.limit = tolerance, limit
         blocks = setting.num_blocks
         self.most = blocks if solver.capacity is None else min(solver.capacity, blocks)
-        self.held = cold_start(setting, self._slots(0))
-        self.lam: Array | None = None
-        self.first_precision = float(first_precision(setting, tolerance))
+        self._forget()
         # The coupling of the blocks in slots, the dearest part of a Newton system, and the blocks.
         self.coupling: Array | None = None
         self.coupled = np.zeros(0, np.int32)
 
+    def _forget(self) -> None:
+        """Begins from nothing: a working set of no blocks, known where zero weights are optimal."""
+        self.held, self.known = cold_start(self.setting, self._slots(0)), np.inf
+
     def start_from(self, warm: Warm, lam: Array) -> None:
         """Takes the working set of a previous solution."""
         active = int(np.count_nonzero(np.any(np.asarray(warm.weights) != 0, axis=-1)))
-        self.lam = jnp.where(jnp.isfinite(warm.lam), jnp.maximum(lam, warm.lam), lam)
         empty = cold_start(self.setting, self._slots(active))
-        self.held = _warm(self.setting, self.lam, warm, empty)
+        known, self.held = _warm(self.setting, lam, warm, empty)
+        self.known = float(known)
 
     def solve(self, lam: Array) -> Answer:
         """One lam, from the working set of the last, or from nothing where that leads nowhere."""
-        warm = self._holds_blocks()
+        warm = bool(np.any(np.asarray(self.held.blocks) < self.setting.num_blocks))
         answer = self._come_down(lam, self.limit)
         if not (warm and self._is_lost(answer)):
             return answer
-        self.held, self.lam = cold_start(self.setting, self._slots(0)), None
+        self._forget()
         again = self._come_down(lam, self.limit - int(answer.num_steps))
         steps = answer.num_steps + again.num_steps
         closer = np.isfinite(_gap(again)) and not _gap(answer) <= _gap(again)
@@ -142,67 +130,46 @@ class Driver:
         return failed and not full and not bool(far.met(answer.upper, answer.lower))
 
     def _come_down(self, lam: Array, limit: int) -> Answer:
-        """One lam, roughly through those between where the working set is and far below it."""
-        start = self._start if self.lam is None or not self._holds_blocks() else float(self.lam)
-        taken = 0
-        if 0 < float(lam) < SHRINK * start < np.inf:
-            count = int(np.ceil(np.log(start / float(lam)) / -np.log(SHRINK)))
-            for stage in np.geomspace(start, float(lam), count + 1)[1:-1]:
-                if taken >= limit:
-                    break
-                taken += self._rounds(jnp.asarray(stage, lam.dtype), limit - taken, rough=True)[1]
-        answer, steps = self._rounds(lam, limit - taken)
-        assert answer is not None
-        return answer._replace(num_steps=np.int32(taken + steps))
-
-    def _rounds(self, lam: Array, limit: int, rough: bool = False) -> tuple[Answer | None, int]:
-        """Rounds at one lam until its certificate closes, or only until no block is missing."""
-        setting, tolerance = self.setting, self.tolerance
-        held, ratio = self.held, 1.0 if self.lam is None else float(lam) / float(self.lam)
-        precision, finest = self.first_precision, finest_precision(setting)
+        """Rounds from what is known down to a lam, until its certificate closes."""
+        setting, steps = self.setting, np.int32(limit)
+        schedule = _begin(setting, lam, self.known, self.tolerance)
+        held, ratio = self.held, float(schedule.stage) / self.known
         best: Answer | None = None
-        taken = futile = 0
-        for _ in range(MAX_ROUNDS):
-            coupling = self._coupling_of(held)
-            solved = _solve(setting, lam, held, ratio, precision, limit - taken, coupling)
-            ratio = 1.0
-            screened, violating, ready = _screen(
-                setting, self.solver, lam, tolerance, _Screenable.of(solved)
-            )
-            steps, active, finite, violators, ready = jax.device_get(
-                (solved.num_steps, solved.active, solved.finite, violating, ready)
-            )
-            taken += int(steps)
+        done = False
+        while not done:
+            solved = _solve(setting, schedule, held, ratio, steps, self._coupling_of(held))
+            before, ratio = schedule.stage, 1.0
+            schedule, found, screened = _screen(
+                setting, self.solver, lam, self.tolerance, steps, schedule, np.int32(self.most),
+                solved.overall,
+            )  # fmt: skip
             held = solved.held._replace(duals=screened.bounds.duals)
-            exhausted = taken >= limit
-            last = exhausted or not finite or (violators > 0 and active >= self.most)
-            if rough and (last or violators == 0):
-                break
-            if last or (violators == 0 and (ready or precision <= finest)):
-                # The repair is worth its projections only where it may be the last one.
-                answer = self._certified(lam, solved, screened, exhausted)
-                progress = best is None or _gap(answer) <= 0.5 * _gap(best)
-                futile = 0 if progress else futile + 1
-                best = answer if best is None or _gap(answer) < _gap(best) else best
-                ended = int(best.status) in (Status.OPTIMAL, Status.NONFINITE)
-                if last or ended or futile >= MOST_FUTILE:
-                    break
-            if violators == 0:
-                precision = float(finer(setting, precision))
-                continue
-            slots = self._slots(int(active))
-            newcomers = min(int(violators), entering(screened.found.shape[0], slots))
-            held = _resized(held, setting.num_blocks, self._slots(int(active) + newcomers))
-            held = _enter(setting, lam, held, screened)
-        if best is None and not rough:
-            best = self._certified(lam, solved, screened, exhausted=False)
+            active, newcomers, due = jax.device_get(
+                (solved.active, jnp.sum(screened.found), found.due)
+            )
+            if due:
+                gap = np.inf if best is None else _gap(best)
+                weights = self._repaired(solved)
+                answer, schedule, done = jax.device_get(
+                    _conclude(
+                        setting, lam, self.tolerance, steps, schedule, found, solved, weights,
+                        screened.bound, gap,
+                    )
+                )  # fmt: skip
+                best = answer if best is None or _gap(answer) < gap else best
+            if not done:
+                slots = self._slots(int(active))
+                few = min(int(newcomers), entering(screened.found.shape[0], slots))
+                held = _resized(held, setting.num_blocks, self._slots(int(active) + few))
+                held = _enter(setting, before, schedule.stage, held, screened)
+        assert best is not None
         occupied = int(np.sum(np.asarray(held.blocks) < setting.num_blocks))
         self.held = _resized(held, setting.num_blocks, self._slots(occupied))
-        self.lam = lam
+        self.known = float(schedule.stage)
         # Judged before the last round.
-        if best is not None and exhausted and int(best.status) == Status.STALLED:
+        if int(schedule.steps) >= limit and int(best.status) == Status.STALLED:
             best = best._replace(status=np.int32(Status.MAX_STEPS))
-        return best, taken
+        return best._replace(num_steps=np.asarray(schedule.steps))
 
     def _coupling_of(self, held: WorkingSet) -> Array | None:
         """The coupling of the blocks in slots, brought up to date where only some have changed."""
@@ -221,8 +188,8 @@ class Driver:
         self.coupled = blocks.copy()
         return self.coupling
 
-    def _certified(self, lam: Array, solved: Solved, screened: Screened, exhausted: bool) -> Answer:
-        """Repairs the non-zero blocks, a few at a time in one shape, and evaluates both values."""
+    def _repaired(self, solved: Solved) -> Any:
+        """The weights inside their cones: non-zero blocks only, a few at a time in one shape."""
         blocks = np.asarray(solved.blocks)
         weights = np.array(solved.weights)
         active = np.flatnonzero(np.any(weights != 0, axis=1))
@@ -232,17 +199,7 @@ class Driver:
             block = np.pad(blocks[index], (0, padding), constant_values=self.setting.num_blocks)
             weight = np.pad(weights[index], ((0, padding), (0, 0)))
             weights[index] = np.asarray(_repair(self.setting, block, weight))[: index.size]
-        return jax.device_get(  # type: ignore[no-any-return]
-            _conclude(self.setting, lam, self.tolerance, solved, weights, screened.bound, exhausted)
-        )
-
-    @cached_property
-    def _start(self) -> float:
-        """Where a working set of no blocks comes down from."""
-        return float(_highest(self.setting, self.solver))
-
-    def _holds_blocks(self) -> bool:
-        return bool(np.any(np.asarray(self.held.blocks) < self.setting.num_blocks))
+        return weights
 
     def _slots(self, active: int) -> int:
         return min(room(active, self.setting.X.shape[1]), self.most)
@@ -253,16 +210,14 @@ def _gap(answer: Answer) -> float:
 
 
 @compiled
-def _highest(setting: Setting, solver: ActiveNewton) -> Array:
-    """About lambda_max: half of what correlations without cones are, up to twice as large."""
-    zero = jnp.zeros_like(jnp.asarray(setting.program.y))
-    c = setting.correlations(residual_at(setting.program, zero), solver.pattern_batch_size)
-    return 0.5 * jnp.max(safe_norm(c), initial=0.0) * setting.scale
+def _begin(setting: Setting, lam: Array, known: Array, tolerance: Tolerance) -> Schedule:
+    return first_schedule(setting, lam / setting.scale, known, tolerance)
 
 
 @compiled
-def _warm(setting: Setting, lam: Array, warm: Warm, empty: WorkingSet) -> WorkingSet:
-    return warm_start(setting, lam, warm, empty.blocks.shape[0])
+def _warm(setting: Setting, lam: Array, warm: Warm, empty: WorkingSet) -> tuple[Array, WorkingSet]:
+    known = known_stage(setting, lam / setting.scale, warm)
+    return known, warm_start(setting, known, warm, empty.blocks.shape[0])
 
 
 @compiled
@@ -281,35 +236,38 @@ _recouple = compiled(_change_coupling, donate=(2,))
 @compiled
 def _solve(
     setting: Setting,
-    lam: Array,
+    schedule: Schedule,
     held: WorkingSet,
     ratio: Array,
-    precision: Array,
-    steps: Array,
+    max_steps: Array,
     coupling: Array | None,
 ) -> Solved:
-    # Multipliers of a lam before this one are proportional to lam, to first order.
-    at = held.at._replace(norm_dual=held.at.norm_dual * ratio, cone_dual=held.at.cone_dual * ratio)
-    held = held._replace(at=at)
-    return solve_slots(setting, lam / setting.scale, held, precision, steps, coupling)
+    held, most = at_stage(held, ratio), max_steps - schedule.steps
+    return solve_slots(setting, schedule.stage, held, schedule.precision, most, coupling)
 
 
 @compiled
 def _screen(
-    setting: Setting, solver: ActiveNewton, lam: Array, tolerance: Tolerance, point: _Screenable
-) -> tuple[Screened, Array, Array]:
-    lam = lam / setting.scale
-    limit = screening_limit(setting, lam, tolerance)
-    screened = screen(
-        setting, point.duals, point.inside, point.residual, limit, solver.pattern_batch_size
-    )
-    ready = promising(setting, lam, tolerance, point.residual, point.value, screened.bound)
-    return screened, jnp.sum(screened.found), ready
+    setting: Setting,
+    solver: ActiveNewton,
+    lam: Array,
+    tolerance: Tolerance,
+    max_steps: Array,
+    schedule: Schedule,
+    slots: Array,
+    solved: Overall,
+) -> tuple[Schedule, Finding, Screened]:
+    return screen_round(
+        setting, lam / setting.scale, tolerance, max_steps, schedule, slots, solved,
+        solver.pattern_batch_size,
+    )  # fmt: skip
 
 
 @compiled
-def _enter(setting: Setting, lam: Array, held: WorkingSet, screened: Screened) -> WorkingSet:
-    return enter(setting, lam / setting.scale, held, screened)[0]
+def _enter(
+    setting: Setting, before: Array, stage: Array, held: WorkingSet, screened: Screened
+) -> WorkingSet:
+    return enter(setting, stage, at_stage(held, stage / before), screened)
 
 
 _repair = compiled(repair)
@@ -320,11 +278,14 @@ def _conclude(
     setting: Setting,
     lam: Array,
     tolerance: Tolerance,
+    max_steps: Array,
+    schedule: Schedule,
+    found: Finding,
     solved: Solved,
     weights: Array,
     bound: Array,
-    exhausted: Array,
-) -> Answer:
+    gap_before: Array,
+) -> tuple[Answer, Schedule, Array]:
     program = setting.program
     signed, features = slot_features(setting, solved.blocks, weights)
     weights = weights / setting.scale
@@ -335,11 +296,14 @@ def _conclude(
     spread = jnp.sum(jnp.abs(signed * features), axis=0)
     rounding = rounding_of_values(program, fit, solved.residual, spread, penalty)
     finite = solved.finite & jnp.all(jnp.isfinite(weights))
+    exhausted = schedule.steps >= max_steps
     status = verdict(lam, tolerance, upper, lower, rounding, finite, exhausted)
-    return Answer(
+    answer = Answer(
         solved.blocks, weights, fit, residual_at(program, fit), dual, lower, upper, status,
-        solved.num_steps,
+        schedule.steps,
     )  # fmt: skip
+    gap = upper - lower
+    return answer, *after_certificate(tolerance, schedule, found, upper, gap, gap_before)
 
 
 def _resized(held: WorkingSet, num_blocks: int, slots: int) -> WorkingSet:

@@ -18,10 +18,12 @@ from jaxrelu.geometry.cones import cone_signs, drop_negligible, make_feasible
 from jaxrelu.programs.certificates import dual_point
 from jaxrelu.programs.program import loss_value, residual_at
 from jaxrelu.solvers.active_newton.working_set import (
+    Screened,
     WorkingSet,
     first_scale,
     in_slots,
     remember,
+    screen,
     task_of,
 )
 from jaxrelu.solvers.augmented_lagrangian.nearest_rows import minimise_near_walls
@@ -36,7 +38,160 @@ _FIRST = 3000.0
 _FINER = 0.03
 MAX_ROUNDS = 300
 # Rounds without violators and without progress before a solver gives up.
-MOST_FUTILE = 4
+_MOST_FUTILE = 4
+# From stage to stage on the way down to a small lam, and how far above its stage a block that is
+# missing may be for the next one.
+SHRINK = 0.7
+_CALM = 1.1
+# Slots that are full are solved so finely before they are too few: a finer solve may empty some.
+_CROWDED = 1e-6
+# Stages closer to each other than this do not make room.
+_CLOSEST = 0.98
+
+
+class Schedule(NamedTuple):
+    """How the next round is to be solved, and what is counted.
+
+    Attributes:
+        stage: the strength of the round, scaled: a start from far above comes down to lam.
+        shrink: from stage to stage.
+        reached: bool, a stage was solved and no block was missing.
+        precision: of the solve on the slots.
+        rounds, steps: int32, rounds and Newton steps so far.
+        futile: int32, rounds in turn that changed nothing.
+    """
+
+    stage: Array
+    shrink: Array
+    reached: Array
+    precision: Array
+    rounds: Array
+    steps: Array
+    futile: Array
+
+
+class Finding(NamedTuple):
+    """What a round has found: scalar bools.
+
+    Attributes:
+        missing: a block without a slot is above the round's stage.
+        settled: none is, at lam itself.
+        ready: the certificate promises to close, or nothing finer can be solved.
+        full: a block is missing that no slot can be found for.
+        last: the steps or the rounds are used up, or a number is not finite.
+        due: a certificate is wanted.
+    """
+
+    missing: Array
+    settled: Array
+    ready: Array
+    full: Array
+    last: Array
+    due: Array
+
+
+def highest_stage(setting: Setting) -> Array:
+    """Above every correlation at zero weights, without passing the masks: sum_i |r_i| ||x_i||."""
+    zero = jnp.zeros_like(jnp.asarray(setting.program.y))
+    residual = residual_at(setting.program, zero)
+    return jnp.sum(jnp.abs(residual) * setting.samples.length)
+
+
+def first_schedule(setting: Setting, lam: Array, known: Any, tolerance: Tolerance) -> Schedule:
+    """The first round on the way to lam from what is known at another one (both scaled).
+
+    From nothing, `known` infinite, the way begins where zero weights are optimal.
+    """
+    stage = jnp.maximum(lam, jnp.minimum(SHRINK * known, highest_stage(setting)))
+    zero, no = jnp.asarray(0, jnp.int32), jnp.asarray(False)
+    shrink = jnp.asarray(SHRINK, setting.X.dtype)
+    return Schedule(stage, shrink, no, first_precision(setting, tolerance), zero, zero, zero)
+
+
+def screen_round(
+    setting: Setting,
+    lam: Array,
+    tolerance: Tolerance,
+    max_steps: Any,
+    schedule: Schedule,
+    slots: Any,
+    solved: Overall,
+    pattern_batch: int | None,
+) -> tuple[Schedule, Finding, Screened]:
+    """Screens all blocks at the answer of a round, and says how the next one is to be solved.
+
+    At a small lam nearly every block violates at zero weights, and far more of them would enter
+    than stay: on the way down each stage finds the few that it adds. Where the slots are full and a
+    block is missing, they hold blocks that the optimum does not need. Then the next stage lies
+    above this one, where some of them leave, and from there on stages are closer to each other, so
+    that fewer enter at once.
+
+    Args:
+        setting: the scaled program.
+        lam: the end of the way down, scaled.
+        tolerance: of the certificate at lam.
+        max_steps: Newton steps in all.
+        schedule: of the round.
+        slots: how many blocks may hold one.
+        solved: its answer on the slots.
+        pattern_batch: as in `screen`.
+
+    Returns:
+        The `Schedule` of the next round, what was found, and all blocks screened.
+    """
+    stage, shrink, precision = schedule.stage, schedule.shrink, schedule.precision
+    rounds, steps = schedule.rounds + 1, schedule.steps + solved.num_steps
+    last = (steps >= max_steps) | (rounds >= MAX_ROUNDS) | ~solved.finite
+    limit = screening_limit(setting, jnp.where(last, lam, stage), tolerance)
+    duals, residual = solved.duals, solved.residual
+    screened = screen(setting, duals, solved.inside, residual, limit, pattern_batch)
+
+    missing, above = jnp.any(screened.found), stage > lam
+    crowded = missing & (solved.active >= slots)
+    finest = finest_precision(setting)
+    fine, closest = precision <= max(_CROWDED, finest), shrink > _CLOSEST
+    up, too_few = crowded & fine & ~closest, crowded & fine & closest
+    # Once the slots were full, a stage is left only with no block missing.
+    largest = jnp.max(jnp.where(screened.found, screened.size, 0.0), initial=0.0)
+    calm = jnp.where(shrink > SHRINK, ~missing, ~crowded & (largest <= _CALM * stage))
+    down, settled = above & calm, ~missing & ~above
+
+    lower = jnp.maximum(lam, shrink * jnp.minimum(stage, screened.bound))
+    closer = jnp.where(schedule.reached, jnp.sqrt(shrink), shrink)
+    next_stage = jnp.where(down, lower, jnp.where(up, stage / closer, stage))
+    shrink = jnp.where(up, closer, shrink)
+    shrink = jnp.where(down, jnp.maximum(SHRINK, shrink**1.5), shrink)
+    finer_next = settled | (crowded & ~fine)
+    following = schedule._replace(
+        # In the end the slots show at lam what they can do.
+        stage=jnp.where(too_few, lam, next_stage),
+        shrink=jnp.where(too_few, 1.0, shrink).astype(shrink.dtype),
+        reached=schedule.reached | down,
+        precision=jnp.where(finer_next, finer(setting, precision), precision),
+        rounds=rounds,
+        steps=steps,
+    )
+    promises = promising(setting, lam, tolerance, residual, solved.value, screened.bound)
+    # The repair is worth its projections only where it may be the last one.
+    ready, full = settled & (promises | (precision <= finest)), too_few & ~above
+    found = Finding(missing, settled, ready, full, last, ready | full | last)
+    return following, found, screened
+
+
+def after_certificate(
+    tolerance: Tolerance,
+    schedule: Schedule,
+    found: Finding,
+    upper: Array,
+    gap: Array,
+    gap_before: Array,
+) -> tuple[Schedule, Array]:
+    """Counts rounds that leave the gap where it was; whether the last round has been."""
+    # Rounds without a missing block that change nothing cannot be repeated for ever.
+    idle = jnp.where(gap <= 0.5 * gap_before, 0, schedule.futile + 1)
+    futile = jnp.where(found.ready, idle, schedule.futile)
+    done = tolerance.met(upper, upper - gap) | found.full | found.last | (futile >= _MOST_FUTILE)
+    return schedule._replace(futile=futile), found.due & done
 
 
 class Solved(NamedTuple):
@@ -57,6 +212,26 @@ class Solved(NamedTuple):
     held: WorkingSet
     blocks: Array
     weights: Array
+    residual: Array
+    value: Array
+    inside: Array
+    active: Array
+    num_steps: Array
+    finite: Array
+
+    @property
+    def overall(self) -> Overall:
+        """What of it concerns all blocks."""
+        return Overall(
+            self.held.duals, self.residual, self.value, self.inside, self.active,
+            self.num_steps, self.finite,
+        )  # fmt: skip
+
+
+class Overall(NamedTuple):
+    """What of a `Solved` concerns all blocks: no shape hangs on the number of slots."""
+
+    duals: Array
     residual: Array
     value: Array
     inside: Array

@@ -24,69 +24,51 @@ from jax import Array
 
 from jaxrelu.core.loops import iterate
 from jaxrelu.core.pytrees import register
-from jaxrelu.programs.program import Program, residual_at
+from jaxrelu.programs.program import Program
 from jaxrelu.solvers.active_newton.rounds import (
     MAX_ROUNDS,
-    MOST_FUTILE,
     Best,
+    Finding,
+    Schedule,
     Solved,
+    after_certificate,
     better,
     certify_slots,
-    finer,
-    finest_precision,
-    first_precision,
-    promising,
-    screening_limit,
+    first_schedule,
+    screen_round,
     solve_slots,
     worst,
 )
 from jaxrelu.solvers.active_newton.working_set import (
-    Screened,
     WorkingSet,
+    at_stage,
     cold_start,
     enter,
-    screen,
+    known_stage,
     warm_start,
 )
 from jaxrelu.solvers.base import Evidence, Tolerance, Warm
 from jaxrelu.solvers.scaled_program import Setting, setting_of
 
-# From stage to stage on the way down to a small lam, and how far above its stage a block that is
-# missing may be for the next one.
-SHRINK = 0.7
-_CALM = 1.1
-
 
 class Round(NamedTuple):
-    """Where a solve stands between two rounds; `done` or not `finite` is its end.
+    """Where a solve stands between two rounds; `done` or not `finite` is its end."""
 
-    `stage` is the strength of the current round, scaled: a start from far above comes down to lam.
-    """
-
-    stage: Array
+    schedule: Schedule
     held: WorkingSet
     best: Best
-    precision: Array
-    rounds: Array
-    steps: Array
-    futile: Array
-    full: Array
     done: Array
     finite: Array
 
 
 class Shown(NamedTuple):
-    """What a round has for a certificate: weights of the slots `blocks`, a residual and its bound.
-
-    `needed` where it may be the last round, `ready` where it promises to meet the tolerance.
-    """
+    """What a round has for a certificate: weights of the slots `blocks`, a residual, its bound."""
 
     blocks: Array
     weights: Array
     residual: Array
     bound: Array
-    needed: Array
-    ready: Array
+    found: Finding
 
 
 def default_capacity(num_blocks: int, features: int) -> int:
@@ -148,8 +130,10 @@ class ActiveNewton:
         first = first_round(setting, lam, tolerance, init, self.slots(program))
 
         def step(state: Round) -> Round:
-            steps = max_steps - state.steps
-            solved = solve_slots(setting, state.stage, state.held, state.precision, steps)
+            now = state.schedule
+            solved = solve_slots(
+                setting, now.stage, state.held, now.precision, max_steps - now.steps
+            )
             return self.after(setting, lam, tolerance, max_steps, state, solved)
 
         end = iterate(step, first, done=lambda s: s.done | ~s.finite, max_steps=MAX_ROUNDS)
@@ -165,8 +149,8 @@ class ActiveNewton:
         solved: Solved,
     ) -> Round:
         """The next round, from a solve on the slots: screening, newcomers, a certificate."""
-        new, shown, _ = self.screened(setting, lam, tolerance, max_steps, state, solved)
-        return judged(setting, lam, tolerance, max_steps, new, shown)
+        new, shown = self.screened(setting, lam, tolerance, max_steps, state, solved)
+        return judged(setting, lam, tolerance, new, shown)
 
     def screened(
         self,
@@ -176,44 +160,19 @@ class ActiveNewton:
         max_steps: Any,
         state: Round,
         solved: Solved,
-    ) -> tuple[Round, Shown, Array]:
-        """The next round before `judged`, what is to be certified, and whether no block is missing.
-
-        The last is about lam itself, not a stage above it.
-        """
-        lam = lam / setting.scale
-        held, rounds, steps = solved.held, state.rounds + 1, state.steps + solved.num_steps
-        last = (steps >= max_steps) | (rounds >= MAX_ROUNDS)
-        limit = screening_limit(setting, jnp.where(last, lam, state.stage), tolerance)
-        screened = screen(
-            setting, held.duals, solved.inside, solved.residual, limit, self.pattern_batch_size
+    ) -> tuple[Round, Shown]:
+        """The next round before `judged`, and what is to be certified."""
+        before, slots = state.schedule, solved.blocks.shape[0]
+        schedule, found, screened = screen_round(
+            setting, lam / setting.scale, tolerance, max_steps, before, slots, solved.overall,
+            self.pattern_batch_size,
+        )  # fmt: skip
+        held = solved.held._replace(duals=screened.bounds.duals)
+        held = enter(
+            setting, schedule.stage, at_stage(held, schedule.stage / before.stage), screened
         )
-        held = held._replace(duals=screened.bounds.duals)
-        stage = next_stage(state.stage, lam, screened)
-        held, full = enter(setting, stage, at_stage(held, stage / state.stage), screened)
-        # Slots that are full on the way down show at its end what they can do.
-        early = full & (stage > lam)
-        held = at_stage(held, jnp.where(early, lam / stage, 1.0))
-        stage, full = jnp.where(early, lam, stage), full & ~early
-        # A finer solve may empty slots: only then are they too few.
-        crowded = full & (state.precision > finest_precision(setting))
-        full = full & ~crowded
-        none = ~jnp.any(screened.found) & (state.stage <= lam)
-        # The repair is worth its projections only where it may be the last one.
-        ready = promising(setting, lam, tolerance, solved.residual, solved.value, screened.bound)
-        ready = none & (ready | (state.precision <= finest_precision(setting)))
-        needed = ready | full | last
-        new = state._replace(
-            stage=stage,
-            held=held,
-            precision=jnp.where(none | crowded, finer(setting, state.precision), state.precision),
-            rounds=rounds,
-            steps=steps,
-            full=full,
-            finite=solved.finite,
-        )
-        shown = Shown(solved.blocks, solved.weights, solved.residual, screened.bound, needed, ready)
-        return new, shown, none
+        new = state._replace(schedule=schedule, held=held, finite=solved.finite)
+        return new, Shown(solved.blocks, solved.weights, solved.residual, screened.bound, found)
 
     def evidence(self, setting: Setting, state: Round, max_steps: Any, finite: Array) -> Evidence:
         """The answer of the last round, in the shape and the units of the program."""
@@ -224,95 +183,58 @@ class ActiveNewton:
             flat.reshape(*setting.program.block_shape, -1),
             best.residual,
             best.bound * setting.scale,
-            state.steps,
+            state.schedule.steps,
             finite,
-            state.steps >= max_steps,
+            state.schedule.steps >= max_steps,
         )
 
 
-def highest_stage(setting: Setting) -> Array:
-    """Above every correlation at zero weights, without passing the masks: sum_i |r_i| ||x_i||."""
-    zero = jnp.zeros_like(jnp.asarray(setting.program.y))
-    residual = residual_at(setting.program, zero)
-    return jnp.sum(jnp.abs(residual) * setting.samples.length)
-
-
-def judged(
-    setting: Setting,
-    lam: Array,
-    tolerance: Tolerance,
-    max_steps: Any,
-    state: Round,
-    shown: Shown,
-) -> Round:
-    """A round with its certificate, where one is needed, and the verdict whether it is the last."""
-    before = state.best
+def judged(setting: Setting, lam: Array, tolerance: Tolerance, state: Round, shown: Shown) -> Round:
+    """A round with its certificate, where one is due, and the verdict whether it is the last."""
+    before, due = state.best, shown.found.due
 
     def certified() -> Best:
-        # In a batch every lane comes here; zero weights make it cheap where it is not needed.
-        weights = jnp.where(shown.needed, shown.weights, 0.0)
+        # In a batch every lane comes here; zero weights make it cheap where it is not due.
+        weights = jnp.where(due, shown.weights, 0.0)
         new = certify_slots(
             setting, lam / setting.scale, shown.blocks, weights, shown.residual, shown.bound
         )
-        best = better(new, before)
-        return jax.tree.map(lambda a, b: jnp.where(shown.needed, a, b), best, before)
+        return jax.tree.map(lambda a, b: jnp.where(due, a, b), better(new, before), before)
 
-    best = jax.lax.cond(shown.needed, certified, lambda: before)
-    met = tolerance.met(best.upper, best.upper - best.gap)
-    # Rounds without violators that leave the gap where it was cannot be repeated for ever.
-    idle = jnp.where(best.gap > 0.5 * before.gap, state.futile + 1, 0)
-    futile = jnp.where(shown.ready, idle, state.futile)
-    used_up = (state.steps >= max_steps) | (state.rounds >= MAX_ROUNDS)
-    done = met | state.full | (futile >= MOST_FUTILE) | used_up
-    return state._replace(best=best, futile=futile, done=done)
+    best = jax.lax.cond(due, certified, lambda: before)
+    schedule, done = after_certificate(
+        tolerance, state.schedule, shown.found, best.upper, best.gap, before.gap
+    )
+    return state._replace(schedule=schedule, best=best, done=done)
 
 
 def first_round(
     setting: Setting, lam: Array, tolerance: Tolerance, init: Warm | None, slots: int
 ) -> Round:
     """The state before the first round: from nothing, or a known point, both at a lam above."""
-    zero, no = jnp.asarray(0, jnp.int32), jnp.asarray(False)
-    precision = first_precision(setting, tolerance)
-    scaled = lam / setting.scale
+    lam = lam / setting.scale
     if init is None:
+        schedule = first_schedule(setting, lam, jnp.inf, tolerance)
         held = cold_start(setting, slots)
-        stage = jnp.maximum(scaled, highest_stage(setting))
     else:
-        known = jnp.where(jnp.isfinite(init.lam), init.lam / setting.scale, 0.0)
-        stage = jnp.maximum(scaled, jnp.minimum(SHRINK * known, highest_stage(setting)))
-        held = warm_start(setting, stage * setting.scale, init, slots)
-    best = worst(setting, held.blocks)
-    return Round(stage, held, best, precision, zero, zero, zero, no, no, jnp.asarray(True))
+        schedule = first_schedule(setting, lam, known_stage(setting, lam, init), tolerance)
+        held = warm_start(setting, schedule.stage, init, slots)
+    return _unproved(setting, schedule, held, jnp.asarray(True))
+
+
+def further(setting: Setting, state: Round, lam: Array, tolerance: Tolerance) -> Round:
+    """The first round on the way from a lam that was reached to a smaller one."""
+    known = state.schedule.stage
+    schedule = first_schedule(setting, lam / setting.scale, known, tolerance)
+    held = at_stage(state.held, schedule.stage / known)
+    return _unproved(setting, schedule, held, state.finite)
+
+
+def _unproved(setting: Setting, schedule: Schedule, held: WorkingSet, finite: Array) -> Round:
+    return Round(schedule, held, worst(setting, held.blocks), jnp.asarray(False), finite)
 
 
 def nothing_shown(state: Round) -> Shown:
     """What is to be certified before the first round."""
     best, no = state.best, jnp.asarray(False)
-    return Shown(best.blocks, best.weights, best.residual, best.bound, no, no)
-
-
-def further(setting: Setting, state: Round, lam: Array, tolerance: Tolerance) -> Round:
-    """The first round on the way from a lam that was reached to a smaller one."""
-    zero, no = jnp.asarray(0, jnp.int32), jnp.asarray(False)
-    stage = jnp.maximum(lam / setting.scale, SHRINK * state.stage)
-    held = at_stage(state.held, stage / state.stage)
-    best, precision = worst(setting, held.blocks), first_precision(setting, tolerance)
-    return Round(stage, held, best, precision, zero, zero, zero, no, no, state.finite)
-
-
-def next_stage(stage: Array, lam: Array, screened: Screened) -> Array:
-    """Further down to lam (scaled), once the blocks that are missing are those of the next stage.
-
-    At a small lam nearly every block violates at zero weights, and far more of them would enter
-    than stay. On the way down each stage finds the few that it adds.
-    """
-    largest = jnp.max(jnp.where(screened.found, screened.size, 0.0), initial=0.0)
-    calm = largest <= _CALM * stage
-    lowest = SHRINK * jnp.minimum(stage, screened.bound)
-    return jnp.where(calm, jnp.maximum(lam, lowest), stage)
-
-
-def at_stage(held: WorkingSet, ratio: Array) -> WorkingSet:
-    """Multipliers of another lam: proportional to it, to first order."""
-    at = held.at._replace(norm_dual=ratio * held.at.norm_dual, cone_dual=ratio * held.at.cone_dual)
-    return held._replace(at=at)
+    return Shown(best.blocks, best.weights, best.residual, best.bound, Finding(*[no] * 6))

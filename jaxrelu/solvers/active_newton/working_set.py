@@ -53,8 +53,22 @@ def cold_start(setting: Setting, slots: int) -> WorkingSet:
     return WorkingSet(jnp.full((slots,), b, jnp.int32), at, jnp.zeros((b, d), dtype))
 
 
+def known_stage(setting: Setting, lam: Array, init: Warm) -> Array:
+    """The lam of a known point (scaled as `lam`); that of the next solve where it has none."""
+    return jnp.where(jnp.isfinite(init.lam) & (init.lam > 0), init.lam / setting.scale, lam)
+
+
+def at_stage(held: WorkingSet, ratio: Array) -> WorkingSet:
+    """Multipliers of another lam: proportional to it, to first order."""
+    at = held.at._replace(norm_dual=ratio * held.at.norm_dual, cone_dual=ratio * held.at.cone_dual)
+    return held._replace(at=at)
+
+
 def warm_start(setting: Setting, lam: Array, init: Warm, slots: int) -> WorkingSet:
-    """The largest blocks of a known point, multipliers from one projection at its residual."""
+    """The largest blocks of a known point, multipliers from one projection at its residual.
+
+    The working set belongs to `lam` (scaled).
+    """
     empty = cold_start(setting, slots)
     flat = init.weights.reshape(setting.num_blocks, -1) * setting.scale
     size, blocks = jax.lax.top_k(safe_norm(flat), slots)
@@ -66,10 +80,10 @@ def warm_start(setting: Setting, lam: Array, init: Warm, slots: int) -> WorkingS
     found = project(setting.rows, signs, jnp.where(used[:, None], c, 0.0))
     # Multipliers are proportional to lam to first order, and at an optimum ||q_b|| is lam. Far from
     # one it is much larger, and multipliers of that size would throw the method off.
-    known = jnp.maximum(jnp.where(init.lam > 0, init.lam, lam) / setting.scale, found.bound)
-    mu = found.multipliers * (lam / setting.scale / known)[:, None]
+    known = jnp.maximum(known_stage(setting, lam, init), found.bound)
+    mu = found.multipliers * (lam / known)[:, None]
     weights = jnp.where(used[:, None], flat[safe], 0.0)
-    at = Iterate(weights, (lam / setting.scale) * unit(weights), jnp.where(used[:, None], mu, 0.0))
+    at = Iterate(weights, lam * unit(weights), jnp.where(used[:, None], mu, 0.0))
     return WorkingSet(
         jnp.where(used, blocks, setting.num_blocks).astype(jnp.int32), at, empty.duals
     )
@@ -182,20 +196,16 @@ def entering(lanes: int, slots: int) -> int:
     return min(lanes, slots, max(4, slots // 4))
 
 
-def enter(
-    setting: Setting, lam: Array, held: WorkingSet, screened: Screened
-) -> tuple[WorkingSet, Array]:
-    """Puts the worst violators into empty slots; says if there was no room for the worst."""
+def enter(setting: Setting, lam: Array, held: WorkingSet, screened: Screened) -> WorkingSet:
+    """Puts the worst violators into empty slots."""
     bounds, found, size = screened.bounds, screened.found, screened.size
     task = task_of(setting, lam, held.blocks)
     slots = held.blocks.shape[0]
     count = entering(found.shape[0], slots)
     _, lane = jax.lax.top_k(jnp.where(found, size, -1.0), count)
-    wanted = found[lane]
     empty = held.blocks >= setting.num_blocks
     slot = jnp.argsort(~empty, stable=True)[:count]
-    enter = wanted & empty[slot]
-    full = jnp.any(wanted) & ~jnp.any(enter)
+    enters = found[lane] & empty[slot]
 
     block, q = bounds.chunk[lane], bounds.points[lane]
     direction = unit(q)
@@ -204,13 +214,13 @@ def enter(
     largest = task.sample_weight * jnp.asarray(task.loss.smoothness, features.dtype)
     bend = jnp.maximum(task.curvature(task.fit(held.at.weights)), _LEAST_BEND * largest)
     steepness = matmul(features * features, bend[:, None])[:, 0]
-    share = jnp.maximum(jnp.sum(enter), 1).astype(q.dtype)
+    share = jnp.maximum(jnp.sum(enters), 1).astype(q.dtype)
     magnitude = (size[lane] - lam) / jnp.where(steepness > 0, steepness, 1.0) / share
     magnitude = jnp.where(steepness > 0, magnitude, 0.0)
 
     # At an optimum ||q|| is lam: multipliers that belong to a longer one push far too hard.
     shorter = lam / jnp.maximum(size[lane], lam)
-    target = jnp.where(enter, slot, slots)
+    target = jnp.where(enters, slot, slots)
 
     def put(array: Array, values: Array) -> Array:
         return array.at[target].set(values.astype(array.dtype), mode="drop")
@@ -220,4 +230,4 @@ def enter(
         put(held.at.norm_dual, lam * direction),
         put(held.at.cone_dual, shorter[:, None] * bounds.multipliers[lane]),
     )
-    return held._replace(blocks=put(held.blocks, block), at=at), full
+    return held._replace(blocks=put(held.blocks, block), at=at)
