@@ -22,6 +22,7 @@ from jaxrelu.solvers.active_newton.working_set import (
     WorkingSet,
     first_scale,
     in_slots,
+    lasting,
     remember,
     screen,
     task_of,
@@ -147,7 +148,7 @@ def screen_round(
     screened = screen(setting, duals, solved.inside, residual, limit, pattern_batch)
 
     missing, above = jnp.any(screened.found), stage > lam
-    crowded = missing & (solved.active >= slots)
+    crowded = missing & (solved.lasting >= slots)
     finest = finest_precision(setting)
     fine, closest = precision <= max(_CROWDED, finest), shrink > _CLOSEST
     up, too_few = crowded & fine & ~closest, crowded & fine & closest
@@ -205,6 +206,7 @@ class Solved(NamedTuple):
         value: scalar, the objective there and, to first order, what the repair will add.
         inside: (b,) bool, blocks that held a slot.
         active: int32, non-zero blocks.
+        lasting: int32, those that are more than next to nothing.
         num_steps: Newton steps taken.
         finite: no NaN or infinity appeared.
     """
@@ -216,6 +218,7 @@ class Solved(NamedTuple):
     value: Array
     inside: Array
     active: Array
+    lasting: Array
     num_steps: Array
     finite: Array
 
@@ -223,7 +226,7 @@ class Solved(NamedTuple):
     def overall(self) -> Overall:
         """What of it concerns all blocks."""
         return Overall(
-            self.held.duals, self.residual, self.value, self.inside, self.active,
+            self.held.duals, self.residual, self.value, self.inside, self.lasting,
             self.num_steps, self.finite,
         )  # fmt: skip
 
@@ -235,7 +238,7 @@ class Overall(NamedTuple):
     residual: Array
     value: Array
     inside: Array
-    active: Array
+    lasting: Array
     num_steps: Array
     finite: Array
 
@@ -315,6 +318,7 @@ def solved_slots(
         loss_value(setting.program, fit) + lam * jnp.sum(safe_norm(weights)) + repair_cost,
         in_slots(setting, after.blocks),
         jnp.sum(inner.active, dtype=jnp.int32),
+        jnp.sum(lasting(setting, after), dtype=jnp.int32),
         inner.num_steps,
         inner.finite,
     )

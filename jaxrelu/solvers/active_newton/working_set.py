@@ -27,6 +27,9 @@ from jaxrelu.solvers.base import Warm
 from jaxrelu.solvers.scaled_program import Setting
 
 _LEAST_BEND = 0.01
+# Blocks so much smaller than the largest one give up their slots where there are no others: those
+# that are zero at the optimum and whose correlation is lam come no closer to zero than the solve.
+_LIGHT = 1e-6
 
 
 class WorkingSet(NamedTuple):
@@ -191,19 +194,27 @@ def screen(
     return Screened(bounds, jnp.max(bounds.bound, initial=0.0), found, size)
 
 
+def lasting(setting: Setting, held: WorkingSet) -> Array:
+    """(k,) bool: slots of blocks that are more than next to nothing against the largest one."""
+    size = safe_norm(held.at.weights)
+    occupied = held.blocks < setting.num_blocks
+    return occupied & (size > _LIGHT * jnp.max(jnp.where(occupied, size, 0.0), initial=0.0))
+
+
 def entering(lanes: int, slots: int) -> int:
     """How many violators may enter at once: too many and most of them leave again."""
     return min(lanes, slots, max(4, slots // 4))
 
 
 def enter(setting: Setting, lam: Array, held: WorkingSet, screened: Screened) -> WorkingSet:
-    """Puts the worst violators into empty slots."""
+    """Puts the worst violators into empty slots, or of blocks next to nothing where none is empty."""
     bounds, found, size = screened.bounds, screened.found, screened.size
     task = task_of(setting, lam, held.blocks)
     slots = held.blocks.shape[0]
     count = entering(found.shape[0], slots)
     _, lane = jax.lax.top_k(jnp.where(found, size, -1.0), count)
     empty = held.blocks >= setting.num_blocks
+    empty = jnp.where(jnp.any(empty), empty, ~lasting(setting, held))
     slot = jnp.argsort(~empty, stable=True)[:count]
     enters = found[lane] & empty[slot]
 
