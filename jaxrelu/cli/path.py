@@ -1,9 +1,7 @@
-"""The command line: `jaxrelu path` fits a certified regularization path to a table of numbers.
+"""`jaxrelu path` fits a certified regularization path to a table of numbers."""
 
-Needs the extra `cli` (typer, rich, matplotlib, scikit-learn), imported when a command runs.
-"""
+from __future__ import annotations
 
-import importlib.metadata
 import importlib.util
 import json
 import math
@@ -14,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import jax
 import numpy as np
@@ -27,8 +25,10 @@ from jaxrelu.patterns import sample_patterns
 from jaxrelu.program import ConvexProgram, lambda_grid, lambda_max
 from jaxrelu.status import Status, describe, remedy
 
+if TYPE_CHECKING:
+    import typer  # named by annotations, which the application reads: see `jaxrelu.cli.app`
+
 BAD_INPUT = 2
-DEFAULT_OUT = "jaxrelu-path"
 
 
 class DType(StrEnum):
@@ -47,19 +47,46 @@ class LossName(StrEnum):
 
 @dataclass(frozen=True)
 class Options:
-    """What `jaxrelu path` was asked to do; the fields are its options."""
+    """Fits a regularization path, certifies every lam and writes the networks.
 
-    csv: Path | None
-    target: str | None
-    gates: int
-    lams: int
-    ratio: float
-    test_size: float
-    seed: int
-    out: Path
-    dtype: DType
-    loss: LossName
-    bias: bool
+    Features are standardised on the training part. A target with two values becomes -1 and
+    +1 and is scored by accuracy; any other is standardised and scored by R^2.
+
+    Exit code: 0 when every lam is OPTIMAL, 1 when one is not, 2 for bad input.
+    """
+
+    csv: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="DATA.csv",
+            help="Table of numbers with a header row. Without it: scikit-learn's breast-cancer "
+            "data (569 rows, 30 features).",
+            show_default=False,
+        ),
+    ] = None
+    target: Annotated[
+        str | None,
+        typer.Option(metavar="COL", help="Column of DATA.csv to predict.", show_default=False),
+    ] = None
+    gates: Annotated[int, typer.Option(metavar="N", help="Gate vectors to sample.")] = 100
+    lams: Annotated[int, typer.Option(metavar="N", help="Values of lam on the path.")] = 30
+    ratio: Annotated[
+        float, typer.Option(metavar="R", help="Smallest lam as a share of lambda_max.")
+    ] = 1e-2
+    test_size: Annotated[
+        float, typer.Option(metavar="F", help="Share of the rows held out for testing.")
+    ] = 0.2
+    seed: Annotated[int, typer.Option(metavar="S", help="Seed of split and gates.")] = 0
+    out: Annotated[
+        Path, typer.Option(metavar="DIR", help="Folder for path.npz, summary.json, path.png.")
+    ] = Path("jaxrelu-path")
+    dtype: Annotated[DType, typer.Option(help="Precision of the fit.")] = DType.float64
+    loss: Annotated[LossName, typer.Option(help="Logistic needs a target with two values.")] = (
+        LossName.squared
+    )
+    bias: Annotated[
+        bool, typer.Option("--bias", help="Append a column of ones (a penalised bias).")
+    ] = False
 
 
 @dataclass(frozen=True)
@@ -74,101 +101,6 @@ class Row:
     train_score: float
     test_score: float
     status: Status
-
-
-def main(arguments: Sequence[str] | None = None) -> NoReturn:
-    """Runs the command line and exits with its code.
-
-    Args:
-        arguments: the words after the program's name; those of the process when None.
-
-    Raises:
-        SystemExit: 0 when every lam is OPTIMAL, 1 when one is not, 2 for bad input.
-    """
-    missing = [name for name in ("typer", "rich") if importlib.util.find_spec(name) is None]
-    if missing:
-        _stop(f"the command line needs {' and '.join(missing)}: pip install 'jaxrelu[cli]'.")
-    _build_app()(list(sys.argv[1:] if arguments is None else arguments), prog_name="jaxrelu")
-    raise SystemExit(0)
-
-
-def _build_app() -> Any:
-    """The typer application. Its imports are here so that the library does without typer."""
-    import typer
-
-    app = typer.Typer(
-        name="jaxrelu",
-        help="Two-layer ReLU networks trained to certified global optimality.",
-        add_completion=False,
-        no_args_is_help=True,
-        pretty_exceptions_enable=False,
-    )
-
-    def show_version(wanted: bool) -> None:
-        if wanted:
-            try:
-                typer.echo(f"jaxrelu {importlib.metadata.version('jaxrelu')}")
-            except importlib.metadata.PackageNotFoundError:
-                typer.echo("jaxrelu, not installed: run from its source")
-            raise typer.Exit
-
-    @app.callback()
-    def root(
-        version: Annotated[
-            bool,
-            typer.Option(
-                "--version", help="Print the version.", callback=show_version, is_eager=True
-            ),
-        ] = False,
-    ) -> None:
-        pass
-
-    @app.command("path")
-    def path(
-        csv: Annotated[
-            Path | None,
-            typer.Argument(
-                metavar="DATA.csv",
-                help="Table of numbers with a header row. Without it: scikit-learn's breast-cancer "
-                "data (569 rows, 30 features).",
-                show_default=False,
-            ),
-        ] = None,
-        target: Annotated[
-            str | None,
-            typer.Option(metavar="COL", help="Column of DATA.csv to predict.", show_default=False),
-        ] = None,
-        gates: Annotated[int, typer.Option(metavar="N", help="Gate vectors to sample.")] = 100,
-        lams: Annotated[int, typer.Option(metavar="N", help="Values of lam on the path.")] = 30,
-        ratio: Annotated[
-            float, typer.Option(metavar="R", help="Smallest lam as a share of lambda_max.")
-        ] = 1e-2,
-        test_size: Annotated[
-            float, typer.Option(metavar="F", help="Share of the rows held out for testing.")
-        ] = 0.2,
-        seed: Annotated[int, typer.Option(metavar="S", help="Seed of split and gates.")] = 0,
-        out: Annotated[
-            Path, typer.Option(metavar="DIR", help="Folder for path.npz, summary.json, path.png.")
-        ] = Path(DEFAULT_OUT),
-        dtype: Annotated[DType, typer.Option(help="Precision of the fit.")] = DType.float64,
-        loss: Annotated[
-            LossName, typer.Option(help="Logistic needs a target with two values.")
-        ] = LossName.squared,
-        bias: Annotated[
-            bool, typer.Option("--bias", help="Append a column of ones (a penalised bias).")
-        ] = False,
-    ) -> None:
-        """Fits a regularization path, certifies every lam and writes the networks.
-
-        Features are standardised on the training part. A target with two values becomes -1 and
-        +1 and is scored by accuracy; any other is standardised and scored by R^2.
-
-        Exit code: 0 when every lam is OPTIMAL, 1 when one is not, 2 for bad input.
-        """
-        options = Options(csv, target, gates, lams, ratio, test_size, seed, out, dtype, loss, bias)
-        raise typer.Exit(run_path(options))
-
-    return app
 
 
 def run_path(options: Options) -> int:
@@ -194,9 +126,9 @@ def run_path(options: Options) -> int:
         options.out.mkdir(parents=True, exist_ok=True)
         program, lams = _pose(options, data)
     except ValueError as error:
-        _stop(str(error))
+        stop(str(error))
     except OSError as error:
-        _stop(f"{options.out} cannot be the output folder ({error}): pass another --out.")
+        stop(f"{options.out} cannot be the output folder ({error}): pass another --out.")
     n, d = data.X.shape
     num_patterns = program.patterns.masks.shape[1]
     largest = float(lambda_max(program))
@@ -375,7 +307,7 @@ def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def _stop(sentence: str) -> NoReturn:
+def stop(sentence: str) -> NoReturn:
     """One sentence on the standard error, then exit code 2."""
     sys.stderr.write(f"jaxrelu: {sentence}\n")
     raise SystemExit(BAD_INPUT)

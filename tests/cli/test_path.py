@@ -12,10 +12,10 @@ import jax
 import numpy as np
 import pytest
 
-from jaxrelu import cli
+from jaxrelu.cli import main, path
 from jaxrelu.status import Status
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 KEYS = [
     "data", "n", "d", "gates", "patterns", "lams", "lambda_max", "objective", "lower", "upper",
     "gap", "neurons", "train_score", "test_score", "status", "seconds",
@@ -44,7 +44,7 @@ SMALL = ["--gates", "6", "--lams", "3", "--ratio", "0.2", "--test-size", "0.2"]
 def run(*words):
     """Exit code of the command."""
     with pytest.raises(SystemExit) as stop:
-        cli.main([str(word) for word in words])
+        main([str(word) for word in words])
     return stop.value.code
 
 
@@ -142,11 +142,11 @@ def posed(monkeypatch, tmp_path):
     def stop(program, num, ratio):
         raise Posed(program, num, ratio)
 
-    monkeypatch.setattr(cli, "lambda_grid", stop)
+    monkeypatch.setattr(path, "lambda_grid", stop)
 
     def pose(*words):
         with pytest.raises(Posed) as caught:
-            cli.main(["path", "--out", str(tmp_path), *words])
+            main(["path", "--out", str(tmp_path), *words])
         return caught.value.args
 
     return pose
@@ -194,13 +194,13 @@ def tampered(monkeypatch):
     """Makes the command see a path whose solutions went through a function."""
 
     def tamper(change):
-        honest = cli.solve_path
+        honest = path.solve_path
 
         def solve_path(program, lams):
-            path = honest(program, lams)
-            return [change(k, path[k]) for k in range(len(path))]
+            solved = honest(program, lams)
+            return [change(k, solved[k]) for k in range(len(solved))]
 
-        monkeypatch.setattr(cli, "solve_path", solve_path)
+        monkeypatch.setattr(path, "solve_path", solve_path)
 
     return tamper
 
