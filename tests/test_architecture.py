@@ -114,7 +114,7 @@ PARTS = {
         "branch",
     ),
     "closed_form": ("answer", "columns", "margin", "rank_one"),
-    "datasets": ("tables", "splits"),
+    "datasets": ("rounding", "tables", "splits"),
     "cli": ("path", "app"),
 }
 TOP_FLOOR = 7

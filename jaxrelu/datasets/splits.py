@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
+from jaxrelu.datasets.rounding import constant
 from jaxrelu.datasets.tables import Dataset, Floats, Task
 
 
@@ -95,8 +96,9 @@ def standardize(train: ArrayLike, *others: ArrayLike) -> tuple[Floats, ...]:
         *others: arrays of the same trailing shape, for example the test part.
 
     Returns:
-        The arrays in the order given. A column that is constant in `train` is shifted only, so
-        there it becomes zero.
+        The arrays in the order given, float64. A column that is constant in `train`, up to
+        rounding in its dtype, has no scale: it becomes zero in every array, so that no model of
+        the first can hang on what it is in the others.
 
     Example:
         >>> import numpy as np
@@ -105,16 +107,19 @@ def standardize(train: ArrayLike, *others: ArrayLike) -> tuple[Floats, ...]:
         >>> train.tolist(), test.tolist()
         ([[-1.0], [1.0]], [[2.0]])
     """
-    base = np.asarray(train, np.float64)
-    # In units of the largest entry, so that no square overflows or vanishes.
-    peak = np.abs(base).max(axis=0)
-    peak = np.where(peak > 0, peak, 1.0)
-    constant = (base == base[:1]).all(axis=0)
-    mean = np.where(constant, base[0] / peak, (base / peak).mean(axis=0))
-    scale = np.where(constant, 1 / peak, (base / peak).std(axis=0))
-    return tuple(
-        (np.asarray(array, np.float64) / peak - mean) / scale for array in (train, *others)
-    )
+    still, exponent = constant(train), _exponent(train)
+    scaled = np.ldexp(np.asarray(train, np.float64), -exponent)
+    # The mean of a large offset rounds: what it leaves has a mean of its own.
+    center = scaled.mean(axis=0)
+    rest = (scaled - center).mean(axis=0)
+    scale = np.where(still, 1.0, (scaled - center).std(axis=0))
+
+    def standard(array: ArrayLike) -> Floats:
+        with np.errstate(over="ignore"):  # what overflows is infinitely many deviations off
+            deviation = np.ldexp(np.asarray(array, np.float64), -exponent) - center - rest
+            return np.where(still, 0.0, deviation / scale)
+
+    return tuple(standard(array) for array in (train, *others))
 
 
 def prepare(data: Dataset, test_size: float, seed: int, *, bias: bool = False) -> Split:
@@ -131,7 +136,8 @@ def prepare(data: Dataset, test_size: float, seed: int, *, bias: bool = False) -
         regression is standardised.
 
     Raises:
-        ValueError: see `train_test_split`; or the target is constant on the training part.
+        ValueError: see `train_test_split`; or the target, or every feature, is constant on the
+            training part, up to rounding.
 
     Example:
         >>> from jaxrelu.datasets import load_breast_cancer, prepare
@@ -140,12 +146,12 @@ def prepare(data: Dataset, test_size: float, seed: int, *, bias: bool = False) -
         ((455, 30), (114, 30))
     """
     X, X_test, y, y_test = train_test_split(data.X, data.y, test_size, seed)
-    if (y == y[0]).all():
+    if constant(y):
         raise ValueError(
             "the target is constant on the training part: "
             "pass another seed, a smaller test_size or more rows."
         )
-    if (X == X[0]).all():
+    if constant(X).all():
         raise ValueError(
             "every feature is constant on the training part: "
             "add a feature that varies, or pass another seed."
@@ -168,7 +174,8 @@ def score(fit: ArrayLike, y: ArrayLike, task: Task) -> float:
 
     Returns:
         The share of right labels, or 1 - sum (y - f)^2 / sum (y - mean y)^2; NaN where that is
-        not defined: a fit that is not finite, or a y that is constant in a regression.
+        not defined: a fit that is not finite, or in a regression a y that is constant up to
+        rounding.
 
     Example:
         >>> from jaxrelu.datasets import score
@@ -176,9 +183,23 @@ def score(fit: ArrayLike, y: ArrayLike, task: Task) -> float:
         0.6666666666666666
     """
     fit, y = np.asarray(fit, np.float64), np.asarray(y, np.float64)
+    if fit.shape != y.shape or y.ndim != 1 or len(y) == 0:
+        raise ValueError(
+            f"fit has shape {fit.shape} and y has {y.shape}: pass two lists of one number a row."
+        )
+    if task not in get_args(Task):
+        raise ValueError(f"task is {task!r}: pass 'classification' or 'regression'.")
     if not np.isfinite(fit).all():
         return math.nan
     if task == "classification":
         return float(np.mean((fit >= 0) == (y > 0)))
-    spread = float(np.sum((y - y.mean()) ** 2))
-    return 1.0 - float(np.sum((y - fit) ** 2)) / spread if spread > 0 else math.nan
+    if constant(y):
+        return math.nan
+    with np.errstate(over="ignore"):
+        f, target = (np.ldexp(array, -_exponent(y)) for array in (fit, y))
+        return 1.0 - float(np.sum((target - f) ** 2) / (len(y) * target.var()))
+
+
+def _exponent(columns: ArrayLike) -> NDArray[np.intp]:
+    """Of a power of two above every column: in its units no square overflows or vanishes."""
+    return np.frexp(np.abs(np.asarray(columns, np.float64)).max(axis=0))[1]

@@ -17,6 +17,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from jaxrelu.datasets.rounding import constant
+
 Task = Literal["classification", "regression"]
 Floats = NDArray[np.float64]
 
@@ -187,12 +189,12 @@ def _number(cell: str) -> float | None:
 
 def _encode_target(y: Floats, name: str) -> tuple[Floats, Task]:
     """-1 and +1 for a target with two values, the target itself otherwise."""
-    values = np.unique(y)
-    if len(values) == 1:
+    if constant(y):
         raise ValueError(
-            f"the target {name!r} is {values[0]:g} in every row, so there is nothing to fit: "
+            f"the target {name!r} is {y[0]:g} in every row, so there is nothing to fit: "
             "choose another column."
         )
-    if len(values) == 2:
-        return np.where(y == values[1], 1.0, -1.0), "classification"
+    high = y > y.min() / 2 + y.max() / 2
+    if constant(y[high]) and constant(y[~high]):
+        return np.where(high, 1.0, -1.0), "classification"
     return y, "regression"

@@ -42,9 +42,58 @@ def test_standardize_uses_the_first_array_only(rng):
 
 def test_constant_column_becomes_exactly_zero():
     # 0.1 has a mean that rounds away from 0.1: dividing by that noise would invent a feature.
+    # Where the test part differs is no matter either: nothing says by how many deviations.
     train, test = standardize(np.full((10, 1), 0.1), np.array([[0.1], [1.1]]))
     assert (train == 0).all()
-    np.testing.assert_allclose(test, [[0.0], [1.0]])
+    assert (test == 0).all()
+
+
+def rounded(rng, rows, value, places, dtype=np.float64):
+    """A column that is a value up to some units in its last place."""
+    value = dtype(value)
+    return value + rng.integers(-places, places + 1, rows).astype(dtype) * np.spacing(value)
+
+
+@pytest.mark.parametrize("value", [0.1, -1e9, 1e200, 1e-200, 1e-310, 1.7e308])
+def test_column_that_is_constant_up_to_rounding_becomes_zero(rng, value):
+    column = rounded(rng, 40, value, 3)[:, None]
+    assert len(np.unique(column)) > 2
+    train, test = standardize(column, np.array([[value], [0.9 * value]]))
+    assert (train == 0).all()
+    assert (test == 0).all()
+
+
+def test_rows_that_sum_to_one_sum_to_a_constant(rng):
+    shares = rng.dirichlet(np.ones(500), size=2000)
+    total = np.zeros(2000)
+    for column in shares.T:
+        total += column
+    assert total.std() > 0
+    assert (standardize(total)[0] == 0).all()
+
+
+def test_rounding_is_that_of_the_dtype(rng):
+    single = rounded(rng, 40, 0.1, 3, np.float32)
+    assert (standardize(single)[0] == 0).all()
+    assert standardize(single.astype(np.float64))[0].std() == pytest.approx(1.0)
+    # The halves of half precision are far apart: they are numbers, not rounding.
+    half = np.array([1000.0, 1000.5, 1001.0], np.float16)
+    np.testing.assert_allclose(standardize(half)[0], [-(1.5**0.5), 0.0, 1.5**0.5])
+
+
+@pytest.mark.parametrize("offset", [1e9, -1e9, 1e200, 1e-200])
+def test_small_signal_on_a_huge_offset_survives(rng, offset):
+    signal = rng.normal(size=1000)
+    (scaled,) = standardize(offset + signal * 1e4 * np.spacing(abs(offset)))
+    np.testing.assert_allclose(scaled, standardize(signal)[0], atol=1e-3)
+    assert abs(scaled.mean()) < 1e-12
+    assert scaled.std() == pytest.approx(1.0, abs=1e-12)
+
+
+def test_whole_numbers_are_exact(rng):
+    ids = 1e15 + rng.integers(0, 5, 50)
+    np.testing.assert_allclose(standardize(ids)[0], standardize(ids - 1e15)[0], atol=1e-12)
+    assert (standardize(np.full(5, 10**15))[0] == 0).all()
 
 
 @pytest.mark.parametrize("unit", [1e-300, 1e-6, 1e300])
@@ -88,6 +137,23 @@ def test_prepare_refuses_features_that_never_vary():
         prepare(data, 0.25, 0, bias=True)
 
 
+def test_prepare_refuses_what_is_constant_up_to_rounding(rng):
+    X, still = rng.normal(size=(30, 2)), rounded(rng, 30, 0.3, 2)
+    with pytest.raises(ValueError, match="target is constant on the training part"):
+        prepare(Dataset(X, still, ("a", "b"), "regression"), 0.2, 0)
+    with pytest.raises(ValueError, match="every feature is constant on the training part"):
+        prepare(Dataset(still[:, None], X[:, 0], ("a",), "regression"), 0.2, 0)
+
+
+def test_one_odd_test_row_cannot_ruin_the_test_part(rng):
+    X = np.column_stack([rng.normal(size=40), rounded(rng, 40, 0.1, 1)])
+    seed, row = 0, int(np.random.default_rng(0).permutation(40)[0])  # the first of the test part
+    X[row, 1] = 7.0
+    split = prepare(Dataset(X, X[:, 0], ("a", "b"), "regression"), 0.2, seed)
+    assert np.abs(split.X_test).max() < 10
+    assert (split.X[:, 1] == 0).all()
+
+
 def test_split_casts_every_array(rng):
     data = Dataset(rng.normal(size=(8, 2)), rng.normal(size=8), ("a", "b"), "regression")
     split = prepare(data, 0.25, 0).astype("float32")
@@ -103,4 +169,18 @@ def test_scores():
     assert score(np.full(3, 3.0), real, "regression") == 0.0
     assert score(real + 1, real, "regression") == pytest.approx(1 - 3 / 14)
     assert math.isnan(score(real, np.ones(3), "regression"))
+    assert math.isnan(score(real, [0.3, 0.1 + 0.2, 0.3], "regression"))  # constant to rounding
     assert math.isnan(score([math.nan, 1.0, 1.0, 1.0], y, "classification"))
+
+
+@pytest.mark.parametrize("unit", [1e-200, 1e200])
+def test_score_does_not_know_the_unit(rng, unit):
+    fit, y = rng.normal(size=(2, 9))
+    assert score(unit * fit, unit * y, "regression") == pytest.approx(score(fit, y, "regression"))
+
+
+def test_scores_that_would_compare_other_things_are_refused():
+    with pytest.raises(ValueError, match=r"fit has shape \(1,\) and y has \(3,\)"):
+        score([1.0], [1.0, -1.0, 1.0], "classification")
+    with pytest.raises(ValueError, match="task is 'accuracy': pass 'classification' or 'regre"):
+        score([1.0], [1.0], "accuracy")

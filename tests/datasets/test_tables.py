@@ -65,6 +65,16 @@ def test_two_valued_target_becomes_signs(tmp_path, labels):
     assert data.task == "classification"
 
 
+def test_two_values_up_to_rounding_are_two_values(tmp_path):
+    # 0.1 + 0.2 as a program prints it.
+    file = write(tmp_path, "a,target\n1,0.3\n2,0.30000000000000004\n3,0.7\n")
+    data = read_csv(file, "target")
+    assert (data.y.tolist(), data.task) == ([-1.0, -1.0, 1.0], "classification")
+    # Rounding of 1e20 is no rounding of 1 and 2.
+    data = read_csv(write(tmp_path, "a,target\n1,1\n2,2\n3,1e20\n"), "target")
+    assert data.task == "regression"
+
+
 @pytest.mark.parametrize(
     "text",
     [
@@ -129,6 +139,10 @@ BAD_CSV = {
     "constant target": (
         "a,b,target\n1,2,3\n4,5,3\n",
         r"target 'target' is 3 in every row, so there is nothing to fit: choose another column",
+    ),
+    "constant target up to rounding": (
+        "a,target\n1,0.3\n4,0.30000000000000004\n",
+        r"target 'target' is 0.3 in every row, so there is nothing to fit",
     ),
     "not text": (
         b"a,b,target\n\xff\xfe,2,3\n",
