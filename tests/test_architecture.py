@@ -114,7 +114,7 @@ PARTS = {
         "branch",
     ),
     "closed_form": ("answer", "columns", "margin", "rank_one"),
-    "datasets": ("rounding", "tables", "splits"),
+    "datasets": ("rounding", "delimited", "tables", "splits"),
     "cli": ("path", "app"),
 }
 TOP_FLOOR = 7

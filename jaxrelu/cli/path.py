@@ -7,6 +7,7 @@ import json
 import math
 import sys
 import time
+import warnings
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -211,7 +212,11 @@ def _load(options: Options) -> tuple[str, datasets.Split]:
     elif options.target is None:
         raise ValueError(f"--target is missing: name the column of {options.csv} to predict.")
     else:
-        data, source = datasets.read_csv(options.csv, options.target), options.csv.name
+        with warnings.catch_warnings(record=True) as notes:
+            warnings.simplefilter("always")
+            data, source = datasets.read_csv(options.csv, options.target), options.csv.name
+        for warning in notes:
+            sys.stderr.write(f"jaxrelu: {warning.message}\n")
     if options.loss is LossName.logistic and data.task != "classification":
         raise ValueError(
             f"--loss logistic needs a target with two values, but {options.target!r} has "

@@ -246,8 +246,8 @@ def test_numbers_that_are_not_finite_are_null_in_json(table, tmp_path, tampered)
 # --------------------------------------------------------------------------------- exit code 2
 
 BAD_FILES = {
-    "text": ("a,b,t\n1,2,3\n4,red,6\n", ["row 3", "column 'b'", "'red'", "encode it as numbers"]),
-    "missing": ("a,b,t\n1,,3\n4,5,6\n", ["row 2", "column 'b'", "missing value", "fill it in"]),
+    "text": ("a,b,t\n1,2,3\n4,red,6\n", ["line 3", "column 'b'", "'red'", "encode it as numbers"]),
+    "missing": ("a,b,t\n1,,3\n4,5,6\n", ["line 2", "column 'b'", "missing value", "fill it in"]),
     "no header": ("1,2,3\n4,5,6\n", ["no header", "add a first row"]),
     "no target": ("a,b,c\n1,2,3\n4,5,6\n", ["no column 't'", "choose one of a, b, c"]),
     "two rows": ("a,t\n1,2\n3,4\n", ["leaves 1 of 2 rows to train on", "more rows"]),
