@@ -115,7 +115,7 @@ PARTS = {
     ),
     "closed_form": ("answer", "columns", "margin", "rank_one"),
     "datasets": ("rounding", "delimited", "tables", "splits"),
-    "cli": ("path", "app"),
+    "cli": ("console", "output", "path", "app"),
 }
 TOP_FLOOR = 7
 MAX_LINES = 400

@@ -11,7 +11,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import fields
 from typing import Annotated, Any, NoReturn, get_type_hints
 
-from jaxrelu.cli.path import Options, run_path, stop
+from jaxrelu.cli.console import accept_any_text, discard_output, stop
+from jaxrelu.cli.path import Options, run_path
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
@@ -21,12 +22,19 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         arguments: the words after the program's name; those of the process when None.
 
     Raises:
-        SystemExit: 0 when every lam is OPTIMAL, 1 when one is not, 2 for bad input.
+        SystemExit: 0 when every lam is OPTIMAL, 1 when one is not, 2 for bad input or output that
+            cannot be written.
     """
     missing = [name for name in ("typer", "rich") if importlib.util.find_spec(name) is None]
     if missing:
         stop(f"the command line needs {' and '.join(missing)}: pip install 'jaxrelu[cli]'.")
-    _build_app()(list(sys.argv[1:] if arguments is None else arguments), prog_name="jaxrelu")
+    accept_any_text()
+    try:
+        _build_app()(list(sys.argv[1:] if arguments is None else arguments), prog_name="jaxrelu")
+    except OSError as error:  # a full disk behind it; the files of a run have their own sentences
+        discard_output()
+        what = error.filename or "the standard output"
+        stop(f"{what} cannot be read or written ({error.strerror or error}).")
     raise SystemExit(0)
 
 
