@@ -3,6 +3,7 @@
 Everything is written to a temporary folder inside first, and moved when it is whole. The last file
 vouches for the others: it is removed before the first of them is replaced and comes back when all
 are. So a process may end at any point: where the last file is, it and the others are of one run.
+A process that is killed may leave its temporary folder, .jaxrelu-..., which nothing reads.
 """
 
 from __future__ import annotations
