@@ -207,7 +207,7 @@ def entering(lanes: int, slots: int) -> int:
 
 
 def enter(setting: Setting, lam: Array, held: WorkingSet, screened: Screened) -> WorkingSet:
-    """Puts the worst violators into empty slots, or of blocks next to nothing where none is empty."""
+    """Puts the worst violators into empty slots; if there is none, of blocks next to nothing."""
     bounds, found, size = screened.bounds, screened.found, screened.size
     task = task_of(setting, lam, held.blocks)
     slots = held.blocks.shape[0]

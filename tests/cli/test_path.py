@@ -1,24 +1,30 @@
 """`jaxrelu path` as its user meets it: table, files, exit codes, one sentence for bad input."""
 
 import dataclasses
-import importlib.util
+import errno
+import io
 import json
 import math
+import os
+import re
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 
-from jaxrelu import cli
+from jaxrelu.cli import main, path
 from jaxrelu.core.status import Status
+from jaxrelu.geometry.patterns import Patterns
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 KEYS = [
     "data", "n", "d", "gates", "patterns", "lams", "lambda_max", "objective", "lower", "upper",
-    "gap", "neurons", "train_score", "test_score", "status", "seconds",
+    "gap", "neurons", "train_score", "test_score", "status", "seconds", "run",
 ]  # fmt: skip
 ALONG_THE_PATH = [
     "lams", "objective", "lower", "upper", "gap", "neurons", "train_score", "test_score", "status",
@@ -44,7 +50,7 @@ SMALL = ["--gates", "6", "--lams", "3", "--ratio", "0.2", "--test-size", "0.2"]
 def run(*words):
     """Exit code of the command."""
     with pytest.raises(SystemExit) as stop:
-        cli.main([str(word) for word in words])
+        main([str(word) for word in words])
     return stop.value.code
 
 
@@ -97,7 +103,9 @@ def test_summary_has_the_promised_keys(fitted):
 @pytest.mark.slow
 def test_saved_networks_have_the_certified_objective_and_the_scores(table, fitted):
     summary, saved = json.loads((fitted / "summary.json").read_text()), np.load(fitted / "path.npz")
-    assert set(saved) == {"lams", "hidden", "output", "offsets", "lower", "upper", "status"}
+    promised = {"lams", "hidden", "output", "offsets", "lower", "upper", "status", "run"}
+    assert set(saved) == promised
+    assert str(saved["run"]) == summary["run"]
     assert saved["hidden"].shape == (3, saved["offsets"][-1])
     assert saved["status"].dtype == np.int32
     np.testing.assert_array_equal(saved["status"], [Status.OPTIMAL] * 3)
@@ -142,11 +150,11 @@ def posed(monkeypatch, tmp_path):
     def stop(program, num, ratio):
         raise Posed(program, num, ratio)
 
-    monkeypatch.setattr(cli, "lambda_grid", stop)
+    monkeypatch.setattr(path, "lambda_grid", stop)
 
     def pose(*words):
         with pytest.raises(Posed) as caught:
-            cli.main(["path", "--out", str(tmp_path), *words])
+            main(["path", "--out", str(tmp_path), *words])
         return caught.value.args
 
     return pose
@@ -194,13 +202,13 @@ def tampered(monkeypatch):
     """Makes the command see a path whose solutions went through a function."""
 
     def tamper(change):
-        honest = cli.solve_path
+        honest = path.solve_path
 
         def solve_path(program, lams):
-            path = honest(program, lams)
-            return [change(k, path[k]) for k in range(len(path))]
+            solved = honest(program, lams)
+            return [change(k, solved[k]) for k in range(len(solved))]
 
-        monkeypatch.setattr(cli, "solve_path", solve_path)
+        monkeypatch.setattr(path, "solve_path", solve_path)
 
     return tamper
 
@@ -215,7 +223,7 @@ def test_one_lam_that_failed_is_exit_code_1_with_the_remedy(table, tmp_path, cap
     assert run("path", table, "--target", "label", *SMALL, "--out", tmp_path) == 1
     printed = capsys.readouterr()
     assert "2 of 3 lams OPTIMAL" in printed.out
-    assert printed.err.startswith("1 of 3 lams STALLED: ")
+    assert printed.err.startswith("jaxrelu: 1 of 3 lams STALLED: ")
     assert "rtol" in printed.err
     assert len(printed.err.splitlines()) == 1
     status = json.loads((tmp_path / "summary.json").read_text())["status"]
@@ -246,8 +254,8 @@ def test_numbers_that_are_not_finite_are_null_in_json(table, tmp_path, tampered)
 # --------------------------------------------------------------------------------- exit code 2
 
 BAD_FILES = {
-    "text": ("a,b,t\n1,2,3\n4,red,6\n", ["row 3", "column 'b'", "'red'", "encode it as numbers"]),
-    "missing": ("a,b,t\n1,,3\n4,5,6\n", ["row 2", "column 'b'", "missing value", "fill it in"]),
+    "text": ("a,b,t\n1,2,3\n4,red,6\n", ["line 3", "column 'b'", "'red'", "encode it as numbers"]),
+    "missing": ("a,b,t\n1,,3\n4,5,6\n", ["line 2", "column 'b'", "missing value", "fill it in"]),
     "no header": ("1,2,3\n4,5,6\n", ["no header", "add a first row"]),
     "no target": ("a,b,c\n1,2,3\n4,5,6\n", ["no column 't'", "choose one of a, b, c"]),
     "two rows": ("a,t\n1,2\n3,4\n", ["leaves 1 of 2 rows to train on", "more rows"]),
@@ -302,40 +310,214 @@ def test_target_and_file_belong_together(table, capsys):
     assert "--target names a column of a file" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("words", [["--gates", "many"], ["--dtype", "float16"], ["--lam", "1"]])
-def test_words_that_do_not_parse_are_exit_code_2(capsys, words):
-    assert run("path", *words) == 2
-    assert words[0] in capsys.readouterr().err
+# ------------------------------------------------------------------- files, figures, printing
 
 
-def test_output_folder_that_is_a_file(table, tmp_path, capsys):
-    (tmp_path / "taken").write_text("")
-    assert run("path", table, "--target", "label", *SMALL, "--out", tmp_path / "taken") == 2
-    assert "pass another --out" in capsys.readouterr().err
+@pytest.fixture
+def quick(monkeypatch):
+    """Leaves out what takes the time: patterns, solving, all of the figure but its title.
 
+    Networks have one neuron, and all are OPTIMAL.
+    """
 
-@pytest.mark.parametrize("missing", ["typer", "rich", "matplotlib"])
-def test_missing_extra_is_named(monkeypatch, tmp_path, capsys, missing):
-    find_spec = importlib.util.find_spec
+    def sample_patterns(key, X, num_gates):
+        gates = np.random.default_rng(0).normal(size=(X.shape[1], num_gates))
+        return Patterns(gates, X @ gates >= 0, gates)
+
+    def solve_path(program, lams):
+        weights = np.ones((2, program.patterns.masks.shape[1], program.X.shape[1]))
+        certificate = SimpleNamespace(lower=1.0, upper=1.0)
+        return [
+            SimpleNamespace(
+                lam=lam, weights=weights, certificate=certificate, status=Status.OPTIMAL
+            )
+            for lam in lams
+        ]
+
+    def evaluate(program, solution, data):
+        hidden, output = np.ones((data.X.shape[1], 1)), np.ones(1)
+        return path.Row(solution.lam, 1.0, 1.0, hidden, output, 0.5, 0.5, Status.OPTIMAL)
+
+    monkeypatch.setattr(path, "sample_patterns", sample_patterns)
+    monkeypatch.setattr(path, "lambda_max", lambda program: 1.0)
     monkeypatch.setattr(
-        importlib.util,
-        "find_spec",
-        lambda name, *rest: None if name == missing else find_spec(name, *rest),
+        path, "lambda_grid", lambda program, num, ratio: np.geomspace(1, ratio, num)
     )
-    assert run("path", "--out", tmp_path / "out") == 2
+    monkeypatch.setattr(path, "solve_path", solve_path)
+
+    def plot_path(path, title, **_):
+        figure = Figure()
+        figure.suptitle(title)
+        return figure
+
+    monkeypatch.setattr(path, "_evaluate", evaluate)
+    monkeypatch.setattr(path.plotting, "plot_path", plot_path)
+
+
+def runs_of(folder):
+    """The run that every file of a folder is of; None for those that are not there."""
+    summary, saved = folder / "summary.json", folder / "path.npz"
+    return (
+        json.loads(summary.read_text())["run"] if summary.exists() else None,
+        str(np.load(saved)["run"]) if saved.exists() else None,
+    )
+
+
+def test_every_run_has_a_name_of_its_own(quick, table, tmp_path):
+    for _ in range(2):
+        assert run("path", table, "--target", "label", *SMALL, "--out", tmp_path) == 0
+        summary, saved = runs_of(tmp_path)
+        assert summary == saved
+        assert re.fullmatch("[0-9a-f]{32}", summary)
+        (tmp_path / summary).mkdir()  # fails if it is there
+    assert json.loads((tmp_path / "summary.json").read_text())["run"] == summary
+
+
+def test_folder_that_cannot_be_written_to_is_exit_code_2_before_solving(
+    quick, table, tmp_path, capsys, monkeypatch
+):
+    def never(*_):
+        pytest.fail("solved before the folder was known to be one")
+
+    monkeypatch.setattr(path, "lambda_max", never)
+    (tmp_path / "file").touch()
+    (tmp_path / "holds a folder" / "summary.json").mkdir(parents=True)
+    for out, reason in (
+        ("file", "File exists"),
+        ("file/inside", "Not a directory"),
+        ("holds a folder", "summary.json is a folder there"),
+        ("n" * 300, "File name too long"),
+    ):
+        assert run("path", table, "--target", "label", *SMALL, "--out", tmp_path / out) == 2
+        error = capsys.readouterr().err
+        assert reason in error
+        assert error.endswith("or pass another --out.\n")
+        assert len(error.splitlines()) == 1
+
+
+def test_disk_that_fills_while_solving_keeps_the_run_before(
+    quick, table, tmp_path, capsys, monkeypatch
+):
+    words = ["path", table, "--target", "label", *SMALL, "--out", tmp_path]
+    assert run(*words) == 0
+    before = {file.name: file.read_bytes() for file in tmp_path.iterdir()}
+    capsys.readouterr()
+    honest = path.publish
+
+    def full(number):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    def publish(*arguments):
+        monkeypatch.setattr(os, "fsync", full)
+        honest(*arguments)
+
+    monkeypatch.setattr(path, "publish", publish)
+    assert run(*words) == 2
+    printed = capsys.readouterr()
+    assert "OPTIMAL" in printed.out  # the table is not lost
+    assert "No space left on device" in printed.err
+    assert len(printed.err.splitlines()) == 1
+    assert {file.name: file.read_bytes() for file in tmp_path.iterdir()} == before
+
+
+@pytest.mark.parametrize(
+    "name", ["$_$.csv", "a$b$c.csv", r"\$.csv", "$$.csv", "\u30c7\u30fc\u30bf.csv", "t\udcff.csv"]
+)
+def test_any_file_name_gets_its_figure(quick, table, tmp_path, capsys, name):
+    try:
+        (tmp_path / name).write_bytes(table.read_bytes())
+    except OSError:
+        pytest.skip("a name that this file system does not take")
+    out = tmp_path / "out"
+    assert run("path", tmp_path / name, "--target", "label", *SMALL, "--out", out) == 0
+    assert capsys.readouterr().err == ""
+    assert (out / "path.png").read_bytes().startswith(b"\x89PNG")
+    assert json.loads((out / "summary.json").read_text())["data"] == name
+
+
+def test_figure_that_fails_costs_no_run(quick, table, tmp_path, capsys, monkeypatch):
+    words = ["path", table, "--target", "label", *SMALL, "--out", tmp_path]
+    assert run(*words) == 0
+    capsys.readouterr()
+
+    def fail(*_, **__):
+        raise RuntimeError("no such font")
+
+    monkeypatch.setattr(path.plotting, "plot_path", fail)
+    assert run(*words) == 0
+    printed = capsys.readouterr()
+    message = "jaxrelu: path.png is left out, as the figure failed (RuntimeError: no such font).\n"
+    assert printed.err == message
+    assert "wrote path.npz and summary.json to" in printed.out.splitlines()[-1]
+    # Nor does the figure of the run before stay beside the files of this one.
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["path.npz", "summary.json"]
+
+
+class Output(io.TextIOWrapper):
+    """A standard output in some encoding, which fails with an error at some words."""
+
+    def __init__(self, encoding="utf-8", words=None, error=None):
+        super().__init__(io.BytesIO(), encoding, errors="strict")
+        self.words, self.error = words, error
+
+    def write(self, text):
+        if self.words and self.words in text:
+            raise OSError(self.error, os.strerror(self.error))
+        return super().write(text)
+
+    def text(self):
+        self.flush()
+        return self.buffer.getvalue().decode(self.encoding)
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "cp1252"])
+def test_any_encoding_of_the_output_will_do(quick, table, tmp_path, monkeypatch, encoding):
+    file = tmp_path / "\u30c7\u30fc\u30bf :smile:.csv"
+    file.write_bytes(table.read_bytes())
+    out = tmp_path / "\u51fa\u529b"
+    monkeypatch.setattr("sys.stdout", Output(encoding))
+    assert run("path", file, "--target", "label", *SMALL, "--out", out) == 0
+    lines = sys.stdout.text().splitlines()
+    assert lines[0].startswith(r"\u30c7\u30fc\u30bf :smile:.csv: 16 training and 4 test rows")
+    assert lines[-1].endswith(r"\u51fa\u529b")
+    assert runs_of(out)[0] is not None
+
+
+@pytest.mark.parametrize("words", ["lambda_max = ", "objective", "3 of 3 lams OPTIMAL"])
+def test_reader_that_leaves_costs_no_run(quick, table, tmp_path, monkeypatch, words):
+    monkeypatch.setattr("sys.stdout", Output(words=words, error=errno.EPIPE))
+    assert run("path", table, "--target", "label", *SMALL, "--out", tmp_path) == 0
+    assert len(list(tmp_path.iterdir())) == 3
+
+
+@pytest.mark.parametrize(
+    ("words", "files"), [("lambda_max = ", 0), ("objective", 3), ("3 of 3 lams OPTIMAL", 3)]
+)
+def test_full_disk_behind_the_output_is_exit_code_2(
+    quick, table, tmp_path, monkeypatch, capsys, words, files
+):
+    monkeypatch.setattr("sys.stdout", Output(words=words, error=errno.ENOSPC))
+    assert run("path", table, "--target", "label", *SMALL, "--out", tmp_path) == 2
     error = capsys.readouterr().err
-    assert missing in error
-    assert "pip install 'jaxrelu[cli]'" in error
+    assert error.startswith("jaxrelu: the standard output cannot be read or written (No space left")
+    assert len(error.splitlines()) == 1
+    assert len(list(tmp_path.iterdir())) == files
+
+
+def test_note_of_the_table_is_printed(quick, table, tmp_path, capsys):
+    file = tmp_path / "labelled.csv"
+    lines = table.read_text().splitlines()
+    labels = ["", *map(str, range(len(lines) - 1))]
+    file.write_text("\n".join(f"{label},{line}" for label, line in zip(labels, lines, strict=True)))
+    assert run("path", file, "--target", "label", *SMALL, "--out", tmp_path / "out") == 0
+    error = capsys.readouterr().err
+    assert error.startswith("jaxrelu: the first column of ")
+    assert error.endswith("it is left out.\n")
+    assert len(error.splitlines()) == 1
+    assert json.loads((tmp_path / "out" / "summary.json").read_text())["d"] == 3
 
 
 # ------------------------------------------------------------------------------ as a process
-
-
-def test_module_runs_as_a_command():
-    words = [sys.executable, "-m", "jaxrelu", "path", "--help"]
-    done = subprocess.run(words, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert "Fits a regularization path" in done.stdout
 
 
 @pytest.mark.slow

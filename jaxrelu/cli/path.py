@@ -1,25 +1,27 @@
-"""The command line: `jaxrelu path` fits a certified regularization path to a table of numbers.
+"""`jaxrelu path` fits a certified regularization path to a table of numbers."""
 
-Needs the extra `cli` (typer, rich, matplotlib, scikit-learn), imported when a command runs.
-"""
+from __future__ import annotations
 
-import importlib.metadata
 import importlib.util
+import io
 import json
 import math
-import sys
 import time
+import uuid
+import warnings
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any
 
 import jax
 import numpy as np
 
 from jaxrelu import datasets, plotting
+from jaxrelu.cli.console import console, note, stop
+from jaxrelu.cli.output import probe, publish
 from jaxrelu.core.status import Status, describe, remedy
 from jaxrelu.geometry.patterns import sample_patterns
 from jaxrelu.losses import LogisticLoss, SquaredLoss
@@ -28,8 +30,11 @@ from jaxrelu.programs.critical_lam import lambda_grid, lambda_max
 from jaxrelu.programs.mapping import to_network
 from jaxrelu.programs.program import ConvexProgram
 
-BAD_INPUT = 2
-DEFAULT_OUT = "jaxrelu-path"
+if TYPE_CHECKING:
+    import typer  # named by annotations, which the application reads: see `jaxrelu.cli.app`
+
+# The summary last: it vouches for the others.
+FILES = ("path.npz", "path.png", "summary.json")
 
 
 class DType(StrEnum):
@@ -48,19 +53,47 @@ class LossName(StrEnum):
 
 @dataclass(frozen=True)
 class Options:
-    """What `jaxrelu path` was asked to do; the fields are its options."""
+    """Fits a regularization path, certifies every lam and writes the networks.
 
-    csv: Path | None
-    target: str | None
-    gates: int
-    lams: int
-    ratio: float
-    test_size: float
-    seed: int
-    out: Path
-    dtype: DType
-    loss: LossName
-    bias: bool
+    Features are standardised on the training part. A target with two values becomes -1 and
+    +1 and is scored by accuracy; any other is standardised and scored by R^2.
+
+    Exit code: 0 when every lam is OPTIMAL, 1 when one is not, 2 for bad input or output that
+    cannot be written.
+    """
+
+    csv: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="DATA.csv",
+            help="Table of numbers with a header row. Without it: scikit-learn's breast-cancer "
+            "data (569 rows, 30 features).",
+            show_default=False,
+        ),
+    ] = None
+    target: Annotated[
+        str | None,
+        typer.Option(metavar="COL", help="Column of DATA.csv to predict.", show_default=False),
+    ] = None
+    gates: Annotated[int, typer.Option(metavar="N", help="Gate vectors to sample.")] = 100
+    lams: Annotated[int, typer.Option(metavar="N", help="Values of lam on the path.")] = 30
+    ratio: Annotated[
+        float, typer.Option(metavar="R", help="Smallest lam as a share of lambda_max.")
+    ] = 1e-2
+    test_size: Annotated[
+        float, typer.Option(metavar="F", help="Share of the rows held out for testing.")
+    ] = 0.2
+    seed: Annotated[int, typer.Option(metavar="S", help="Seed of split and gates.")] = 0
+    out: Annotated[
+        Path, typer.Option(metavar="DIR", help="Folder for path.npz, summary.json, path.png.")
+    ] = Path("jaxrelu-path")
+    dtype: Annotated[DType, typer.Option(help="Precision of the fit.")] = DType.float64
+    loss: Annotated[LossName, typer.Option(help="Logistic needs a target with two values.")] = (
+        LossName.squared
+    )
+    bias: Annotated[
+        bool, typer.Option("--bias", help="Append a column of ones (a penalised bias).")
+    ] = False
 
 
 @dataclass(frozen=True)
@@ -77,101 +110,6 @@ class Row:
     status: Status
 
 
-def main(arguments: Sequence[str] | None = None) -> NoReturn:
-    """Runs the command line and exits with its code.
-
-    Args:
-        arguments: the words after the program's name; those of the process when None.
-
-    Raises:
-        SystemExit: 0 when every lam is OPTIMAL, 1 when one is not, 2 for bad input.
-    """
-    missing = [name for name in ("typer", "rich") if importlib.util.find_spec(name) is None]
-    if missing:
-        _stop(f"the command line needs {' and '.join(missing)}: pip install 'jaxrelu[cli]'.")
-    _build_app()(list(sys.argv[1:] if arguments is None else arguments), prog_name="jaxrelu")
-    raise SystemExit(0)
-
-
-def _build_app() -> Any:
-    """The typer application. Its imports are here so that the library does without typer."""
-    import typer
-
-    app = typer.Typer(
-        name="jaxrelu",
-        help="Two-layer ReLU networks trained to certified global optimality.",
-        add_completion=False,
-        no_args_is_help=True,
-        pretty_exceptions_enable=False,
-    )
-
-    def show_version(wanted: bool) -> None:
-        if wanted:
-            try:
-                typer.echo(f"jaxrelu {importlib.metadata.version('jaxrelu')}")
-            except importlib.metadata.PackageNotFoundError:
-                typer.echo("jaxrelu, not installed: run from its source")
-            raise typer.Exit
-
-    @app.callback()
-    def root(
-        version: Annotated[
-            bool,
-            typer.Option(
-                "--version", help="Print the version.", callback=show_version, is_eager=True
-            ),
-        ] = False,
-    ) -> None:
-        pass
-
-    @app.command("path")
-    def path(
-        csv: Annotated[
-            Path | None,
-            typer.Argument(
-                metavar="DATA.csv",
-                help="Table of numbers with a header row. Without it: scikit-learn's breast-cancer "
-                "data (569 rows, 30 features).",
-                show_default=False,
-            ),
-        ] = None,
-        target: Annotated[
-            str | None,
-            typer.Option(metavar="COL", help="Column of DATA.csv to predict.", show_default=False),
-        ] = None,
-        gates: Annotated[int, typer.Option(metavar="N", help="Gate vectors to sample.")] = 100,
-        lams: Annotated[int, typer.Option(metavar="N", help="Values of lam on the path.")] = 30,
-        ratio: Annotated[
-            float, typer.Option(metavar="R", help="Smallest lam as a share of lambda_max.")
-        ] = 1e-2,
-        test_size: Annotated[
-            float, typer.Option(metavar="F", help="Share of the rows held out for testing.")
-        ] = 0.2,
-        seed: Annotated[int, typer.Option(metavar="S", help="Seed of split and gates.")] = 0,
-        out: Annotated[
-            Path, typer.Option(metavar="DIR", help="Folder for path.npz, summary.json, path.png.")
-        ] = Path(DEFAULT_OUT),
-        dtype: Annotated[DType, typer.Option(help="Precision of the fit.")] = DType.float64,
-        loss: Annotated[
-            LossName, typer.Option(help="Logistic needs a target with two values.")
-        ] = LossName.squared,
-        bias: Annotated[
-            bool, typer.Option("--bias", help="Append a column of ones (a penalised bias).")
-        ] = False,
-    ) -> None:
-        """Fits a regularization path, certifies every lam and writes the networks.
-
-        Features are standardised on the training part. A target with two values becomes -1 and
-        +1 and is scored by accuracy; any other is standardised and scored by R^2.
-
-        Exit code: 0 when every lam is OPTIMAL, 1 when one is not, 2 for bad input.
-        """
-        options = Options(csv, target, gates, lams, ratio, test_size, seed, out, dtype, loss, bias)
-        raise typer.Exit(run_path(options))
-
-    return app
-
-
 def run_path(options: Options) -> int:
     """Does what `jaxrelu path` promises.
 
@@ -182,37 +120,33 @@ def run_path(options: Options) -> int:
         0 when every lam is OPTIMAL, otherwise 1.
 
     Raises:
-        SystemExit: 2, after one sentence on the standard error, for bad input.
+        SystemExit: 2, after one sentence on the standard error, for bad input and for an output
+            folder that cannot be written to.
     """
-    from rich.console import Console
-
-    console = Console(markup=False, highlight=False, soft_wrap=True)
     if options.dtype is DType.float64:
         jax.config.update("jax_enable_x64", True)
     try:
         _check(options)
         source, data = _load(options)
-        options.out.mkdir(parents=True, exist_ok=True)
+        probe(options.out, FILES)
         program, lams = _pose(options, data)
     except ValueError as error:
-        _stop(str(error))
-    except OSError as error:
-        _stop(f"{options.out} cannot be the output folder ({error}): pass another --out.")
+        stop(str(error))
     n, d = data.X.shape
     num_patterns = program.patterns.masks.shape[1]
     largest = float(lambda_max(program))
-    console.print(
+    screen = console()
+    screen.print(
         f"{source}: {n} training and {len(data.X_test)} test rows, {d} features, {data.task}\n"
         f"{num_patterns} activation patterns from {options.gates} gates, "
         f"lambda_max = {largest:.6g}, {options.loss} loss, {options.dtype}"
     )
     start = time.perf_counter()
-    with console.status(f"solving {options.lams} lams"):
+    with screen.status(f"solving {options.lams} lams", spinner="line"):
         path = jax.block_until_ready(solve_path(program, lams))
     seconds = time.perf_counter() - start
 
     rows = [_evaluate(program, path[k], data) for k in range(len(path))]
-    console.print(_table(rows, data.task))
     summary = {
         "data": source,
         "n": n,
@@ -230,26 +164,35 @@ def run_path(options: Options) -> int:
         "test_score": [row.test_score for row in rows],
         "status": [row.status.name for row in rows],
         "seconds": seconds,
+        "run": uuid.uuid4().hex,
     }
-    figure = plotting.plot_path(
-        path,
-        train_score=summary["train_score"],
-        test_score=summary["test_score"],
-        score_name=_score_name(data.task),
-        title=f"{source}: {n} rows, {d} features, {num_patterns} patterns",
+    title = f"{source}: {n} rows, {d} features, {num_patterns} patterns"
+    contents = (
+        _networks(rows, summary["run"]),
+        _figure(path, rows, data.task, title),
+        _json(summary),
     )
-    _write(options.out, rows, summary, figure)
+    files = dict(zip(FILES, contents, strict=True))
+    # Before anything is printed, as that can fail, too.
+    try:
+        publish(options.out, files)
+        failure = None
+    except ValueError as error:
+        failure = str(error)
+    screen.print(_table(rows, data.task))
+    if failure is not None:
+        stop(failure)
     optimal = sum(row.status == Status.OPTIMAL for row in rows)
-    console.print(
+    written = [name for name in FILES if files[name] is not None]
+    screen.print(
         f"{optimal} of {len(rows)} lams OPTIMAL in {seconds:.1f} s (compilation included); "
-        f"wrote path.npz, summary.json and path.png to {options.out}"
+        f"wrote {', '.join(written[:-1])} and {written[-1]} to {options.out}"
     )
     for status, count in Counter(row.status for row in rows).items():
         if status != Status.OPTIMAL:
-            what = (
+            note(
                 f"{count} of {len(rows)} lams {status.name}: {describe(status)}; {remedy(status)}."
             )
-            sys.stderr.write(f"{what}\n")
     return 0 if optimal == len(rows) else 1
 
 
@@ -280,7 +223,11 @@ def _load(options: Options) -> tuple[str, datasets.Split]:
     elif options.target is None:
         raise ValueError(f"--target is missing: name the column of {options.csv} to predict.")
     else:
-        data, source = datasets.read_csv(options.csv, options.target), options.csv.name
+        with warnings.catch_warnings(record=True) as notes:
+            warnings.simplefilter("always")
+            data, source = datasets.read_csv(options.csv, options.target), options.csv.name
+        for warning in notes:
+            note(str(warning.message))
     if options.loss is LossName.logistic and data.task != "classification":
         raise ValueError(
             f"--loss logistic needs a target with two values, but {options.target!r} has "
@@ -345,14 +292,15 @@ def _table(rows: Sequence[Row], task: datasets.Task) -> Any:
     return table
 
 
-def _write(out: Path, rows: Sequence[Row], summary: dict[str, Any], figure: Any) -> None:
-    """Writes path.npz, summary.json and path.png; files of an earlier run are replaced.
+def _networks(rows: Sequence[Row], run: str) -> bytes:
+    """The file path.npz.
 
-    Network k of path.npz occupies the columns ``offsets[k]:offsets[k + 1]`` of hidden (d, total)
-    and the same entries of output (total,).
+    Network k occupies the columns ``offsets[k]:offsets[k + 1]`` of hidden (d, total) and the same
+    entries of output (total,).
     """
+    file = io.BytesIO()
     np.savez(
-        out / "path.npz",
+        file,
         lams=np.array([row.lam for row in rows]),
         hidden=np.concatenate([row.hidden for row in rows], axis=1),
         output=np.concatenate([row.output for row in rows]),
@@ -360,11 +308,35 @@ def _write(out: Path, rows: Sequence[Row], summary: dict[str, Any], figure: Any)
         lower=np.array([row.lower for row in rows]),
         upper=np.array([row.upper for row in rows]),
         status=np.array([row.status for row in rows], np.int32),
+        run=np.array(run),
     )
-    # JSON has no NaN: a number that is not finite becomes null.
-    text = json.dumps(_finite(summary), indent=2, allow_nan=False)
-    (out / "summary.json").write_text(text + "\n", encoding="utf-8")
-    figure.savefig(out / "path.png", dpi=150)
+    return file.getvalue()
+
+
+def _figure(path: Any, rows: Sequence[Row], task: datasets.Task, title: str) -> bytes | None:
+    """The file path.png; None, and a sentence, where drawing fails: the run is worth more."""
+    # No mathematics between two dollars, and no halves of characters, in the name of a file.
+    title = title.replace("$", r"\$").encode("utf-8", "backslashreplace").decode()
+    file = io.BytesIO()
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Glyph .* missing")
+            plotting.plot_path(
+                path,
+                train_score=[row.train_score for row in rows],
+                test_score=[row.test_score for row in rows],
+                score_name=_score_name(task),
+                title=title,
+            ).savefig(file, format="png", dpi=150)
+    except Exception as error:  # noqa: BLE001 - fonts, styles, memory: no run may be lost by them
+        note(f"path.png is left out, as the figure failed ({type(error).__name__}: {error}).")
+        return None
+    return file.getvalue()
+
+
+def _json(summary: dict[str, Any]) -> bytes:
+    """The file summary.json. JSON has no NaN: a number that is not finite becomes null."""
+    return f"{json.dumps(_finite(summary), indent=2, allow_nan=False)}\n".encode()
 
 
 def _finite(value: Any) -> Any:
@@ -374,9 +346,3 @@ def _finite(value: Any) -> Any:
     if isinstance(value, list):
         return [_finite(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _stop(sentence: str) -> NoReturn:
-    """One sentence on the standard error, then exit code 2."""
-    sys.stderr.write(f"jaxrelu: {sentence}\n")
-    raise SystemExit(BAD_INPUT)
