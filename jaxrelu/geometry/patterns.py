@@ -107,7 +107,9 @@ def check_patterns(patterns: Patterns, X: Array | FloatArray) -> None:
             )
     if any(isinstance(leaf, jax.core.Tracer) for leaf in (X, *given.values())):
         return
-    finite, binary, wrong = jax.device_get(_compare(X, patterns))
+    # Known values that a trace closes over are compared now, not when its program runs.
+    with jax.ensure_compile_time_eval():
+        finite, binary, wrong = jax.device_get(_compare(X, patterns))
     for name, fine in finite.items():
         if not fine:
             raise ValueError(NOT_FINITE.format(name=name))
