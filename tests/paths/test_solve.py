@@ -173,36 +173,3 @@ def test_a_loss_without_curvature_at_zero():
         assert int(solution.status) == jr.Status.OPTIMAL
         exact = jr.closed_form.whitened(X, np.asarray(y), 0.3, loss)
         np.testing.assert_allclose(solution.certificate.upper, exact.value, rtol=2e-6)
-
-
-def test_slots_are_not_filled_with_blocks_that_do_not_stay():
-    # At a small lam nearly all of the 160 blocks violate at zero weights; some 16 are needed.
-    rng = np.random.default_rng(0)
-    X = rng.standard_normal((40, 3))
-    y = np.sign(rng.standard_normal(40))
-    program = jr.ConvexProgram(X, y, jr.sample_patterns(jax.random.key(0), X, num_gates=80))
-    top, solver = jr.lambda_max(program), jr.ActiveNewton(capacity=24)
-    lam = 0.05 * top
-    solution = jr.solve(program, lam, solver=solver)
-    assert int(solution.status) == jr.Status.OPTIMAL
-    zoo.recheck(program, lam, solution)
-    # A start at a much larger lam comes down like one from nothing, or faster.
-    nothing = jr.solve(program, 1.01 * top, solver=solver, max_steps=0)
-    assert (int(nothing.status), int(nothing.num_steps)) == (jr.Status.OPTIMAL, 0)
-    from_nothing = jr.solve(program, lam, solver=solver, init=nothing)
-    assert int(from_nothing.status) == jr.Status.OPTIMAL
-    between = jr.solve(program, 0.2 * top, solver=solver)
-    half_way = jr.solve(program, lam, solver=solver, init=between)
-    assert int(half_way.status) == jr.Status.OPTIMAL
-    assert int(half_way.num_steps) < 0.8 * int(solution.num_steps)
-    path = jr.solve_path(program, [lam], solver=solver, init=nothing)
-    assert path.status.tolist() == [jr.Status.OPTIMAL]
-    # Slots that are full of blocks half way are solved further before they are too few: with these
-    # targets 14 to 24 are needed, and both starts once ended with 24 blocks and a gap of 2 to 50 %.
-    for seed in (0, 2, 27, 34, 39):
-        y = np.sign(np.random.default_rng(seed).standard_normal(40))
-        program = replace(program, y=y)
-        top = jr.lambda_max(program)
-        for init in (None, jr.solve(program, 0.2 * top, solver=solver)):
-            solution = jr.solve(program, 0.05 * top, solver=solver, init=init)
-            assert int(solution.status) == jr.Status.OPTIMAL
