@@ -1,11 +1,9 @@
 r"""The cones K_j = {u : (2 D_j - I) X u >= 0} of activation patterns.
 
 Block b of a program has pattern ``pattern[b]`` (its column of `masks`); the two signs of a pattern
-share a cone. "Feasible" means throughout
-
-    (2 D_j - I) X theta >= -32 eps ||x_i|| ||theta||,
-
-which is what rounding leaves of an exact wall; `FEASIBILITY` is that 32.
+share a cone. A block is *inside* when the computed (2 d_i - 1) <x_i, theta> are at least what
+rounding may have added to them, (d + 8) eps ||x_i|| ||theta||: then every row of its cone holds
+exactly. Neurons lie on walls as a rule, so a repair has to go that far inside, and not to the wall.
 """
 
 from __future__ import annotations
@@ -17,10 +15,12 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxrelu.core.numerics import eps, matmul, safe_norm, unit
+from jaxrelu.core.rounding import roundings, sum_roundings, tiny
 from jaxrelu.geometry.cone_projection import Projection, project
 from jaxrelu.geometry.gram import Rows, shared_rows
 
-FEASIBILITY = 32.0
+# Units of eps that a projection onto a cone may be off, and some more.
+_PROJECTED = 128.0
 
 
 def cone_signs(masks: Array, pattern: Array, dtype: Any) -> Array:
@@ -135,12 +135,58 @@ def drop_negligible(weights: Array) -> Array:
     return jnp.where((size <= smallest)[:, None], 0.0, weights)
 
 
+def margins(rows: Rows, signs: Array, weights: Array) -> Array:
+    """(m,), min_i (2 d_i - 1) <x_i, theta> / ||x_i|| over the rows that are not zero."""
+    slack = signs * matmul(weights, rows.unit.T)
+    real = jnp.broadcast_to(rows.length > 0, slack.shape)
+    return jnp.min(slack, axis=1, initial=jnp.inf, where=real)
+
+
+def inside_margin(rows: Rows, weights: Array) -> Array:
+    """(m,), what a margin must be for every row of the cone to hold exactly."""
+    d, dtype = rows.unit.shape[1], weights.dtype
+    size = safe_norm(weights)
+    # An absolute part for products that were flushed to zero.
+    least = jnp.where(size > 0, 4 * d * tiny(dtype), 0.0)
+    return (sum_roundings(d, dtype) + roundings(7)) * eps(dtype) * size + least
+
+
+def pushed_inside(rows: Rows, signs: Array, weights: Array, interior: Array) -> Array:
+    """Nearly feasible blocks moved along their witnesses by the smallest step that is enough.
+
+    Args:
+        rows: `shared_rows` of X (n, d).
+        signs: (m, n).
+        weights: (m, d).
+        interior: (m, d), unit interior directions.
+
+    Returns:
+        (m, d), inside in the sense of the module's docstring; zero where a cone has too little of
+        an interior.
+    """
+    needed = inside_margin(rows, weights)
+    slack = signs * matmul(weights, rows.unit.T)
+    pull = signs * matmul(interior, rows.unit.T)
+    real = (rows.length > 0)[None]
+    # Twice as far: the step itself rounds.
+    missing = jnp.where(real, jnp.maximum(2.0 * needed[:, None] - slack, 0.0), 0.0)
+    step = jnp.where(missing > 0, missing / jnp.where(pull > 0, pull, 1.0), 0.0)
+    blocked = jnp.any((missing > 0) & (pull <= 0), axis=1)
+    shift = jnp.max(step, axis=1, initial=0.0) * (1.0 + 8 * eps(weights.dtype))
+    outside = ~(margins(rows, signs, weights) >= needed) & ~blocked
+    weights = jnp.where(outside[:, None], weights + shift[:, None] * interior, weights)
+    sound = margins(rows, signs, weights) >= inside_margin(rows, weights)
+    # NaN weights stay NaN: a failed repair must not look like a zero block.
+    lost = ~sound & ~jnp.any(jnp.isnan(weights), axis=1)
+    return jnp.where(lost[:, None], 0.0, weights)
+
+
 def make_feasible(rows: Rows, signs: Array, weights: Array, interior: Array) -> Array:
-    """The nearest blocks that are feasible, up to a step along the interior witnesses.
+    """Blocks inside their cones, near given ones.
 
     In this order: blocks negligible against the largest one are dropped; the others are projected
-    onto their cones; what rounding leaves is cleared by the smallest step along the cone's interior
-    direction; a block that is infeasible even then (its cone has no interior) is dropped.
+    onto their cones, whose walls are moved inside by more than a projection rounds; what is left is
+    cleared by a step along the interior direction.
 
     Args:
         rows: `shared_rows` of X (n, d).
@@ -149,29 +195,17 @@ def make_feasible(rows: Rows, signs: Array, weights: Array, interior: Array) -> 
         interior: (m, d), unit interior directions.
 
     Returns:
-        (m, d), feasible in the sense of the module's docstring.
+        (m, d), as from `pushed_inside`.
     """
-    tolerance = FEASIBILITY * eps(weights.dtype)
     weights = drop_negligible(weights)
-    inside = cone_violation(rows, signs, weights) <= tolerance * safe_norm(weights)
+    inside = margins(rows, signs, weights) >= inside_margin(rows, weights)
+    size, direction = safe_norm(weights), unit(weights)
+    offset = (_PROJECTED + 2 * rows.unit.shape[1]) * eps(weights.dtype)
+    walls = jnp.where(rows.length > 0, offset, 0.0).astype(weights.dtype)
     start = jnp.zeros_like(signs)
-    projected = project(rows, signs, weights, multipliers=start).points
-    weights = jnp.where(inside[:, None], weights, projected)
-
-    # Rows on the wall of the interior direction itself (margin 0) would ask for an infinite step.
-    slack = signs * matmul(weights, rows.unit.T)
-    pull = signs * matmul(interior, rows.unit.T)
-    missing = jnp.maximum(-slack, 0.0)
-    step = jnp.where(missing > 0, missing / jnp.where(pull > 0, pull, 1.0), 0.0)
-    blocked = jnp.any((missing > tolerance * safe_norm(weights)[:, None]) & (pull <= 0), axis=1)
-    shift = jnp.max(jnp.where(pull > 0, step, 0.0), axis=1, initial=0.0)
-    needed = jnp.max(missing, axis=1, initial=0.0) > 0.25 * tolerance * safe_norm(weights)
-    shifted = weights + (shift * (1.0 + 4 * eps(weights.dtype)))[:, None] * interior
-    weights = jnp.where((needed & ~blocked)[:, None], shifted, weights)
-    sound = cone_violation(rows, signs, weights) <= tolerance * safe_norm(weights)
-    # NaN weights stay NaN: a failed repair must not look like a zero block.
-    lost = ~sound & ~jnp.any(jnp.isnan(weights), axis=1)
-    return jnp.where(lost[:, None], 0.0, weights)
+    projected = project(rows, signs, direction, offset=walls, multipliers=start).points
+    weights = jnp.where(inside[:, None], weights, size[:, None] * projected)
+    return pushed_inside(rows, signs, weights, interior)
 
 
 def projection_batch(blocks: int, samples: int) -> int:

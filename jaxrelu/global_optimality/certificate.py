@@ -26,7 +26,8 @@ from jaxrelu.losses.base import Loss
 from jaxrelu.losses.squared import SquaredLoss
 from jaxrelu.networks.checks import check_relu, check_values
 from jaxrelu.networks.network import GatedNetwork, Network
-from jaxrelu.programs.certificates import Certificate, dual_point
+from jaxrelu.programs.bounds import lower_value
+from jaxrelu.programs.certificates import Certificate
 from jaxrelu.programs.checks import check_lam
 from jaxrelu.programs.mapping import from_network
 from jaxrelu.programs.program import ConvexProgram, loss_value, residual_at
@@ -140,5 +141,8 @@ def global_certificate(
     bound = jnp.asarray(found.upper, residual.dtype)
     # Rounding to a narrower type must not lower the bound.
     bound = bound * (1 + jnp.finfo(residual.dtype).eps)
-    dual, lower = dual_point(program, lam, residual, bound)
-    return Certificate(lower, upper, upper - lower, weights, dual)
+    found_lower, t = lower_value(program, lam, residual, bound)
+    lower = found_lower.value
+    return Certificate(
+        lower=lower, upper=upper, gap=upper - lower, weights=weights, dual=t * residual
+    )

@@ -6,7 +6,13 @@ r = -gradient(fit, target); for the squared loss r = y - f.
 
 A loss of your own is a frozen dataclass with the five members of `Loss`, registered as a pytree by
 `jaxrelu.core.pytrees.register` (which says why); its parameters are leaves, so one may trace, batch
-and differentiate them.
+and differentiate them. Three more members may be there:
+
+* ``homogeneity`` (int): m with l(t f, t y) = t^m l(f, y) for t > 0. It lets targets of any size be
+  solved in numbers around one; without it they are taken as they are.
+* ``value_error(fit, target)`` and ``conjugate_error(dual, target)`` (n,): how far the two, as
+  computed, may be off, in units of eps. By default every function is taken to be `ELEMENTARY` of
+  them off, relative to the largest terms that a smooth loss can be made of.
 
 Reference: the conjugates enter the dual value -sum_i w_i conjugate(-r_i / w_i, y_i).
 """
@@ -21,6 +27,7 @@ import numpy as np
 from jax import Array
 
 from jaxrelu.core.checks import as_float
+from jaxrelu.core.rounding import ELEMENTARY
 
 
 class Loss(Protocol):
@@ -41,6 +48,27 @@ class Loss(Protocol):
 
     def check_target(self, target: Any) -> None:
         """Raises ValueError, naming the fix, for a target that the loss cannot take."""
+
+
+def homogeneity(loss: Loss) -> int:
+    """M with l(t f, t y) = t^m l(f, y) for t > 0, or 0 where there is none."""
+    return int(getattr(loss, "homogeneity", 0))
+
+
+def value_error(loss: Loss, fit: Array, target: Array) -> Array:
+    """How far the values (n,) may be off as computed, in units of eps."""
+    if hasattr(loss, "value_error"):
+        return loss.value_error(fit, target)  # type: ignore[no-any-return]
+    largest = jnp.asarray(loss.smoothness, fit.dtype) * (jnp.abs(fit) + jnp.abs(target)) ** 2
+    return ELEMENTARY * (jnp.abs(loss.value(fit, target)) + largest)
+
+
+def conjugate_error(loss: Loss, dual: Array, target: Array) -> Array:
+    """How far the conjugates (n,) may be off as computed, in units of eps."""
+    if hasattr(loss, "conjugate_error"):
+        return loss.conjugate_error(dual, target)  # type: ignore[no-any-return]
+    largest = jnp.abs(dual) * (jnp.abs(target) + jnp.abs(dual) / loss.smoothness)
+    return ELEMENTARY * (jnp.abs(loss.conjugate(dual, target)) + largest)
 
 
 def curvature(loss: Loss, fit: Array, target: Array) -> Array:

@@ -13,6 +13,7 @@ from jax.scipy.special import xlog1py, xlogy
 
 from jaxrelu.core.checks import as_float
 from jaxrelu.core.pytrees import register
+from jaxrelu.core.rounding import ELEMENTARY
 
 
 @register
@@ -52,6 +53,15 @@ class LogisticLoss:
         entropy = xlogy(q, q) + xlog1py(1.0 - q, -q)
         edge = jnp.where((p == 0) | (p == 1), 0.0, jnp.inf)
         return jnp.where(inside, entropy, jnp.where(jnp.isnan(p), p, edge))
+
+    def value_error(self, fit: Array, target: Array) -> Array:
+        """One of exp and log1p, relative."""
+        return ELEMENTARY * self.value(fit, target)
+
+    def conjugate_error(self, dual: Array, target: Array) -> Array:
+        """Logarithms, relative, and what rounding of p near one does to log(1 - p)."""
+        p = jnp.abs(dual * target)
+        return ELEMENTARY * jnp.abs(self.conjugate(dual, target)) + 64.0 * p
 
     def check_target(self, target: Any) -> None:
         """Labels must be -1 and +1; NaN is let through and ends as `Status.NONFINITE`."""

@@ -96,33 +96,24 @@ def planned_memory(
     program: Program, lam: Array, tolerance: Tolerance, solver: ActiveNewton, lanes: int
 ) -> tuple[int, int, int]:
     """Bytes that `solve_lanes` holds at work, between turns, and for one answer, as XLA plans."""
-    setting, basis = jax.eval_shape(lambda p: prepare(p, type(p.loss)), program)
+    asked = (program, lam[None], tolerance, None)
+    at, inside = jax.eval_shape(lambda p, *args: prepare(p, *args, type(p.loss)), *asked)
+    scaled, within = at.scaled, inside.tolerance
     steps = jnp.asarray(0, jnp.int32)
-    lane = jax.eval_shape(
-        lambda *args: lane_steps.load(*args), setting, solver, lam, tolerance, None
-    )
+    lane = jax.eval_shape(lambda *args: lane_steps.load(*args), scaled, solver, lam, within, None)
     pool = jax.tree.map(lambda a: jax.ShapeDtypeStruct((lanes + 1, *a.shape), a.dtype), lane)
     index = jax.ShapeDtypeStruct((lanes,), jnp.int32)
-    turn = lane_steps.turn.lower(setting, pool, index, TURN, steps)  # type: ignore[attr-defined]
-    screen = lane_steps.screen.lower(setting, pool, index, solver, tolerance, steps)  # type: ignore[attr-defined]
-    judge = lane_steps.judge.lower(setting, pool, index, tolerance)  # type: ignore[attr-defined]
-    finish = lane_steps.finish.lower(setting, program, basis, pool, 0, solver, tolerance, steps)  # type: ignore[attr-defined]
-    before = prepare.lower(program, type(program.loss))
+    turn = lane_steps.turn.lower(scaled, pool, index, TURN, steps)  # type: ignore[attr-defined]
+    screen = lane_steps.screen.lower(scaled, pool, index, solver, within, steps)  # type: ignore[attr-defined]
+    judge = lane_steps.judge.lower(scaled, pool, index, within)  # type: ignore[attr-defined]
+    last = (at, pool, 0, lam, tolerance, steps, solver)
+    finish = lane_steps.finish.lower(*last)  # type: ignore[attr-defined]
+    before = prepare.lower(*asked, type(program.loss))
     found = [each.compile().memory_analysis() for each in (turn, screen, judge, finish, before)]
     plans = [plan for plan in found if plan is not None]
     if len(plans) < len(found):
         raise RuntimeError(no_plan())
-    answer = jax.eval_shape(
-        lambda *args: lane_steps.finish(*args),
-        setting,
-        program,
-        basis,
-        pool,
-        0,
-        solver,
-        tolerance,
-        steps,
-    )
+    answer = jax.eval_shape(lambda *args: lane_steps.finish(*args), *last)
     held = max(plan.argument_size_in_bytes for plan in plans)
     peak = max(
         plan.argument_size_in_bytes

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jaxrelu.core.numerics import matmul, safe_norm
+from jaxrelu.core.numerics import safe_norm
 from jaxrelu.core.pytrees import register
 from jaxrelu.core.status import Status
 from jaxrelu.paths.checks import check_lams, step_limit, warm_point
@@ -24,11 +24,11 @@ from jaxrelu.programs.certificates import Certificate
 from jaxrelu.programs.checks import check_lam, check_program
 from jaxrelu.programs.program import Program
 from jaxrelu.programs.solution import Solution
-from jaxrelu.solvers.active_newton.path_driver import Answer, Driver, room
+from jaxrelu.solvers.active_newton.path_driver import Answer, PathDriver, slot_count
 from jaxrelu.solvers.active_newton.solver import ActiveNewton
 from jaxrelu.solvers.base import tolerances
 from jaxrelu.solvers.scaled_program import prepare
-from jaxrelu.solvers.verdict import certified
+from jaxrelu.solvers.verdict import Verdict, certified
 
 
 @register
@@ -72,15 +72,21 @@ class Path:
             raise IndexError(f"path[{k}]: the path has {len(self)} lams.")
         weights = self._dense(self.blocks[k], self.block_weights[k])
         weights = jnp.where(self.status[k] == Status.SKIPPED, jnp.nan, weights)
-        certificate = Certificate(self.lower[k], self.upper[k], self.gap[k], weights, self.dual[k])
+        certificate = Certificate(
+            lower=self.lower[k],
+            upper=self.upper[k],
+            gap=self.gap[k],
+            weights=weights,
+            dual=self.dual[k],
+        )
         return Solution(
-            weights,
-            self.lams[k],
-            self.fit[k],
-            self.residual[k],
-            certificate,
-            self.status[k],
-            self.num_steps[k],
+            weights=weights,
+            lam=self.lams[k],
+            fit=self.fit[k],
+            residual=self.residual[k],
+            certificate=certificate,
+            status=self.status[k],
+            num_steps=self.num_steps[k],
         )
 
     @property
@@ -162,22 +168,18 @@ def solve_path(
     solver.check(program)
     if max_active is not None and max_active < 0:
         raise ValueError(f"max_active is {max_active}; pass a number of blocks >= 0, or None.")
-    setting, basis = prepare(program, type(program.loss))
-    driver = Driver(solver, setting, tolerance, int(steps))
-    warm = warm_point(program, init)
-    if warm is not None:
-        if basis is not None:
-            warm = warm._replace(weights=matmul(warm.weights, basis))
-        driver.start_from(warm, jnp.max(lams))
+    at, asked = prepare(program, lams, tolerance, warm_point(program, init), type(program.loss))
+    driver = PathDriver(solver, at, asked, tolerance, int(steps))
+    if asked.init is not None:
+        driver.start_from(asked.init, jnp.max(asked.lams))
     order = np.argsort(-np.asarray(lams), kind="stable")
     answers: list[Answer | None] = [None] * len(order)
     for k in order:
-        answer = driver.solve(lams[k])
+        answer = driver.solve(asked.lams[k])
         answers[k] = answer
-        active = int(np.count_nonzero(np.any(answer.weights != 0, axis=1)))
-        if max_active is not None and active > max_active:
+        if max_active is not None and answer.active > max_active:
             break
-    return _assemble(program, lams, answers, basis)
+    return _assemble(program, lams, answers)
 
 
 def interpolate(path: Path, lam: Any) -> Solution:
@@ -227,46 +229,47 @@ def interpolate(path: Path, lam: Any) -> Solution:
     return certified(path.program, lam, (1 - t) * low.weights + t * high.weights)
 
 
-def _assemble(
-    program: Program, lams: Array, answers: list[Answer | None], basis: Array | None
-) -> Path:
+def _assemble(program: Program, lams: Array, answers: list[Answer | None]) -> Path:
     """Stacks the answers, each with its non-zero blocks alone; a missing one is SKIPPED."""
-    n, dtype = program.X.shape[0], np.dtype(program.X.dtype)
-    d = program.X.shape[1] if basis is None else basis.shape[1]
+    (n, d), dtype = program.X.shape, np.dtype(program.X.dtype)
     total = int(np.prod(program.block_shape))
     nan = np.full((n,), np.nan, dtype)
-    skipped = Answer(
-        np.zeros((0,), np.int32), np.zeros((0, d), dtype), nan, nan, nan,
-        nan[0], nan[0], np.int32(Status.SKIPPED), np.int32(0),
-    )  # fmt: skip
-    rows = [skipped if a is None else a for a in answers]
-    kept = [np.flatnonzero(np.any(a.weights != 0, axis=1)) for a in rows]
+    nothing = Verdict(
+        blocks=np.zeros((0,), np.int32),
+        weights=np.zeros((0, d), dtype),
+        fit=nan,
+        residual=nan,
+        dual=nan,
+        lower=nan[0],
+        upper=nan[0],
+        status=np.int32(Status.SKIPPED),
+    )
+    rows = [nothing if a is None else a.verdict for a in answers]
+    kept = [np.flatnonzero(np.any(row.weights != 0, axis=1)) for row in rows]
     # Rounded up as the slots are: other supports must not mean other shapes.
-    width = min(room(max(k.size for k in kept)), total)
+    width = min(slot_count(max(k.size for k in kept)), total)
     blocks = np.full((len(rows), width), total, np.int32)
     weights = np.zeros((len(rows), width, d), dtype)
-    for row, (answer, index) in enumerate(zip(rows, kept, strict=True)):
-        blocks[row, : index.size] = answer.blocks[index]
-        weights[row, : index.size] = answer.weights[index]
+    for k, (row, index) in enumerate(zip(rows, kept, strict=True)):
+        blocks[k, : index.size] = row.blocks[index]
+        weights[k, : index.size] = row.weights[index]
 
     def column(name: str) -> Array:
-        return jnp.asarray(np.stack([getattr(a, name) for a in rows]))
+        return jnp.asarray(np.stack([getattr(row, name) for row in rows]))
 
-    block_weights = jnp.asarray(weights)
-    if basis is not None:
-        block_weights = matmul(block_weights, basis.T)
     upper, lower = column("upper"), column("lower")
+    steps = [np.int32(0) if a is None else a.num_steps for a in answers]
     return Path(
-        program,
-        lams,
-        jnp.asarray(blocks),
-        block_weights,
-        column("fit"),
-        column("residual"),
-        column("dual"),
-        lower,
-        upper,
-        upper - lower,
-        column("status"),
-        column("num_steps"),
+        program=program,
+        lams=lams,
+        blocks=jnp.asarray(blocks),
+        block_weights=jnp.asarray(weights),
+        fit=column("fit"),
+        residual=column("residual"),
+        dual=column("dual"),
+        lower=lower,
+        upper=upper,
+        gap=upper - lower,
+        status=column("status"),
+        num_steps=jnp.asarray(np.stack(steps)),
     )

@@ -9,16 +9,16 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxrelu.core.numerics import matmul
 from jaxrelu.paths.checks import checked_solver, step_limit, warm_point
 from jaxrelu.programs.checks import check_lam, check_program
-from jaxrelu.programs.preparation import row_space, with_interior
 from jaxrelu.programs.program import Program
 from jaxrelu.programs.solution import Solution, shared
+from jaxrelu.programs.units import into_units
 from jaxrelu.solvers.active_newton.solver import ActiveNewton
 from jaxrelu.solvers.base import Solver, Tolerance, Warm, tolerances
 from jaxrelu.solvers.implicit_differentiation import parameters, tangent
-from jaxrelu.solvers.verdict import conclude
+from jaxrelu.solvers.scaled_program import prepared
+from jaxrelu.solvers.verdict import solution_of
 
 
 def solve(
@@ -101,15 +101,13 @@ def solve_traced(
 ) -> Solution:
     """`solve` after its checks: pure and traceable, with an implicit derivative."""
     # Or XLA folds products of a program that `jit` closes over, for minutes.
-    reduced, basis = row_space(with_interior(jax.lax.optimization_barrier(program)))
-    if init is not None and basis is not None:
-        init = init._replace(weights=matmul(init.weights, basis))
-    positive = (lam > 0) & jnp.isfinite(lam)
-    safe_lam = jnp.where(positive, lam, 1.0)
-    evidence = solver.run(reduced, safe_lam, tolerance, max_steps, init)
-    if basis is not None:
-        evidence = evidence._replace(weights=matmul(evidence.weights, basis.T))
-    return conclude(program, lam, tolerance, evidence)
+    at = prepared(jax.lax.optimization_barrier(program))
+    scaled_lam = into_units(lam, at.units.lam)
+    positive = (scaled_lam > 0) & jnp.isfinite(scaled_lam)
+    safe_lam = jnp.where(positive, scaled_lam, 1.0)
+    within = at.tolerance(tolerance)
+    found = solver.run(at.scaled.program, safe_lam, within, max_steps, at.start(init))
+    return solution_of(at, scaled_lam, lam, tolerance, found)
 
 
 @solve_traced.defjvp

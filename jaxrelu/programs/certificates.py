@@ -3,7 +3,8 @@ r"""Certificates: feasible points on both sides, and the bounds of the optimum t
 A certificate is two numbers, lower <= optimum <= upper. `upper` is the objective at weights that
 are feasible (repaired if need be). `lower` is the dual value -sum_i c_i loss*(-t r_i / c_i) of a
 multiple t r of the residual, t <= lam / max_b bound_b, where bound_b >= ||q_b|| holds for any
-multipliers; so both are valid however unfinished the computation was.
+multipliers; so both are valid however unfinished the computation was. Both are rounded to the safe
+side by bounds of their own evaluation (`jaxrelu.programs.bounds`).
 
 Reference: Fenchel duality; the block correlations q_b are those of `jaxrelu.programs.optimality`.
 """
@@ -11,15 +12,17 @@ Reference: Fenchel duality; the block correlations q_b are those of `jaxrelu.pro
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxrelu.core.chunks import at_once, in_chunks, sum_in_chunks
-from jaxrelu.core.numerics import eps, matmul, safe_norm
+from jaxrelu.core.chunks import in_chunks
+from jaxrelu.core.numerics import safe_norm
 from jaxrelu.core.pytrees import register
+from jaxrelu.geometry.cone_projection import project
 from jaxrelu.geometry.cones import (
     block_patterns,
     cone_signs,
@@ -27,33 +30,35 @@ from jaxrelu.geometry.cones import (
     make_feasible,
     projection_batch,
 )
-from jaxrelu.geometry.correlation_bounds import polar_bounds
+from jaxrelu.geometry.correlation_bounds import DualElements, best_multiple, polar_bounds
 from jaxrelu.geometry.gram import shared_rows
-from jaxrelu.losses.base import total_conjugate
-from jaxrelu.programs.checks import check_lam, check_program, check_weights
-from jaxrelu.programs.preparation import lift, row_space, with_interior
-from jaxrelu.programs.program import (
-    Program,
-    fit,
-    loss_value,
-    objective,
-    raw_correlations,
-    residual_at,
-    sample_weights,
+from jaxrelu.programs.bounds import (
+    all_blocks,
+    correlation_bound,
+    dense,
+    inside,
+    lower_value,
+    upper_value,
 )
+from jaxrelu.programs.checks import check_lam, check_program, check_weights
+from jaxrelu.programs.preparation import lifted, lowered, row_space, with_interior
+from jaxrelu.programs.program import Program, fit, raw_correlations, residual_at
+from jaxrelu.programs.units import in_units, into_units, out_of_units, printed
 
 
 @register
 @dataclass(frozen=True)
 class Certificate:
-    """Two-sided bounds of the optimum, lower <= optimum <= upper.
+    """Two-sided bounds of the optimum, lower <= optimum <= upper, as they are printed.
 
     Attributes:
-        lower: scalar, the dual value at `dual`.
-        upper: scalar, the objective at `weights`.
-        gap: scalar, upper - lower, not clipped: rounding may leave it slightly negative.
-        weights: the feasible weights (2, p, d), or (p, d) for a gated program.
+        lower: scalar, the dual value at `dual`, rounded down.
+        upper: scalar, the objective at `weights`, rounded up.
+        gap: scalar, upper - lower.
+        weights: the feasible weights (2, p, d), or (p, d) for a gated program: every row of every
+            cone holds exactly.
         dual: (n,), dual feasible: ||Proj_K(s X^T D_j dual)|| <= lam for every block.
+        multipliers: None, or what `certify(..., multipliers=True)` returns.
     """
 
     lower: Array
@@ -61,9 +66,10 @@ class Certificate:
     gap: Array
     weights: Array
     dual: Array
+    multipliers: Array | None = None
 
 
-def certify(program: Program, lam: Any, weights: Any) -> Certificate:
+def certify(program: Program, lam: Any, weights: Any, *, multipliers: bool = False) -> Certificate:
     r"""Certified bounds of the optimum from weights of any origin.
 
     The weights are repaired (negligible blocks dropped, each block projected onto its cone, then
@@ -74,10 +80,13 @@ def certify(program: Program, lam: Any, weights: Any) -> Certificate:
         program: a `ConvexProgram` or `GatedProgram`.
         lam: scalar, > 0.
         weights: array (2, p, d), or (p, d) for a gated program: optimal, infeasible, random.
+        multipliers: return the mu >= 0 that prove the dual point feasible, too: with K_j =
+            (2 D_j - I) X, ||s X^T D_j dual + K_j^T mu[s, j]|| <= lam holds exactly. (2, p, n)
+            numbers, from a full projection of every block; not for gated programs, which need none.
 
     Returns:
-        `Certificate`, with lower <= optimum <= upper up to rounding. Bad weights give a wide gap,
-        never a wrong one.
+        `Certificate`, with lower <= optimum <= upper as printed. Bad weights give a wide gap, never
+        a wrong one.
 
     Raises:
         ValueError, TypeError: see `jaxrelu.programs.checks.check_program`; a lam that is not
@@ -95,21 +104,90 @@ def certify(program: Program, lam: Any, weights: Any) -> Certificate:
     """
     check_program(program)
     lam = check_lam(program, lam)
-    return _certify(program, lam, check_weights(program, weights))
+    if multipliers and not program.has_cones:
+        raise ValueError("multipliers=True: blocks of a gated program have no cones; leave it out.")
+    return _certify(program, lam, check_weights(program, weights), bool(multipliers))
 
 
-@jax.jit
-def _certify(program: Program, lam: Array, weights: Array) -> Certificate:
-    reduced, basis = row_space(with_interior(program))
-    if basis is not None:
-        weights = matmul(weights, basis)
-    weights = feasible_weights(reduced, weights)
-    residual = residual_at(reduced, fit(reduced, weights))
-    bound = correlation_bound(reduced, residual, lam)
-    weights = lift(weights, basis)
-    dual, lower = dual_point(program, lam, residual, bound)
-    upper = objective(program, lam, weights)
-    return Certificate(lower, upper, upper - lower, weights, dual)
+@partial(jax.jit, static_argnames=("multipliers",))
+def _certify(program: Program, lam: Array, weights: Array, multipliers: bool) -> Certificate:
+    whole, units = in_units(program)
+    whole = with_interior(whole)
+    reduced, space = row_space(whole)
+    lam = into_units(lam, units.lam)
+    found = evidence(reduced, lam, lowered(into_units(weights, units.weights), space), multipliers)
+    blocks = inside(whole, all_blocks(lifted(found.weights, space)))
+    upper, _ = upper_value(whole, lam, blocks)
+    bound = correlation_bound(reduced, found.residual, found.duals, space)
+    lower, t = lower_value(whole, lam, found.residual, bound.bound)
+    low = printed(lower.value, units.objective, -1)
+    high = printed(upper.value, units.objective, 1)
+    mu = None
+    if found.multipliers is not None:
+        mu = out_of_units(t * found.multipliers, units.residual).reshape(*program.block_shape, -1)
+    return Certificate(
+        lower=low,
+        upper=high,
+        gap=high - low,
+        weights=out_of_units(dense(whole, blocks), units.weights),
+        dual=out_of_units(t * found.residual, units.residual),
+        multipliers=mu,
+    )
+
+
+class Evidence(NamedTuple):
+    """What proves both bounds: nearly feasible weights, the residual there, dual elements.
+
+    Attributes:
+        weights: of the program's shape.
+        residual: (n,).
+        duals: `DualElements` of all blocks.
+        multipliers: (b, n), of the rows of X, or None.
+    """
+
+    weights: Array
+    residual: Array
+    duals: DualElements
+    multipliers: Array | None
+
+
+def evidence(program: Program, lam: Array, weights: Array, multipliers: bool = False) -> Evidence:
+    """Evidence from weights of any origin, for a program in units with its witnesses.
+
+    Args:
+        program: with at most n features.
+        lam: scalar.
+        weights: of the program's shape.
+        multipliers: project every block in full, and keep its multipliers.
+
+    Returns:
+        `Evidence`.
+    """
+    weights = feasible_weights(program, weights)
+    residual = residual_at(program, fit(program, weights))
+    c = raw_correlations(program, residual)
+    c = c.reshape(-1, c.shape[-1])
+    duals = DualElements.nothing(c.shape[0], c.shape[1], c.dtype)
+    if not program.has_cones:
+        return Evidence(weights, residual, duals, None)
+    rows, masks = shared_rows(jnp.asarray(program.X)), jnp.asarray(program.patterns.masks)
+    pattern, batch = block_patterns(program.block_shape), projection_batch(len(c), len(masks))
+    if not multipliers:
+        duals = polar_bounds(rows, masks, pattern, c, duals, lam, batch=batch).duals
+        return Evidence(weights, residual, duals, None)
+
+    def projected(some: tuple[Array, Array]) -> tuple[DualElements, Array]:
+        points, index = some
+        signs = cone_signs(masks, index, points.dtype)
+        mu = project(rows, signs, points).multipliers
+        t = best_multiple(points, DualElements.of(rows, signs, mu).vectors)
+        lengths = jnp.where(rows.length > 0, rows.length, 1.0)[None]
+        # Of the rows of X; the elements are those of exactly these numbers.
+        own = jnp.where(rows.length[None] > 0, t[:, None] * mu / lengths, 0.0)
+        return DualElements.of(rows, signs, own * lengths), own
+
+    duals, mu = in_chunks(projected, (c, pattern), batch)
+    return Evidence(weights, residual, duals, mu)
 
 
 def feasible_weights(program: Program, weights: Array) -> Array:
@@ -136,87 +214,3 @@ def feasible_weights(program: Program, weights: Array) -> Array:
     order = jnp.argsort(-safe_norm(flat))
     repaired = in_chunks(repair, (flat[order], interior[order], pattern[order]), batch)
     return jnp.zeros_like(flat).at[order].set(repaired).reshape(weights.shape)
-
-
-def correlation_bound(program: Program, residual: Array, lam: Array) -> Array:
-    """An upper bound of max_b ||q_b||, exact where it exceeds lam."""
-    c = raw_correlations(program, residual)
-    c = c.reshape(-1, c.shape[-1])
-    if not program.has_cones:
-        return jnp.max(safe_norm(c), initial=0.0)
-    bounds = polar_bounds(
-        shared_rows(jnp.asarray(program.X)),
-        jnp.asarray(program.patterns.masks),
-        block_patterns(program.block_shape),
-        c,
-        jnp.zeros_like(c),
-        lam,
-        batch=projection_batch(c.shape[0], program.X.shape[0]),
-    )
-    return jnp.max(bounds.bound, initial=0.0)
-
-
-def dual_value(program: Program, dual: Array) -> Array:
-    """-sum_i c_i loss*(-dual_i / c_i), the dual objective at a dual vector (n,)."""
-    return -total_conjugate(program.loss, -dual, jnp.asarray(program.y), sample_weights(program))
-
-
-def dual_point(program: Program, lam: Array, residual: Array, bound: Array) -> tuple[Array, Array]:
-    """The best multiple t r, 0 <= t <= lam / bound, of a residual, and its dual value.
-
-    The dual value is concave in t: a fixed search on a grid that is refined twice finds the best t
-    for any loss, and min(1, lam / bound) is always among the candidates.
-    """
-    # The rounding of the bound itself must not make the dual point infeasible.
-    bound = bound * (1.0 + 4 * eps(residual.dtype))
-    # Far below the bound any multiple is feasible; twice the residual is then enough.
-    # A bound that is NaN allows none.
-    largest = jnp.where(bound <= 0.5 * lam, 2.0, lam / jnp.where(bound == 0, 1.0, bound))
-    grid = jnp.linspace(0.0, 1.0, 17, dtype=residual.dtype)
-
-    def values(t: Array) -> Array:
-        v = jax.vmap(lambda s: dual_value(program, s * residual))(t)
-        return jnp.where(jnp.isnan(v), -jnp.inf, v)
-
-    low, high = jnp.zeros_like(largest), largest
-    for _ in range(2):
-        points = low + (high - low) * grid
-        best = jnp.argmax(values(points))
-        low, high = points[jnp.maximum(best - 1, 0)], points[jnp.minimum(best + 1, 16)]
-    whole = jnp.minimum(1.0, largest)
-    # The residual itself may lie on the edge of the conjugate's domain, or outside by rounding.
-    candidates = jnp.stack([whole, whole * (1.0 - 8 * eps(residual.dtype)), points[best]])
-    t = candidates[jnp.argmax(values(candidates))]
-    dual = t * residual
-    return dual, dual_value(program, dual)
-
-
-def rounding_error(program: Program, lam: Array, weights: Array, residual: Array) -> Array:
-    """Estimated rounding error of the two values of a certificate, for dense weights."""
-    X, n = jnp.asarray(program.X), program.X.shape[0]
-
-    def some(rows: tuple[Array, Array], real: Array) -> Array:
-        masks, weights = rows
-        features = jnp.sum(jnp.abs(matmul(weights, X.T)).reshape(len(masks), -1, n), axis=1)
-        return jnp.sum(jnp.where(masks & real[:, None], features, 0.0), axis=0)
-
-    rows = jnp.asarray(program.patterns.masks, bool).T, jnp.moveaxis(weights, -2, 0)
-    spread = sum_in_chunks(some, rows, at_once(n))
-    penalty = lam * jnp.sum(safe_norm(weights))
-    return rounding_of_values(program, fit(program, weights), residual, spread, penalty)
-
-
-def rounding_of_values(
-    program: Program, fit: Array, residual: Array, spread: Array, penalty: Array
-) -> Array:
-    """Estimated rounding error of the two values, from the parts they are sums of.
-
-    A fit is a sum of block features, so it is wrong by eps times the sum of their absolute values,
-    `spread` (n,); the loss then by |r_i| eps spread_i, and the correlations, relative to lam, by as
-    much. As the optimum goes to zero this stays, and the gap cannot fall below it.
-    """
-    spread = spread + jnp.abs(jnp.asarray(program.y))
-    # A sample of weight zero may have no target.
-    shares = jnp.where(residual == 0, 0.0, jnp.abs(residual) * spread)
-    rough = jnp.sum(shares) + penalty + jnp.abs(loss_value(program, fit))
-    return 4 * eps(fit.dtype) * rough

@@ -19,7 +19,7 @@ from jaxrelu.core.checks import as_float
 from jaxrelu.core.numerics import safe_norm
 from jaxrelu.geometry.cones import project_cones
 from jaxrelu.programs.checks import check_lam, check_program, check_weights
-from jaxrelu.programs.preparation import lift, row_space
+from jaxrelu.programs.preparation import lifted, row_space
 from jaxrelu.programs.program import Program, cone_values, fit, raw_correlations, residual_at
 
 
@@ -74,11 +74,11 @@ def block_correlations(program: Program, residual: Any) -> Array:
 
 @jax.jit
 def _block_correlations(program: Program, residual: Array) -> Array:
-    reduced, basis = row_space(program)
+    reduced, space = row_space(program)
     c = raw_correlations(reduced, residual)
     if not program.has_cones:
-        return lift(c, basis)
-    return lift(project_cones(reduced.X, reduced.patterns.masks, c).points, basis)
+        return lifted(c, space)
+    return lifted(project_cones(reduced.X, reduced.patterns.masks, c).points, space)
 
 
 def kkt_residual(program: Program, lam: Any, weights: Any) -> KKTResidual:

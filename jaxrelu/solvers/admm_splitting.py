@@ -11,6 +11,8 @@ from jax.scipy.linalg import cho_factor, cho_solve
 
 from jaxrelu.core.numerics import matmul
 from jaxrelu.geometry.cones import cone_signs
+from jaxrelu.geometry.correlation_bounds import DualElements
+from jaxrelu.geometry.gram import Rows, shared_rows
 from jaxrelu.losses.base import Loss, curvature, total_curvature
 from jaxrelu.losses.squared import SquaredLoss
 from jaxrelu.programs.penalties import block_soft_threshold
@@ -29,11 +31,12 @@ _PROX_STEPS = 8
 
 
 class Splitting(NamedTuple):
-    """What one call shares over all steps, in scaled units."""
+    """What one call shares over all steps: the rows of the cones are `length` unit rows."""
 
     program: Program
     lam: Array
-    rows: Array
+    cone_rows: Rows
+    length: float
     signs: Array
     inverse: Array
     vectors: Array
@@ -47,11 +50,17 @@ class Splitting(NamedTuple):
 
     def cone(self, weights: Array) -> Array:
         """K theta."""
-        return self.signs * matmul(weights, self.rows.T)
+        return self.length * self.signs * matmul(weights, self.cone_rows.unit.T)
 
     def cone_adjoint(self, multipliers: Array) -> Array:
         """K^T mu."""
-        return matmul(self.signs * multipliers, self.rows)
+        return self.length * matmul(self.signs * multipliers, self.cone_rows.unit)
+
+    def dual_elements(self, multipliers: Array) -> DualElements:
+        """K^T mu of all blocks in flat order, for mu >= 0."""
+        mu = self.length * multipliers.reshape(-1, multipliers.shape[-1])
+        signs = jnp.broadcast_to(self.signs, multipliers.shape).reshape(mu.shape)
+        return DualElements.of(self.cone_rows, signs, mu)
 
 
 class Point(NamedTuple):
@@ -69,13 +78,13 @@ class Penalty(NamedTuple):
     eta: Array
 
 
-def split_program(program: Program, X: Array, unit_rows: Array, lam: Array) -> Splitting:
-    """The splitting of a program with scaled X, and its eigendecomposition."""
+def split_program(program: Program, lam: Array) -> Splitting:
+    """The splitting of a program, and its eigendecomposition."""
+    X, masks = jnp.asarray(program.X), float_masks(program)
     n, d = X.shape
-    masks = float_masks(program)
-    program = type(program)(X, program.y, program.patterns, program.loss, program.sample_weight)
     length = (_CONE_WEIGHT * d / n) ** 0.5
-    rows = length * unit_rows
+    cone_rows = shared_rows(X if program.has_cones else X[:0])
+    rows = length * cone_rows.unit
     signs = cone_signs(masks[: rows.shape[0]], jnp.arange(masks.shape[1]), X.dtype)
     eye = jnp.eye(d, dtype=X.dtype)
     inverse = cho_solve(cho_factor(eye + matmul(rows.T, rows)), eye)
@@ -86,7 +95,8 @@ def split_program(program: Program, X: Array, unit_rows: Array, lam: Array) -> S
     return Splitting(
         program,
         lam,
-        rows,
+        cone_rows,
+        length,
         signs[None] if program.has_cones else signs,
         inverse,
         vectors,

@@ -43,7 +43,7 @@ from jax.scipy.linalg import cho_factor, cho_solve
 from jaxrelu.core.numerics import eps, matmul, safe_norm, unit
 from jaxrelu.geometry.cone_projection import project
 from jaxrelu.geometry.cones import block_patterns, cone_signs, projection_batch
-from jaxrelu.geometry.correlation_bounds import polar_bounds
+from jaxrelu.geometry.correlation_bounds import DualElements, polar_bounds
 from jaxrelu.geometry.gram import Rows, shared_rows
 from jaxrelu.losses.base import total, total_curvature, total_gradient
 from jaxrelu.programs.certificates import Certificate
@@ -278,9 +278,15 @@ def _nothing_enters(program: Program, support: _Support, p: Parameters) -> Array
     if program.has_cones:
         masks, batch = jnp.asarray(program.patterns.masks), projection_batch(len(pattern), len(X))
         found = polar_bounds(
-            shared_rows(X), masks, pattern, q, jnp.zeros_like(q), limit, batch=batch
+            shared_rows(X),
+            masks,
+            pattern,
+            q,
+            DualElements.nothing(q.shape[0], q.shape[1], q.dtype),
+            limit,
+            batch=batch,
         )
-        q, bound = q + found.duals, found.bound
+        q, bound = q + found.duals.vectors, found.bound
     known = jnp.zeros(len(pattern), bool).at[support.blocks].set(support.used, mode="drop")
     if program.has_cones:
         # A neuron on a wall belongs to the cells on both sides.

@@ -1,7 +1,4 @@
-"""The scaled program: what the solvers compute once a call, in flat block order.
-
-X is scaled by a power of two to rows of norm about one, which changes units and no digit.
-"""
+"""The scaled program: in numbers around one, in its row space, in flat block order."""
 
 from __future__ import annotations
 
@@ -14,27 +11,58 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxrelu.core.chunks import in_chunks
-from jaxrelu.core.numerics import matmul, safe_norm
+from jaxrelu.core.numerics import eps, matmul
 from jaxrelu.geometry.cones import block_patterns
 from jaxrelu.geometry.gram import Rows, shared_rows
 from jaxrelu.losses.base import Loss
-from jaxrelu.programs.preparation import row_space, with_interior
+from jaxrelu.programs.preparation import RowSpace, lowered, row_space, with_interior
 from jaxrelu.programs.program import Program, block_signs, loss_value, sample_weights
+from jaxrelu.programs.units import Units, in_units, into_units
+from jaxrelu.solvers.base import Tolerance, Warm
 
 
-class Setting(NamedTuple):
-    """The scaled program in flat block order, computed once a call."""
+class ScaledProgram(NamedTuple):
+    """A program in units and in its row space, in flat block order, computed once a call.
+
+    Attributes:
+        program: in numbers around one, with witnesses.
+        samples: the rows of X.
+        rows: the rows of the cones: the same, or none if gated.
+        pattern, sign: (b,), of every block.
+        at_zero: scalar, the objective at zero weights.
+    """
 
     program: Program
-    X: Array
-    masks: Array
     samples: Rows
     rows: Rows
     pattern: Array
     sign: Array
-    weight: Array
-    scale: Array
     at_zero: Array
+
+    @property
+    def X(self) -> Array:
+        """(n, d)."""
+        return jnp.asarray(self.program.X)
+
+    @property
+    def y(self) -> Array:
+        """(n,)."""
+        return jnp.asarray(self.program.y)
+
+    @property
+    def masks(self) -> Array:
+        """(n, p)."""
+        return jnp.asarray(self.program.patterns.masks)
+
+    @property
+    def weight(self) -> Array:
+        """(n,), the sample weights."""
+        return sample_weights(self.program)
+
+    @property
+    def default_absolute(self) -> Array:
+        """The absolute tolerance where none is given: 50 eps times the objective at zero."""
+        return 50 * eps(self.X.dtype) * self.at_zero
 
     @property
     def num_blocks(self) -> int:
@@ -62,11 +90,11 @@ class Setting(NamedTuple):
 
 
 def compiled(function: Callable[..., Any], donate: tuple[int, ...] = ()) -> Callable[..., Any]:
-    """Jit of a function of a `Setting`, with the type of its loss in the key.
+    """Jit of a function of a `ScaledProgram` (or `Prepared`), the type of its loss in the key.
 
     Args:
-        function: its first argument is the setting.
-        donate: positions of further arguments that are given up, counted from the setting.
+        function: its first argument is the program.
+        donate: positions of further arguments that are given up, counted from the program.
 
     Returns:
         The compiled function, with JAX's ``lower``; see `jaxrelu.core.pytrees.register` for why the
@@ -74,42 +102,88 @@ def compiled(function: Callable[..., Any], donate: tuple[int, ...] = ()) -> Call
     """
 
     @partial(jax.jit, static_argnums=0, donate_argnums=tuple(1 + i for i in donate))
-    def call(loss_type: type, setting: Setting, *args: Any) -> Any:
+    def call(loss_type: type, scaled: ScaledProgram, *args: Any) -> Any:
         del loss_type
-        return function(setting, *args)
+        return function(scaled, *args)
 
-    def run(setting: Setting, *args: Any) -> Any:
-        return call(type(setting.loss), setting, *args)
+    def run(scaled: ScaledProgram, *args: Any) -> Any:
+        return call(type(scaled.loss), scaled, *args)
 
-    run.lower = lambda setting, *args: call.lower(type(setting.loss), setting, *args)  # type: ignore[attr-defined]
+    run.lower = lambda scaled, *args: call.lower(type(scaled.loss), scaled, *args)  # type: ignore[attr-defined]
     return run
 
 
-def setting_of(program: Program) -> Setting:
-    """Scales a program and lays out its blocks."""
+def scaled_program(program: Program) -> ScaledProgram:
+    """Lays out the blocks of a program in units."""
     X = jnp.asarray(program.X)
-    mean = jnp.mean(safe_norm(X))
-    usable = (mean > 0) & jnp.isfinite(mean)
-    exponent = jnp.round(jnp.log2(jnp.where(usable, mean, 1.0))).astype(jnp.int32)
-    scale = jnp.ldexp(jnp.ones((), X.dtype), exponent)
-    X = X / scale
     samples = shared_rows(X)
     rows = samples if program.has_cones else shared_rows(X[:0])
-    pattern = block_patterns(program.block_shape)
-    return Setting(
-        program, X, jnp.asarray(program.patterns.masks), samples, rows, pattern,
-        block_signs(program), sample_weights(program), scale,
+    return ScaledProgram(
+        program, samples, rows, block_patterns(program.block_shape), block_signs(program),
         loss_value(program, jnp.zeros_like(jnp.asarray(program.y))),
     )  # fmt: skip
 
 
-@partial(jax.jit, static_argnames=("loss_type",))
-def prepare(program: Program, loss_type: type) -> tuple[Setting, Array | None]:
-    """What does not depend on lam: the program with at most n features, laid out, and their basis.
+class Prepared(NamedTuple):
+    """What does not depend on lam, for calls from the host that keep working sets.
 
-    For calls from the host that keep working sets; `loss_type` is part of the key
-    (`core.pytrees`).
+    Attributes:
+        scaled: the program as solvers take it.
+        features: the program in units with all its features, where `scaled` has fewer.
+        space: its row space, or None.
+        units: the way back.
     """
+
+    scaled: ScaledProgram
+    features: Program | None
+    space: RowSpace | None
+    units: Units
+
+    @property
+    def loss(self) -> Loss:
+        """The loss of the program."""
+        return self.scaled.loss
+
+    def tolerance(self, given: Tolerance) -> Tolerance:
+        """A tolerance in units, the default filled in."""
+        return given.filled(self.scaled.default_absolute, self.units.objective)
+
+    def start(self, given: Warm | None) -> Warm | None:
+        """A point to start from, in units and in the row space."""
+        if given is None:
+            return None
+        weights = lowered(into_units(given.weights, self.units.weights), self.space)
+        residual = into_units(given.residual, self.units.residual)
+        return Warm(weights, residual, into_units(given.lam, self.units.lam))
+
+    @property
+    def whole(self) -> Program:
+        """The program in units, with all its features."""
+        return self.scaled.program if self.features is None else self.features
+
+
+def prepared(program: Program) -> Prepared:
+    """A program in numbers around one, with witnesses, and with at most n features."""
+    whole, units = in_units(program)
+    whole = with_interior(whole)
+    reduced, space = row_space(whole)
+    return Prepared(scaled_program(reduced), None if space is None else whole, space, units)
+
+
+class Request(NamedTuple):
+    """What is asked of a prepared program, in its units: lams (L,), a tolerance, a start."""
+
+    lams: Array
+    tolerance: Tolerance
+    init: Warm | None
+
+
+@partial(jax.jit, static_argnames=("loss_type",))
+def prepare(
+    program: Program, lams: Array, tolerance: Tolerance, init: Warm | None, loss_type: type
+) -> tuple[Prepared, Request]:
+    """`prepared` with a request in its units; `loss_type` is part of the key (`core.pytrees`)."""
     del loss_type
-    reduced, basis = row_space(with_interior(program))
-    return setting_of(reduced), basis
+    at = prepared(program)
+    request = Request(into_units(lams, at.units.lam), at.tolerance(tolerance), at.start(init))
+    return at, request

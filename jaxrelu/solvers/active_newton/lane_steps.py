@@ -14,18 +14,16 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxrelu.core.loops import all_finite, iterate
-from jaxrelu.core.numerics import matmul
-from jaxrelu.programs.program import Program
 from jaxrelu.programs.solution import Solution
 from jaxrelu.solvers.active_newton.rounds import INNER_STEPS, solved_slots
 from jaxrelu.solvers.active_newton.solver import (
     ActiveNewton,
+    Candidate,
     Round,
-    Shown,
     first_round,
-    further,
     judged,
-    nothing_shown,
+    next_lam,
+    no_candidate,
 )
 from jaxrelu.solvers.active_newton.working_set import first_scale, task_of
 from jaxrelu.solvers.augmented_lagrangian.newton_method import (
@@ -37,8 +35,8 @@ from jaxrelu.solvers.augmented_lagrangian.newton_method import (
     watched,
 )
 from jaxrelu.solvers.base import Tolerance, Warm
-from jaxrelu.solvers.scaled_program import Setting, compiled
-from jaxrelu.solvers.verdict import conclude
+from jaxrelu.solvers.scaled_program import Prepared, ScaledProgram, compiled
+from jaxrelu.solvers.verdict import solution_of
 
 
 class Lane(NamedTuple):
@@ -46,7 +44,7 @@ class Lane(NamedTuple):
 
     lam: Array
     round: Round
-    shown: Shown
+    shown: Candidate
     inner: Progress
     coupling: Array | None
     taken: Array
@@ -63,38 +61,38 @@ def _scatter(tree: Any, index: Array, new: Any) -> Any:
 
 @compiled
 def load(
-    setting: Setting, solver: ActiveNewton, lam: Array, tolerance: Tolerance, init: Warm | None
+    scaled: ScaledProgram, solver: ActiveNewton, lam: Array, tolerance: Tolerance, init: Warm | None
 ) -> Lane:
     """A new lane, from a known point or from nothing."""
-    first = first_round(setting, lam, tolerance, init, solver.slots(setting.program))
-    return _lane(setting, lam, first, nothing_shown(first), jnp.asarray(True))
+    first = first_round(scaled, lam, tolerance, init, solver.slots(scaled.program))
+    return _lane(scaled, lam, first, no_candidate(first), jnp.asarray(True))
 
 
-def _lane(setting: Setting, lam: Array, state: Round, shown: Shown, finite: Array) -> Lane:
+def _lane(scaled: ScaledProgram, lam: Array, state: Round, shown: Candidate, finite: Array) -> Lane:
     """A lane at the beginning of a round."""
-    task = task_of(setting, state.schedule.stage, state.held.blocks)
-    inner = begin(task, state.held.at, first_scale(setting, state.schedule.stage))
+    task = task_of(scaled, state.schedule.stage, state.held.blocks)
+    inner = begin(task, state.held.at, first_scale(scaled, state.schedule.stage))
     taken = jnp.asarray(0, jnp.int32)
     return Lane(lam, state, shown, inner, constant_coupling(task), taken, finite)
 
 
 @partial(compiled, donate=(1,))
-def put(setting: Setting, pool: Lane, lane: Array, new: Lane) -> Lane:
+def put(scaled: ScaledProgram, pool: Lane, lane: Array, new: Lane) -> Lane:
     """A new lane takes a place in the pool."""
-    del setting
+    del scaled
     return jax.tree.map(lambda a, b: a.at[lane].set(b), pool, new)
 
 
 @partial(compiled, donate=(1,))
-def copy(setting: Setting, pool: Lane, source: Array, target: Array) -> Lane:
+def copy(scaled: ScaledProgram, pool: Lane, source: Array, target: Array) -> Lane:
     """One lane becomes like another."""
-    del setting
+    del scaled
     return jax.tree.map(lambda a: a.at[target].set(a[source]), pool)
 
 
 @partial(compiled, donate=(1,))
 def retarget(
-    setting: Setting,
+    scaled: ScaledProgram,
     pool: Lane,
     lane: Array,
     lost: Array,
@@ -106,23 +104,23 @@ def retarget(
     one = jax.tree.map(lambda a: a[lane], pool)
     new = jax.lax.cond(
         lost,
-        lambda: first_round(setting, lam, tolerance, init, one.round.held.blocks.shape[0]),
-        lambda: further(setting, one.round, lam, tolerance),
+        lambda: first_round(scaled, lam, tolerance, init, one.round.held.blocks.shape[0]),
+        lambda: next_lam(scaled, one.round, lam, tolerance),
     )
-    moved = _lane(setting, lam, new, nothing_shown(new), one.finite | lost)
+    moved = _lane(scaled, lam, new, no_candidate(new), one.finite | lost)
     return jax.tree.map(lambda a, b: a.at[lane].set(b), pool, moved)
 
 
 @partial(compiled, donate=(1,))
 def turn(
-    setting: Setting, pool: Lane, index: Array, most: Array, max_steps: Array
+    scaled: ScaledProgram, pool: Lane, index: Array, most: Array, max_steps: Array
 ) -> tuple[Lane, Array, Array]:
     """Newton steps of some lanes, at most `most`; how many they took, and who ended a round."""
 
     def one(lane: Lane, real: Array) -> tuple[tuple[Progress, Array, Array], Array, Array]:
         stage = lane.round.schedule.stage
-        task = task_of(setting, stage, lane.round.held.blocks)
-        scale = first_scale(setting, stage)
+        task = task_of(scaled, stage, lane.round.held.blocks)
+        scale = first_scale(scaled, stage)
         limit = jnp.minimum(INNER_STEPS, max_steps - lane.round.schedule.steps)
         end = iterate(
             lambda s: newton_step(task, s, lane.round.schedule.precision, scale, lane.coupling),
@@ -144,7 +142,7 @@ def turn(
 
 @partial(compiled, donate=(1,))
 def screen(
-    setting: Setting,
+    scaled: ScaledProgram,
     pool: Lane,
     index: Array,
     solver: ActiveNewton,
@@ -159,28 +157,30 @@ def screen(
 
     def one(lane: Lane) -> tuple[Lane, tuple[Array, Array, Array]]:
         stage, held = lane.round.schedule.stage, lane.round.held
-        task, scale = task_of(setting, stage, held.blocks), first_scale(setting, stage)
+        task, scale = task_of(scaled, stage, held.blocks), first_scale(scaled, stage)
         inner = outcome(task, lane.inner, scale, lane.taken, lane.finite)
-        solved = solved_slots(setting, stage, held, task, inner)
-        new, shown = solver.screened(setting, lane.lam, tolerance, max_steps, lane.round, solved)
+        solved = solved_slots(scaled, stage, held, task, inner)
+        new, shown = solver.screened(scaled, lane.lam, tolerance, max_steps, lane.round, solved)
         sound = all_finite((new, shown))
         new, shown = jax.tree.map(
             lambda a, b: jnp.where(sound, a, b), (new, shown), (lane.round, lane.shown)
         )
         finite, found = lane.finite & sound & new.finite, shown.found
         flags = (found.due | ~finite, found.settled, ~finite | found.full | found.last)
-        return _lane(setting, lane.lam, new, shown, finite), flags
+        return _lane(scaled, lane.lam, new, shown, finite), flags
 
     lanes, flags = jax.vmap(one)(_gather(pool, index))
     return _scatter(pool, index, lanes), flags
 
 
 @partial(compiled, donate=(1,))
-def judge(setting: Setting, pool: Lane, index: Array, tolerance: Tolerance) -> tuple[Lane, Array]:
+def judge(
+    scaled: ScaledProgram, pool: Lane, index: Array, tolerance: Tolerance
+) -> tuple[Lane, Array]:
     """Certificates of some lanes, and which have ended."""
 
     def one(lane: Lane) -> tuple[tuple[Round, Array], Array]:
-        new = judged(setting, lane.lam, tolerance, lane.round, lane.shown)
+        new = judged(scaled, lane.lam, tolerance, lane.round, lane.shown)
         sound = all_finite(new)
         new = jax.tree.map(lambda a, b: jnp.where(sound, a, b), new, lane.round)
         finite = lane.finite & sound
@@ -193,18 +193,15 @@ def judge(setting: Setting, pool: Lane, index: Array, tolerance: Tolerance) -> t
 
 @compiled
 def finish(
-    setting: Setting,
-    program: Program,
-    basis: Array | None,
+    at: Prepared,
     pool: Lane,
     lane: Array,
-    solver: ActiveNewton,
+    lam: Array,
     tolerance: Tolerance,
     max_steps: Array,
+    solver: ActiveNewton,
 ) -> Solution:
-    """The answer of a lane that has ended."""
+    """The answer of a lane that has ended; lam and the tolerance are those of the user."""
     one = jax.tree.map(lambda a: a[lane], pool._replace(coupling=None))
-    evidence = solver.evidence(setting, one.round, max_steps, one.finite)
-    if basis is not None:
-        evidence = evidence._replace(weights=matmul(evidence.weights, basis.T))
-    return conclude(program, one.lam, tolerance, evidence)
+    evidence = solver.evidence(one.round, max_steps, one.finite)
+    return solution_of(at, one.lam, lam, tolerance, evidence)

@@ -19,14 +19,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jaxrelu.core.numerics import matmul
 from jaxrelu.programs.program import Program
 from jaxrelu.programs.solution import Solution, joined, shared
 from jaxrelu.solvers.active_newton import lane_steps
 from jaxrelu.solvers.active_newton.rounds import INNER_STEPS, MAX_ROUNDS
 from jaxrelu.solvers.active_newton.solver import ActiveNewton
 from jaxrelu.solvers.base import Tolerance, Warm
-from jaxrelu.solvers.scaled_program import Setting, prepare
+from jaxrelu.solvers.scaled_program import Request, ScaledProgram, prepare
 
 _logger = logging.getLogger("jaxrelu")
 
@@ -53,12 +52,10 @@ def solve_lanes(
     The logger "jaxrelu" is told, at INFO, how many Newton steps were needed and how many the lanes
     executed, waiting included.
     """
-    setting, basis = prepare(program, type(program.loss))
-    if init is not None and basis is not None:
-        init = init._replace(weights=matmul(init.weights, basis))
+    at, asked = prepare(program, lams, tolerance, init, type(program.loss))
     count, lanes = lams.shape[0], min(lanes, lams.shape[0])
     waiting = np.argsort(np.asarray(lams), kind="stable").tolist()  # the largest comes last
-    fleet = _Fleet(setting, solver, tolerance, max_steps, init, lanes, lams[waiting[-1]])
+    fleet = _Fleet(at.scaled, solver, asked, max_steps, lanes, asked.lams[waiting[-1]])
     answers: dict[int, Solution] = {}
     while len(answers) < count:
         free = [lane for lane, k in enumerate(fleet.at_work) if k < 0]
@@ -66,11 +63,11 @@ def solve_lanes(
         if not warm_starts or 2 * len(free) >= min(lanes, len(waiting)):
             for lane in free[: len(waiting)]:
                 k = waiting.pop()
-                (fleet.scout if warm_starts else fleet.load)(lane, k, lams[k])
+                (fleet.scout if warm_starts else fleet.load)(lane, k, asked.lams[k])
         for lane in fleet.advance():
             k, fleet.at_work[lane] = fleet.at_work[lane], -1
-            args = (fleet.pool, lane, solver, tolerance, max_steps)
-            answers[k] = shared(lane_steps.finish(setting, program, basis, *args))
+            args = (fleet.pool, lane, lams[k], tolerance, max_steps, solver)
+            answers[k] = shared(lane_steps.finish(at, *args))
     _logger.info(
         "%d lams: %d Newton steps needed, %d executed", count, fleet.needed, fleet.executed
     )
@@ -87,17 +84,16 @@ class _Fleet:
 
     def __init__(
         self,
-        setting: Setting,
+        scaled: ScaledProgram,
         solver: ActiveNewton,
-        tolerance: Tolerance,
+        asked: Request,
         max_steps: Array,
-        init: Warm | None,
         lanes: int,
         lam: Array,
     ) -> None:
-        self.setting, self.solver, self.tolerance = setting, solver, tolerance
-        self.max_steps, self.init, self.lanes = max_steps, init, lanes
-        one = lane_steps.load(setting, solver, lam, tolerance, init)
+        self.scaled, self.solver, self.tolerance = scaled, solver, asked.tolerance
+        self.max_steps, self.init, self.lanes = max_steps, asked.init, lanes
+        one = lane_steps.load(scaled, solver, lam, self.tolerance, self.init)
         # The lanes, and the scout behind them.
         self.pool = jax.tree.map(lambda a: jnp.broadcast_to(a, (lanes + 1, *a.shape)), one)
         self.at_work = [-1] * lanes  # which lam a lane holds
@@ -108,21 +104,21 @@ class _Fleet:
 
     def load(self, lane: int, k: int, lam: Array) -> None:
         """Puts a lam into a lane, from a known point or from nothing."""
-        one = lane_steps.load(self.setting, self.solver, lam, self.tolerance, self.init)
-        self.pool = lane_steps.put(self.setting, self.pool, lane, one)
+        one = lane_steps.load(self.scaled, self.solver, lam, self.tolerance, self.init)
+        self.pool = lane_steps.put(self.scaled, self.pool, lane, one)
         self._enter(lane, k, "turn")
 
     def scout(self, lane: int, k: int, lam: Array) -> None:
         """Puts a lam into a lane, from where the scout comes to at it."""
         args = (self.lanes, self.lost, lam, self.tolerance, self.init)
-        self.pool = lane_steps.retarget(self.setting, self.pool, *args)
+        self.pool = lane_steps.retarget(self.scaled, self.pool, *args)
         index = np.asarray([self.lanes], np.int32)
         for _ in range(MAX_ROUNDS):
             self._turn(index, INNER_STEPS)
             judge, settled, self.lost = (bool(flag[0]) for flag in self._screen(index))
             if judge or settled:
                 break
-        self.pool = lane_steps.copy(self.setting, self.pool, self.lanes, lane)
+        self.pool = lane_steps.copy(self.scaled, self.pool, self.lanes, lane)
         self._enter(lane, k, "judge" if judge else "turn")
 
     def advance(self) -> list[int]:
@@ -162,7 +158,7 @@ class _Fleet:
 
     def _turn(self, index: Any, most: int) -> Any:
         self.pool, steps, ended = lane_steps.turn(
-            self.setting, self.pool, index, most, self.max_steps
+            self.scaled, self.pool, index, most, self.max_steps
         )
         steps, ended = np.asarray(steps), np.asarray(ended)
         self.needed += int(steps.sum())
@@ -171,11 +167,11 @@ class _Fleet:
 
     def _screen(self, index: Any) -> Any:
         args = (index, self.solver, self.tolerance, self.max_steps)
-        self.pool, flags = lane_steps.screen(self.setting, self.pool, *args)
+        self.pool, flags = lane_steps.screen(self.scaled, self.pool, *args)
         return jax.device_get(flags)
 
     def _judge(self, index: Any) -> Any:
-        self.pool, done = lane_steps.judge(self.setting, self.pool, index, self.tolerance)
+        self.pool, done = lane_steps.judge(self.scaled, self.pool, index, self.tolerance)
         return np.asarray(done)
 
 

@@ -15,7 +15,15 @@ from jax import Array
 
 from jaxrelu.core.numerics import eps, safe_norm
 from jaxrelu.geometry.cones import cone_signs, drop_negligible, make_feasible
-from jaxrelu.programs.certificates import dual_point
+from jaxrelu.geometry.correlation_bounds import DualElements
+from jaxrelu.programs.bounds import (
+    Blocks,
+    best_share,
+    correlation_bound,
+    dual_value,
+    lower_value,
+    upper_value,
+)
 from jaxrelu.programs.program import loss_value, residual_at
 from jaxrelu.solvers.active_newton.working_set import (
     Screened,
@@ -31,7 +39,7 @@ from jaxrelu.solvers.augmented_lagrangian.nearest_rows import minimise_near_wall
 from jaxrelu.solvers.augmented_lagrangian.newton_method import Outcome
 from jaxrelu.solvers.augmented_lagrangian.subproblem import Task
 from jaxrelu.solvers.base import Tolerance
-from jaxrelu.solvers.scaled_program import Setting
+from jaxrelu.solvers.scaled_program import ScaledProgram
 
 INNER_STEPS = 60
 # Precisions of the rounds: the first one, in units of the tolerance, and from one to the next.
@@ -54,7 +62,7 @@ class Schedule(NamedTuple):
     """How the next round is to be solved, and what is counted.
 
     Attributes:
-        stage: the strength of the round, scaled: a start from far above comes down to lam.
+        stage: the strength of the round: a start from far above comes down to lam.
         shrink: from stage to stage.
         reached: bool, a stage was solved and no block was missing.
         precision: of the solve on the slots.
@@ -91,26 +99,26 @@ class Finding(NamedTuple):
     due: Array
 
 
-def highest_stage(setting: Setting) -> Array:
+def highest_stage(scaled: ScaledProgram) -> Array:
     """Above every correlation at zero weights, without passing the masks: sum_i |r_i| ||x_i||."""
-    zero = jnp.zeros_like(jnp.asarray(setting.program.y))
-    residual = residual_at(setting.program, zero)
-    return jnp.sum(jnp.abs(residual) * setting.samples.length)
+    zero = jnp.zeros_like(jnp.asarray(scaled.program.y))
+    residual = residual_at(scaled.program, zero)
+    return jnp.sum(jnp.abs(residual) * scaled.samples.length)
 
 
-def first_schedule(setting: Setting, lam: Array, known: Any, tolerance: Tolerance) -> Schedule:
-    """The first round on the way to lam from what is known at another one (both scaled).
+def first_schedule(scaled: ScaledProgram, lam: Array, known: Any, tolerance: Tolerance) -> Schedule:
+    """The first round on the way to lam from what is known at another one.
 
     From nothing, `known` infinite, the way begins where zero weights are optimal.
     """
-    stage = jnp.maximum(lam, jnp.minimum(SHRINK * known, highest_stage(setting)))
+    stage = jnp.maximum(lam, jnp.minimum(SHRINK * known, highest_stage(scaled)))
     zero, no = jnp.asarray(0, jnp.int32), jnp.asarray(False)
-    shrink = jnp.asarray(SHRINK, setting.X.dtype)
-    return Schedule(stage, shrink, no, first_precision(setting, tolerance), zero, zero, zero)
+    shrink = jnp.asarray(SHRINK, scaled.X.dtype)
+    return Schedule(stage, shrink, no, first_precision(scaled, tolerance), zero, zero, zero)
 
 
 def screen_round(
-    setting: Setting,
+    scaled: ScaledProgram,
     lam: Array,
     tolerance: Tolerance,
     max_steps: Any,
@@ -128,8 +136,8 @@ def screen_round(
     that fewer enter at once.
 
     Args:
-        setting: the scaled program.
-        lam: the end of the way down, scaled.
+        scaled: the scaled program.
+        lam: the end of the way down.
         tolerance: of the certificate at lam.
         max_steps: Newton steps in all.
         schedule: of the round.
@@ -143,13 +151,13 @@ def screen_round(
     stage, shrink, precision = schedule.stage, schedule.shrink, schedule.precision
     rounds, steps = schedule.rounds + 1, schedule.steps + solved.num_steps
     last = (steps >= max_steps) | (rounds >= MAX_ROUNDS) | ~solved.finite
-    limit = screening_limit(setting, jnp.where(last, lam, stage), tolerance)
+    limit = screening_limit(scaled, jnp.where(last, lam, stage), tolerance)
     duals, residual = solved.duals, solved.residual
-    screened = screen(setting, duals, solved.inside, residual, limit, pattern_batch)
+    screened = screen(scaled, duals, solved.inside, residual, limit, pattern_batch)
 
     missing, above = jnp.any(screened.found), stage > lam
     crowded = missing & (solved.lasting >= slots)
-    finest = finest_precision(setting)
+    finest = finest_precision(scaled)
     fine, closest = precision <= max(_CROWDED, finest), shrink > _CLOSEST
     up, too_few = crowded & fine & ~closest, crowded & fine & closest
     # Once the slots were full, a stage is left only with no block missing.
@@ -168,11 +176,11 @@ def screen_round(
         stage=jnp.where(too_few, lam, next_stage),
         shrink=jnp.where(too_few, 1.0, shrink).astype(shrink.dtype),
         reached=schedule.reached | down,
-        precision=jnp.where(finer_next, finer(setting, precision), precision),
+        precision=jnp.where(finer_next, finer(scaled, precision), precision),
         rounds=rounds,
         steps=steps,
     )
-    promises = promising(setting, lam, tolerance, residual, solved.value, screened.bound)
+    promises = promising(scaled, lam, tolerance, residual, solved.value, screened.bound)
     # The repair is worth its projections only where it may be the last one.
     ready, full = settled & (promises | (precision <= finest)), too_few & ~above
     found = Finding(missing, settled, ready, full, last, ready | full | last)
@@ -201,7 +209,7 @@ class Solved(NamedTuple):
     Attributes:
         held: the working set, slots of zero blocks emptied.
         blocks: (k,), the block that each slot held.
-        weights: (k, d), zero where a block is or is negligible; scaled units, not repaired.
+        weights: (k, d), zero where a block is or is negligible; not repaired.
         residual: (n,), minus the gradient of the loss there.
         value: scalar, the objective there and, to first order, what the repair will add.
         inside: (b,) bool, blocks that held a slot.
@@ -234,7 +242,7 @@ class Solved(NamedTuple):
 class Overall(NamedTuple):
     """What of a `Solved` concerns all blocks: no shape hangs on the number of slots."""
 
-    duals: Array
+    duals: DualElements
     residual: Array
     value: Array
     inside: Array
@@ -244,69 +252,68 @@ class Overall(NamedTuple):
 
 
 class Best(NamedTuple):
-    """The best certificate so far: feasible weights of the slots, and a residual with its bound."""
+    """The best certificate so far: blocks of the slots, a residual and its dual elements."""
 
-    blocks: Array
-    weights: Array
+    blocks: Blocks
     residual: Array
-    bound: Array
+    duals: DualElements
     gap: Array
     upper: Array
 
 
-def first_precision(setting: Setting, tolerance: Tolerance) -> Array:
+def first_precision(scaled: ScaledProgram, tolerance: Tolerance) -> Array:
     """Where the rounds start: most of them only have to find the next violators."""
-    dtype = setting.X.dtype
-    first = _FIRST * _relative(setting, tolerance)
-    return jnp.clip(first, finest_precision(setting), 1e-2).astype(dtype)
+    dtype = scaled.X.dtype
+    first = _FIRST * _relative(scaled, tolerance)
+    return jnp.clip(first, finest_precision(scaled), 1e-2).astype(dtype)
 
 
-def finest_precision(setting: Setting) -> float:
+def finest_precision(scaled: ScaledProgram) -> float:
     """Below this the inner method works at rounding level."""
-    return 100 * eps(setting.X.dtype)
+    return 100 * eps(scaled.X.dtype)
 
 
-def finer(setting: Setting, precision: Any) -> Any:
+def finer(scaled: ScaledProgram, precision: Any) -> Any:
     """The precision of the round after one that left no violators."""
-    return jnp.maximum(_FINER * precision, finest_precision(setting))
+    return jnp.maximum(_FINER * precision, finest_precision(scaled))
 
 
-def screening_limit(setting: Setting, lam: Array, tolerance: Tolerance) -> Array:
+def screening_limit(scaled: ScaledProgram, lam: Array, tolerance: Tolerance) -> Array:
     """Blocks above it are violators; the excess over lam costs a tenth of the tolerance."""
-    excess = 0.1 * _relative(setting, tolerance)
-    return lam * (1.0 + jnp.maximum(excess, 10 * eps(setting.X.dtype)))
+    excess = 0.1 * _relative(scaled, tolerance)
+    return lam * (1.0 + jnp.maximum(excess, 10 * eps(scaled.X.dtype)))
 
 
-def _relative(setting: Setting, tolerance: Tolerance) -> Array:
+def _relative(scaled: ScaledProgram, tolerance: Tolerance) -> Array:
     """A relative gap that is small enough: the optimum is at most the objective at zero weights."""
-    some = setting.at_zero > 0
-    share = jnp.where(some, tolerance.absolute / jnp.where(some, setting.at_zero, 1.0), 0.0)
+    some = scaled.at_zero > 0
+    share = jnp.where(some, tolerance.absolute / jnp.where(some, scaled.at_zero, 1.0), 0.0)
     return tolerance.relative + share
 
 
 def solve_slots(
-    setting: Setting,
+    scaled: ScaledProgram,
     lam: Array,
     held: WorkingSet,
     precision: Array,
     max_steps: Any,
     coupling: Array | None = None,
 ) -> Solved:
-    """Solves on the slots at lam (scaled) to a precision of stationarity and constraints."""
-    task = task_of(setting, lam, held.blocks)
-    most, scale = jnp.minimum(INNER_STEPS, max_steps), first_scale(setting, lam)
+    """Solves on the slots at lam to a precision of stationarity and constraints."""
+    task = task_of(scaled, lam, held.blocks)
+    most, scale = jnp.minimum(INNER_STEPS, max_steps), first_scale(scaled, lam)
     inner = minimise_near_walls(task, held.at, precision, most, scale, coupling)
-    return solved_slots(setting, lam, held, task, inner)
+    return solved_slots(scaled, lam, held, task, inner)
 
 
 def solved_slots(
-    setting: Setting, lam: Array, held: WorkingSet, task: Task, inner: Outcome
+    scaled: ScaledProgram, lam: Array, held: WorkingSet, task: Task, inner: Outcome
 ) -> Solved:
     """What the inner method's answer on the slots means for the program."""
     weights = drop_negligible(jnp.where(inner.active[:, None], inner.iterate.weights, 0.0))
     fit = task.fit(weights)
     residual = -task.gradient(fit)
-    after = remember(setting, held._replace(at=inner.iterate), task, inner.active)
+    after = remember(scaled, held._replace(at=inner.iterate), task, inner.active)
     # What the constraints will cost to first order: the multipliers times the violations.
     outside = jnp.maximum(-task.slack(weights), 0.0)
     repair_cost = jnp.sum(inner.iterate.cone_dual * outside)
@@ -315,61 +322,62 @@ def solved_slots(
         held.blocks,
         weights,
         residual,
-        loss_value(setting.program, fit) + lam * jnp.sum(safe_norm(weights)) + repair_cost,
-        in_slots(setting, after.blocks),
+        loss_value(scaled.program, fit) + lam * jnp.sum(safe_norm(weights)) + repair_cost,
+        in_slots(scaled, after.blocks),
         jnp.sum(inner.active, dtype=jnp.int32),
-        jnp.sum(lasting(setting, after), dtype=jnp.int32),
+        jnp.sum(lasting(scaled, after), dtype=jnp.int32),
         inner.num_steps,
         inner.finite,
     )
 
 
 def promising(
-    setting: Setting, lam: Array, tolerance: Tolerance, residual: Array, value: Array, bound: Array
+    scaled: ScaledProgram,
+    lam: Array,
+    tolerance: Tolerance,
+    residual: Array,
+    value: Array,
+    bound: Array,
 ) -> Array:
-    """Whether the tolerance would be met if the repair of the weights cost nothing."""
-    _, lower = dual_point(setting.program, lam, residual, bound)
-    return tolerance.met(value, lower)
+    """Whether the tolerance would be met if repair and rounding cost nothing."""
+    t = best_share(scaled.program, lam, residual, bound)
+    return tolerance.met(value, dual_value(scaled.program, t * residual))
 
 
-def repair(setting: Setting, blocks: Array, weights: Array) -> Array:
-    """Feasible weights (m, d) of some blocks (m,), scaled units."""
-    if not setting.program.has_cones:
-        return weights
-    interior = jnp.asarray(setting.program.patterns.interior).T
-    safe = jnp.where(blocks < setting.num_blocks, blocks, 0)
-    signs = cone_signs(setting.masks, setting.pattern[safe], weights.dtype)
-    return make_feasible(setting.rows, signs, weights, interior[setting.pattern[safe]])
+def repair(scaled: ScaledProgram, blocks: Blocks) -> Blocks:
+    """Blocks inside their cones near given ones."""
+    if not scaled.program.has_cones:
+        return blocks
+    interior = jnp.asarray(scaled.program.patterns.interior).T
+    pattern = scaled.pattern[jnp.where(blocks.ids < scaled.num_blocks, blocks.ids, 0)]
+    signs = cone_signs(scaled.masks, pattern, blocks.weights.dtype)
+    weights = make_feasible(scaled.rows, signs, blocks.weights, interior[pattern])
+    return blocks._replace(weights=weights)
 
 
 def certify_slots(
-    setting: Setting, lam: Array, blocks: Array, weights: Array, residual: Array, bound: Array
+    scaled: ScaledProgram, lam: Array, blocks: Blocks, residual: Array, duals: DualElements
 ) -> Best:
-    """Repairs the weights of the slots and evaluates both values (lam scaled)."""
-    program = setting.program
-    weights = repair(setting, blocks, weights)
-    task = task_of(setting, lam, blocks)
-    upper = loss_value(program, task.fit(weights)) + lam * jnp.sum(safe_norm(weights))
-    _, lower = dual_point(program, lam, residual, bound)
-    return Best(blocks, weights, residual, bound, upper - lower, upper)
+    """Repairs the blocks of the slots and evaluates both values."""
+    program = scaled.program
+    blocks = repair(scaled, blocks)
+    upper = upper_value(program, lam, blocks)[0].value
+    bound = correlation_bound(program, residual, duals).bound
+    lower = lower_value(program, lam, residual, bound)[0].value
+    return Best(blocks, residual, duals, upper - lower, upper)
 
 
-def worst(setting: Setting, blocks: Array) -> Best:
-    """Zero weights with no bound yet: replaced by the first certificate."""
-    zero = jnp.zeros_like(jnp.asarray(setting.program.y))
-    dtype = setting.X.dtype
+def no_certificate(scaled: ScaledProgram, held: WorkingSet) -> Best:
+    """Zero weights with nothing known: replaced by the first certificate."""
+    zero, dtype = jnp.zeros_like(scaled.y), scaled.X.dtype
     largest = jnp.asarray(jnp.finfo(dtype).max, dtype)  # type: ignore[no-untyped-call]
-    return Best(
-        blocks,
-        jnp.zeros((blocks.shape[0], setting.X.shape[1]), dtype),
-        residual_at(setting.program, zero),
-        largest,
-        largest,
-        loss_value(setting.program, zero),
-    )
+    residual = residual_at(scaled.program, zero)
+    blocks = Blocks(held.blocks, jnp.zeros_like(held.at.weights))
+    nothing = DualElements.nothing(scaled.num_blocks, scaled.X.shape[1], dtype)
+    return Best(blocks, residual, nothing, largest, scaled.at_zero)
 
 
-def better(new: Best, old: Best) -> Best:
+def closer(new: Best, old: Best) -> Best:
     """The one with the smaller gap."""
     take = new.gap < old.gap
     return jax.tree.map(lambda a, b: jnp.where(take, a, b), new, old)

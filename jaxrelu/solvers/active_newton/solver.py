@@ -24,6 +24,8 @@ from jax import Array
 
 from jaxrelu.core.loops import iterate
 from jaxrelu.core.pytrees import register
+from jaxrelu.geometry.correlation_bounds import DualElements
+from jaxrelu.programs.bounds import Blocks
 from jaxrelu.programs.program import Program
 from jaxrelu.solvers.active_newton.rounds import (
     MAX_ROUNDS,
@@ -32,12 +34,12 @@ from jaxrelu.solvers.active_newton.rounds import (
     Schedule,
     Solved,
     after_certificate,
-    better,
     certify_slots,
+    closer,
     first_schedule,
+    no_certificate,
     screen_round,
     solve_slots,
-    worst,
 )
 from jaxrelu.solvers.active_newton.working_set import (
     WorkingSet,
@@ -48,7 +50,7 @@ from jaxrelu.solvers.active_newton.working_set import (
     warm_start,
 )
 from jaxrelu.solvers.base import Evidence, Tolerance, Warm
-from jaxrelu.solvers.scaled_program import Setting, setting_of
+from jaxrelu.solvers.scaled_program import ScaledProgram, scaled_program
 
 
 class Round(NamedTuple):
@@ -61,13 +63,12 @@ class Round(NamedTuple):
     finite: Array
 
 
-class Shown(NamedTuple):
-    """What a round has for a certificate: weights of the slots `blocks`, a residual, its bound."""
+class Candidate(NamedTuple):
+    """What a round has for a certificate: blocks of the slots, a residual, dual elements."""
 
-    blocks: Array
-    weights: Array
+    blocks: Blocks
     residual: Array
-    bound: Array
+    duals: DualElements
     found: Finding
 
 
@@ -126,22 +127,22 @@ class ActiveNewton:
         init: Warm | None,
     ) -> Evidence:
         """See `jaxrelu.solvers.base.Solver.run`."""
-        setting = setting_of(program)
-        first = first_round(setting, lam, tolerance, init, self.slots(program))
+        scaled = scaled_program(program)
+        first = first_round(scaled, lam, tolerance, init, self.slots(program))
 
         def step(state: Round) -> Round:
             now = state.schedule
             solved = solve_slots(
-                setting, now.stage, state.held, now.precision, max_steps - now.steps
+                scaled, now.stage, state.held, now.precision, max_steps - now.steps
             )
-            return self.after(setting, lam, tolerance, max_steps, state, solved)
+            return self.after(scaled, lam, tolerance, max_steps, state, solved)
 
         end = iterate(step, first, done=lambda s: s.done | ~s.finite, max_steps=MAX_ROUNDS)
-        return self.evidence(setting, end.state, max_steps, end.finite & end.state.finite)
+        return self.evidence(end.state, max_steps, end.finite & end.state.finite)
 
     def after(
         self,
-        setting: Setting,
+        scaled: ScaledProgram,
         lam: Array,
         tolerance: Tolerance,
         max_steps: Any,
@@ -149,57 +150,49 @@ class ActiveNewton:
         solved: Solved,
     ) -> Round:
         """The next round, from a solve on the slots: screening, newcomers, a certificate."""
-        new, shown = self.screened(setting, lam, tolerance, max_steps, state, solved)
-        return judged(setting, lam, tolerance, new, shown)
+        new, shown = self.screened(scaled, lam, tolerance, max_steps, state, solved)
+        return judged(scaled, lam, tolerance, new, shown)
 
     def screened(
         self,
-        setting: Setting,
+        scaled: ScaledProgram,
         lam: Array,
         tolerance: Tolerance,
         max_steps: Any,
         state: Round,
         solved: Solved,
-    ) -> tuple[Round, Shown]:
+    ) -> tuple[Round, Candidate]:
         """The next round before `judged`, and what is to be certified."""
         before, slots = state.schedule, solved.blocks.shape[0]
         schedule, found, screened = screen_round(
-            setting, lam / setting.scale, tolerance, max_steps, before, slots, solved.overall,
+            scaled, lam, tolerance, max_steps, before, slots, solved.overall,
             self.pattern_batch_size,
         )  # fmt: skip
         held = solved.held._replace(duals=screened.bounds.duals)
-        held = enter(
-            setting, schedule.stage, at_stage(held, schedule.stage / before.stage), screened
-        )
+        held = at_stage(held, schedule.stage / before.stage)
+        held = enter(scaled, schedule.stage, held, screened)
         new = state._replace(schedule=schedule, held=held, finite=solved.finite)
-        return new, Shown(solved.blocks, solved.weights, solved.residual, screened.bound, found)
+        blocks = Blocks(solved.blocks, solved.weights)
+        return new, Candidate(blocks, solved.residual, screened.bounds.duals, found)
 
-    def evidence(self, setting: Setting, state: Round, max_steps: Any, finite: Array) -> Evidence:
-        """The answer of the last round, in the shape and the units of the program."""
-        best = state.best
-        flat = jnp.zeros((setting.num_blocks, setting.X.shape[1]), setting.X.dtype)
-        flat = flat.at[best.blocks].set(best.weights / setting.scale, mode="drop")
-        return Evidence(
-            flat.reshape(*setting.program.block_shape, -1),
-            best.residual,
-            best.bound * setting.scale,
-            state.schedule.steps,
-            finite,
-            state.schedule.steps >= max_steps,
-        )
+    def evidence(self, state: Round, max_steps: Any, finite: Array) -> Evidence:
+        """The answer of the last round."""
+        best, steps = state.best, state.schedule.steps
+        return Evidence(best.blocks, best.residual, best.duals, steps, finite, steps >= max_steps)
 
 
-def judged(setting: Setting, lam: Array, tolerance: Tolerance, state: Round, shown: Shown) -> Round:
+def judged(
+    scaled: ScaledProgram, lam: Array, tolerance: Tolerance, state: Round, shown: Candidate
+) -> Round:
     """A round with its certificate, where one is due, and the verdict whether it is the last."""
     before, due = state.best, shown.found.due
 
     def certified() -> Best:
         # In a batch every lane comes here; zero weights make it cheap where it is not due.
-        weights = jnp.where(due, shown.weights, 0.0)
-        new = certify_slots(
-            setting, lam / setting.scale, shown.blocks, weights, shown.residual, shown.bound
-        )
-        return jax.tree.map(lambda a, b: jnp.where(due, a, b), better(new, before), before)
+        weights = jnp.where(due, shown.blocks.weights, 0.0)
+        blocks = shown.blocks._replace(weights=weights)
+        new = certify_slots(scaled, lam, blocks, shown.residual, shown.duals)
+        return jax.tree.map(lambda a, b: jnp.where(due, a, b), closer(new, before), before)
 
     best = jax.lax.cond(due, certified, lambda: before)
     schedule, done = after_certificate(
@@ -209,32 +202,31 @@ def judged(setting: Setting, lam: Array, tolerance: Tolerance, state: Round, sho
 
 
 def first_round(
-    setting: Setting, lam: Array, tolerance: Tolerance, init: Warm | None, slots: int
+    scaled: ScaledProgram, lam: Array, tolerance: Tolerance, init: Warm | None, slots: int
 ) -> Round:
     """The state before the first round: from nothing, or a known point, both at a lam above."""
-    lam = lam / setting.scale
     if init is None:
-        schedule = first_schedule(setting, lam, jnp.inf, tolerance)
-        held = cold_start(setting, slots)
+        schedule = first_schedule(scaled, lam, jnp.inf, tolerance)
+        held = cold_start(scaled, slots)
     else:
-        schedule = first_schedule(setting, lam, known_stage(setting, lam, init), tolerance)
-        held = warm_start(setting, schedule.stage, init, slots)
-    return _unproved(setting, schedule, held, jnp.asarray(True))
+        schedule = first_schedule(scaled, lam, known_stage(scaled, lam, init), tolerance)
+        held = warm_start(scaled, schedule.stage, init, slots)
+    return _unproved(scaled, schedule, held, jnp.asarray(True))
 
 
-def further(setting: Setting, state: Round, lam: Array, tolerance: Tolerance) -> Round:
+def next_lam(scaled: ScaledProgram, state: Round, lam: Array, tolerance: Tolerance) -> Round:
     """The first round on the way from a lam that was reached to a smaller one."""
     known = state.schedule.stage
-    schedule = first_schedule(setting, lam / setting.scale, known, tolerance)
+    schedule = first_schedule(scaled, lam, known, tolerance)
     held = at_stage(state.held, schedule.stage / known)
-    return _unproved(setting, schedule, held, state.finite)
+    return _unproved(scaled, schedule, held, state.finite)
 
 
-def _unproved(setting: Setting, schedule: Schedule, held: WorkingSet, finite: Array) -> Round:
-    return Round(schedule, held, worst(setting, held.blocks), jnp.asarray(False), finite)
+def _unproved(scaled: ScaledProgram, schedule: Schedule, held: WorkingSet, finite: Array) -> Round:
+    return Round(schedule, held, no_certificate(scaled, held), jnp.asarray(False), finite)
 
 
-def nothing_shown(state: Round) -> Shown:
+def no_candidate(state: Round) -> Candidate:
     """What is to be certified before the first round."""
     best, no = state.best, jnp.asarray(False)
-    return Shown(best.blocks, best.weights, best.residual, best.bound, Finding(*[no] * 6))
+    return Candidate(best.blocks, best.residual, best.duals, Finding(*[no] * 6))

@@ -19,12 +19,12 @@ from jax import Array
 from jaxrelu.core.numerics import matmul, safe_norm, unit
 from jaxrelu.geometry.cone_projection import project
 from jaxrelu.geometry.cones import cone_signs, projection_batch
-from jaxrelu.geometry.correlation_bounds import PolarBounds, polar_bounds
+from jaxrelu.geometry.correlation_bounds import DualElements, PolarBounds, polar_bounds
 from jaxrelu.programs.program import loss_value
 from jaxrelu.solvers.augmented_lagrangian.newton_method import Iterate
 from jaxrelu.solvers.augmented_lagrangian.subproblem import Task
 from jaxrelu.solvers.base import Warm
-from jaxrelu.solvers.scaled_program import Setting
+from jaxrelu.solvers.scaled_program import ScaledProgram
 
 _LEAST_BEND = 0.01
 # Blocks so much smaller than the largest one give up their slots where there are no others: those
@@ -37,28 +37,28 @@ class WorkingSet(NamedTuple):
 
     Attributes:
         blocks: (k,) int32, the block in each slot; num_blocks where it is empty.
-        at: `Iterate` of the slots, in scaled units.
-        duals: (b, d), an element of every block's dual cone.
+        at: `Iterate` of the slots.
+        duals: `DualElements` of all blocks.
     """
 
     blocks: Array
     at: Iterate
-    duals: Array
+    duals: DualElements
 
 
-def cold_start(setting: Setting, slots: int) -> WorkingSet:
+def cold_start(scaled: ScaledProgram, slots: int) -> WorkingSet:
     """An empty working set."""
-    b, d, n = setting.num_blocks, setting.X.shape[1], setting.rows.unit.shape[0]
-    dtype = setting.X.dtype
+    b, d, n = scaled.num_blocks, scaled.X.shape[1], scaled.rows.unit.shape[0]
+    dtype = scaled.X.dtype
     at = Iterate(
         jnp.zeros((slots, d), dtype), jnp.zeros((slots, d), dtype), jnp.zeros((slots, n), dtype)
     )
-    return WorkingSet(jnp.full((slots,), b, jnp.int32), at, jnp.zeros((b, d), dtype))
+    return WorkingSet(jnp.full((slots,), b, jnp.int32), at, DualElements.nothing(b, d, dtype))
 
 
-def known_stage(setting: Setting, lam: Array, init: Warm) -> Array:
-    """The lam of a known point (scaled as `lam`); that of the next solve where it has none."""
-    return jnp.where(jnp.isfinite(init.lam) & (init.lam > 0), init.lam / setting.scale, lam)
+def known_stage(scaled: ScaledProgram, lam: Array, init: Warm) -> Array:
+    """The lam of a known point; that of the next solve where it has none."""
+    return jnp.where(jnp.isfinite(init.lam) & (init.lam > 0), init.lam, lam)
 
 
 def at_stage(held: WorkingSet, ratio: Array) -> WorkingSet:
@@ -67,84 +67,77 @@ def at_stage(held: WorkingSet, ratio: Array) -> WorkingSet:
     return held._replace(at=at)
 
 
-def warm_start(setting: Setting, lam: Array, init: Warm, slots: int) -> WorkingSet:
+def warm_start(scaled: ScaledProgram, lam: Array, init: Warm, slots: int) -> WorkingSet:
     """The largest blocks of a known point, multipliers from one projection at its residual.
 
-    The working set belongs to `lam` (scaled).
+    The working set belongs to `lam`.
     """
-    empty = cold_start(setting, slots)
-    flat = init.weights.reshape(setting.num_blocks, -1) * setting.scale
+    empty = cold_start(scaled, slots)
+    flat = init.weights.reshape(scaled.num_blocks, -1)
     size, blocks = jax.lax.top_k(safe_norm(flat), slots)
     used = size > 0
     safe = jnp.where(used, blocks, 0)
-    signed = setting.sign[safe][:, None] * setting.gathered(safe)
-    c = matmul(signed * init.residual[None], setting.X)
-    signs = _cone_signs(setting, safe)
-    found = project(setting.rows, signs, jnp.where(used[:, None], c, 0.0))
+    signed = scaled.sign[safe][:, None] * scaled.gathered(safe)
+    c = matmul(signed * init.residual[None], scaled.X)
+    signs = _cone_signs(scaled, safe)
+    found = project(scaled.rows, signs, jnp.where(used[:, None], c, 0.0))
     # Multipliers are proportional to lam to first order, and at an optimum ||q_b|| is lam. Far from
     # one it is much larger, and multipliers of that size would throw the method off.
-    known = jnp.maximum(known_stage(setting, lam, init), found.bound)
+    known = jnp.maximum(known_stage(scaled, lam, init), found.bound)
     mu = found.multipliers * (lam / known)[:, None]
     weights = jnp.where(used[:, None], flat[safe], 0.0)
     at = Iterate(weights, lam * unit(weights), jnp.where(used[:, None], mu, 0.0))
-    return WorkingSet(
-        jnp.where(used, blocks, setting.num_blocks).astype(jnp.int32), at, empty.duals
-    )
+    return WorkingSet(jnp.where(used, blocks, scaled.num_blocks).astype(jnp.int32), at, empty.duals)
 
 
-def _cone_signs(setting: Setting, blocks: Array) -> Array:
-    n = setting.rows.unit.shape[0]
-    return cone_signs(setting.masks[:n], setting.pattern[blocks], setting.X.dtype)
+def _cone_signs(scaled: ScaledProgram, blocks: Array) -> Array:
+    n = scaled.rows.unit.shape[0]
+    return cone_signs(scaled.masks[:n], scaled.pattern[blocks], scaled.X.dtype)
 
 
-def task_of(setting: Setting, lam: Array, blocks: Array) -> Task:
+def task_of(scaled: ScaledProgram, lam: Array, blocks: Array) -> Task:
     """Gathers the blocks in slots for the inner method."""
-    occupied = blocks < setting.num_blocks
+    occupied = blocks < scaled.num_blocks
     safe = jnp.where(occupied, blocks, 0)
-    signs = jnp.where(occupied[:, None], _cone_signs(setting, safe), 0.0)
+    signs = jnp.where(occupied[:, None], _cone_signs(scaled, safe), 0.0)
     return Task(
-        setting.X,
-        jnp.asarray(setting.program.y),
-        setting.weight,
-        setting.loss,
-        setting.samples,
-        setting.rows,
-        _signed_masks(setting, blocks),
+        scaled.X,
+        jnp.asarray(scaled.program.y),
+        scaled.weight,
+        scaled.loss,
+        scaled.samples,
+        scaled.rows,
+        _signed_masks(scaled, blocks),
         signs,
         lam,
     )
 
 
-def slot_features(setting: Setting, blocks: Array, weights: Array) -> tuple[Array, Array]:
-    """s_b D_b and X theta_b, both (k, n), of slots with scaled weights."""
-    return _signed_masks(setting, blocks), matmul(weights, setting.X.T)
-
-
-def _signed_masks(setting: Setting, blocks: Array) -> Array:
-    occupied = blocks < setting.num_blocks
+def _signed_masks(scaled: ScaledProgram, blocks: Array) -> Array:
+    occupied = blocks < scaled.num_blocks
     safe = jnp.where(occupied, blocks, 0)
-    sign = jnp.where(occupied, setting.sign[safe], 0.0)
-    return sign[:, None] * setting.gathered(safe)
+    sign = jnp.where(occupied, scaled.sign[safe], 0.0)
+    return sign[:, None] * scaled.gathered(safe)
 
 
-def first_scale(setting: Setting, lam: Array) -> Array:
+def first_scale(scaled: ScaledProgram, lam: Array) -> Array:
     """A positive size of weights for a working set of zeros: the loss at zero over lam."""
-    zero = jnp.zeros_like(jnp.asarray(setting.program.y))
-    value = loss_value(setting.program, zero) / lam
+    zero = jnp.zeros_like(jnp.asarray(scaled.program.y))
+    value = loss_value(scaled.program, zero) / lam
     return jnp.where(value > 0, value, 1.0)
 
 
-def remember(setting: Setting, held: WorkingSet, task: Task, active: Array) -> WorkingSet:
+def remember(scaled: ScaledProgram, held: WorkingSet, task: Task, active: Array) -> WorkingSet:
     """Keeps the dual-cone elements of all slots, and empties the slots of zero blocks."""
-    own = task.cone_adjoint(held.at.cone_dual)
-    duals = held.duals.at[held.blocks].set(own, mode="drop")
-    blocks = jnp.where(active, held.blocks, setting.num_blocks)
+    own = DualElements.of(scaled.rows, task.cone_signs, held.at.cone_dual)
+    duals = held.duals.put(held.blocks, own)
+    blocks = jnp.where(active, held.blocks, scaled.num_blocks)
     return held._replace(blocks=blocks, duals=duals)
 
 
-def in_slots(setting: Setting, blocks: Array) -> Array:
+def in_slots(scaled: ScaledProgram, blocks: Array) -> Array:
     """(b,) bool: blocks that hold a slot."""
-    return jnp.zeros((setting.num_blocks,), bool).at[blocks].set(True, mode="drop")
+    return jnp.zeros((scaled.num_blocks,), bool).at[blocks].set(True, mode="drop")
 
 
 class Screened(NamedTuple):
@@ -164,24 +157,24 @@ class Screened(NamedTuple):
 
 
 def screen(
-    setting: Setting,
-    duals: Array,
+    scaled: ScaledProgram,
+    duals: DualElements,
     inside: Array,
     residual: Array,
     limit: Array,
     pattern_batch: int | None = None,
 ) -> Screened:
     """Bounds of all blocks at a residual; those in slots are not projected."""
-    most = projection_batch(setting.num_blocks, setting.rows.unit.shape[0])
+    most = projection_batch(scaled.num_blocks, scaled.rows.unit.shape[0])
     # To an accelerator more of them cost little, and a round finds more of the missing blocks.
     some = 32 if jax.default_backend() == "cpu" else 128
     batch = min(most, some, pattern_batch or some)
-    c = setting.correlations(residual, pattern_batch)
-    n = setting.rows.unit.shape[0]
+    c = scaled.correlations(residual, pattern_batch)
+    n = scaled.rows.unit.shape[0]
     bounds = polar_bounds(
-        setting.rows,
-        setting.masks[:n],
-        setting.pattern,
+        scaled.rows,
+        scaled.masks[:n],
+        scaled.pattern,
         c,
         duals,
         limit,
@@ -194,10 +187,10 @@ def screen(
     return Screened(bounds, jnp.max(bounds.bound, initial=0.0), found, size)
 
 
-def lasting(setting: Setting, held: WorkingSet) -> Array:
+def lasting(scaled: ScaledProgram, held: WorkingSet) -> Array:
     """(k,) bool: slots of blocks that are more than next to nothing against the largest one."""
     size = safe_norm(held.at.weights)
-    occupied = held.blocks < setting.num_blocks
+    occupied = held.blocks < scaled.num_blocks
     return occupied & (size > _LIGHT * jnp.max(jnp.where(occupied, size, 0.0), initial=0.0))
 
 
@@ -206,21 +199,21 @@ def entering(lanes: int, slots: int) -> int:
     return min(lanes, slots, max(4, slots // 4))
 
 
-def enter(setting: Setting, lam: Array, held: WorkingSet, screened: Screened) -> WorkingSet:
+def enter(scaled: ScaledProgram, lam: Array, held: WorkingSet, screened: Screened) -> WorkingSet:
     """Puts the worst violators into empty slots; if there is none, of blocks next to nothing."""
     bounds, found, size = screened.bounds, screened.found, screened.size
-    task = task_of(setting, lam, held.blocks)
+    task = task_of(scaled, lam, held.blocks)
     slots = held.blocks.shape[0]
     count = entering(found.shape[0], slots)
     _, lane = jax.lax.top_k(jnp.where(found, size, -1.0), count)
-    empty = held.blocks >= setting.num_blocks
-    empty = jnp.where(jnp.any(empty), empty, ~lasting(setting, held))
+    empty = held.blocks >= scaled.num_blocks
+    empty = jnp.where(jnp.any(empty), empty, ~lasting(scaled, held))
     slot = jnp.argsort(~empty, stable=True)[:count]
     enters = found[lane] & empty[slot]
 
     block, q = bounds.chunk[lane], bounds.points[lane]
     direction = unit(q)
-    features = setting.gathered(block) * matmul(direction, setting.X.T)
+    features = scaled.gathered(block) * matmul(direction, scaled.X.T)
     # A loss that is linear at the fit (Huber's far away) is not so all along the way.
     largest = task.sample_weight * jnp.asarray(task.loss.smoothness, features.dtype)
     bend = jnp.maximum(task.curvature(task.fit(held.at.weights)), _LEAST_BEND * largest)
