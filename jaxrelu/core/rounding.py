@@ -6,9 +6,9 @@ With unit roundoff u a sum of m products, in any order, fused or not, is off by 
     gamma_m = m u / (1 - m u),
 
 where `tiny` is the smallest normal number: results below it may be flushed to zero. The bounds of
-the package are counts of such operations, `roundings`, times `eps` = 2 u; that factor of two covers
-gamma and the roundings of the bound itself. Long sums are added up in stages of `STAGE` in float32,
-where a count of thousands would drown every certificate.
+the package are counts of such operations times `roundoff`, which is u and 2 % more: that covers
+gamma as long as m u < 0.01, and the roundings of the bound itself. In float32, where a count of
+thousands would drown every certificate, sums are added up in stages of `STAGE`.
 
 exp, log, log1p and their kin are not rounded correctly: `ELEMENTARY` is what they may be off, in
 units of eps, measured on CPUs and GPUs (float64 log1p on a CPU: 119). On a device of another kind
@@ -19,7 +19,6 @@ Reference: Higham, Accuracy and Stability of Numerical Algorithms (2002), Sectio
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import jax
@@ -28,7 +27,7 @@ from jax import Array
 
 from jaxrelu.core.numerics import eps, matmul
 
-STAGE = 32
+STAGE = 8
 ELEMENTARY = 256.0
 UNKNOWN = 16.0
 _MEASURED = ("cpu", "gpu", "cuda", "rocm")
@@ -39,9 +38,9 @@ def is_measured() -> bool:
     return jax.default_backend() in _MEASURED
 
 
-def roundings(count: Any) -> Any:
-    """So many operations in units of eps, on this device."""
-    return count * (1.0 if is_measured() else UNKNOWN)
+def roundoff(dtype: Any) -> float:
+    """What one operation may be off, relative to its result, on this device."""
+    return 0.51 * eps(dtype) * (1.0 if is_measured() else UNKNOWN)
 
 
 def tiny(dtype: Any) -> float:
@@ -52,9 +51,11 @@ def tiny(dtype: Any) -> float:
 def sum_roundings(count: int, dtype: Any) -> float:
     """How often a term of `added` is rounded, at most."""
     if jnp.finfo(dtype).bits >= 64 or count <= STAGE:  # type: ignore[no-untyped-call]
-        return roundings(count + 1)  # type: ignore[no-any-return]
-    stages = math.ceil(math.log(count, STAGE))
-    return roundings(STAGE * stages + 1)  # type: ignore[no-any-return]
+        return count + 1.0
+    total = 1.0
+    while count > 1:
+        total, count = total + min(count, STAGE), -(-count // STAGE)
+    return total
 
 
 def added(terms: Array) -> Array:

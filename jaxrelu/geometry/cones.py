@@ -2,7 +2,7 @@ r"""The cones K_j = {u : (2 D_j - I) X u >= 0} of activation patterns.
 
 Block b of a program has pattern ``pattern[b]`` (its column of `masks`); the two signs of a pattern
 share a cone. A block is *inside* when the computed (2 d_i - 1) <x_i, theta> are at least what
-rounding may have added to them, (d + 8) eps ||x_i|| ||theta||: then every row of its cone holds
+rounding may have added to them, (d + 8) u ||x_i|| ||theta||: then every row of its cone holds
 exactly. Neurons lie on walls as a rule, so a repair has to go that far inside, and not to the wall.
 """
 
@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxrelu.core.numerics import eps, matmul, safe_norm, unit
-from jaxrelu.core.rounding import roundings, sum_roundings, tiny
+from jaxrelu.core.rounding import roundoff, tiny
 from jaxrelu.geometry.cone_projection import Projection, project
 from jaxrelu.geometry.gram import Rows, shared_rows
 
@@ -148,7 +148,7 @@ def inside_margin(rows: Rows, weights: Array) -> Array:
     size = safe_norm(weights)
     # An absolute part for products that were flushed to zero.
     least = jnp.where(size > 0, 4 * d * tiny(dtype), 0.0)
-    return (sum_roundings(d, dtype) + roundings(7)) * eps(dtype) * size + least
+    return (d + 8) * roundoff(dtype) * size + least
 
 
 def pushed_inside(rows: Rows, signs: Array, weights: Array, interior: Array) -> Array:

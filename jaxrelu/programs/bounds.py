@@ -4,12 +4,12 @@ Weights inside their cones give the upper value, a feasible dual point the lower
 that they are made of is computed with a bound of its error (`jaxrelu.core.rounding`):
 
 * a fit f_i = sum_b s_b d_bi <x_i, theta_b> is off by at most
-  delta_i = (d + k) eps sum_b d_bi <|x_i|, |theta_b|> for k non-zero blocks, the loss of a sample by
+  delta_i = (d + k) u sum_b d_bi <|x_i|, |theta_b|> for k non-zero blocks, the loss of a sample by
   |l'(f_i)| delta_i + L delta_i^2 / 2 and by what the loss says of itself;
 * weights are *inside*: (2 d_bi - 1) <x_i, theta_b> >= 0 holds exactly, because the computed number
   exceeds its own error;
-* a correlation c_b = s_b X^T D_b r is off by at most n eps || |X|^T |r| ||, an element K_b^T mu of
-  a dual cone by n eps sum_i mu_i ||x_i||, its `mass`.
+* a correlation c_b = s_b X^T D_b r is off by at most n u || |X|^T |r| ||, an element K_b^T mu of
+  a dual cone by n u sum_i mu_i ||x_i||, its `mass`.
 
 The program is in numbers around one (`jaxrelu.programs.units`), where nothing that matters
 underflows.
@@ -27,7 +27,7 @@ from jax import Array
 
 from jaxrelu.core.chunks import at_once, in_chunks, sum_in_chunks
 from jaxrelu.core.numerics import eps, matmul, safe_norm
-from jaxrelu.core.rounding import added, downward, product, roundings, sum_roundings, upward
+from jaxrelu.core.rounding import added, downward, product, roundoff, sum_roundings, upward
 from jaxrelu.geometry.cones import cone_signs, pushed_inside
 from jaxrelu.geometry.correlation_bounds import DualElements, best_multiple
 from jaxrelu.geometry.gram import shared_rows
@@ -89,7 +89,7 @@ def inside(program: Program, blocks: Blocks) -> Blocks:
 
 
 def fit_of(program: Program, blocks: Blocks) -> tuple[Array, Array]:
-    """The fit (n,) of some blocks, and how far it may be off in units of eps, (n,)."""
+    """The fit (n,) of some blocks, and how far it may be off in units of roundoff, (n,)."""
     X, masks = jnp.asarray(program.X), jnp.asarray(program.patterns.masks)
     sign, num_patterns = block_signs(program), masks.shape[1]
     (n, d), total = X.shape, sign.shape[0]
@@ -98,7 +98,7 @@ def fit_of(program: Program, blocks: Blocks) -> tuple[Array, Array]:
         used = real & (part.ids < total)
         block = jnp.where(used, part.ids, 0)
         signed = jnp.where(used, sign[block], 0.0)[:, None] * masks.T[block % num_patterns]
-        features, sizes = matmul(part.weights, X.T), matmul(jnp.abs(part.weights), jnp.abs(X).T)
+        features, sizes = product(part.weights, X.T), matmul(jnp.abs(part.weights), jnp.abs(X).T)
         return jnp.stack([added((signed * features).T), added((jnp.abs(signed) * sizes).T)])
 
     found = sum_in_chunks(some, blocks, at_once(n))
@@ -106,7 +106,7 @@ def fit_of(program: Program, blocks: Blocks) -> tuple[Array, Array]:
     count = jnp.sum(jnp.any(blocks.weights != 0, axis=1))
     # Zeros that are added do not round.
     most = sum_roundings(min(blocks.ids.shape[0], at_once(n)), X.dtype) + chunks
-    times = sum_roundings(d, X.dtype) + jnp.minimum(roundings(count), most)
+    times = sum_roundings(d, X.dtype) + jnp.minimum(count, most)
     return found[0], times * found[1]
 
 
@@ -114,18 +114,18 @@ def upper_value(program: Program, lam: Array, blocks: Blocks) -> tuple[Value, Ar
     """The objective at blocks that are inside, rounded up; and their fit."""
     fit, off = fit_of(program, blocks)
     loss, y, weight = program.loss, jnp.asarray(program.y), sample_weights(program)
-    unit, n = eps(fit.dtype), fit.shape[0]
+    unit, n = roundoff(fit.dtype), fit.shape[0]
     off = unit * off
     # A sample of weight zero may have no target.
     values = _present(weight, loss.value(fit, y))
     bent = 0.5 * jnp.asarray(loss.smoothness, fit.dtype) * off**2
-    wrong = jnp.abs(loss.gradient(fit, y)) * off + bent + unit * value_error(loss, fit, y)
+    wrong = jnp.abs(loss.gradient(fit, y)) * off + bent + eps(fit.dtype) * value_error(loss, fit, y)
     terms = weight * values
     size = safe_norm(blocks.weights)
     penalty = lam * added(size)
     k, d = blocks.weights.shape
-    of_penalty = sum_roundings(d, fit.dtype) + sum_roundings(k, fit.dtype) + roundings(8)
-    of_loss = sum_roundings(n, fit.dtype) + roundings(4)
+    of_penalty = d + sum_roundings(k, fit.dtype) + 8.0
+    of_loss = sum_roundings(n, fit.dtype) + 4.0
     rounding = added(_present(weight, weight * wrong)) * (1.0 + unit * of_loss) + unit * (
         of_loss * added(jnp.abs(terms)) + of_penalty * penalty
     )
@@ -161,11 +161,11 @@ def correlation_bound(
     """
     X, masks = jnp.asarray(program.X), jnp.asarray(program.patterns.masks)
     (n, d), p, dtype = X.shape, masks.shape[1], X.dtype
-    unit, size = eps(dtype), jnp.abs(residual)
+    unit, size = roundoff(dtype), jnp.abs(residual)
     times = sum_roundings(n, dtype)
     # One bound for all blocks: those of both signs of a pattern, and of fewer samples.
     reach = safe_norm(added((jnp.abs(X) * size[:, None]).T)) * (1.0 + unit * times)
-    rounding = unit * (times + roundings(4)) * reach
+    rounding = unit * (times + 4.0) * reach
     signs = (1.0, -1.0) if program.has_cones else (1.0,)
 
     def some(part: tuple[Array, DualElements]) -> Array:
@@ -177,13 +177,13 @@ def correlation_bound(
             t = best_multiple(sign * c, vectors)
             moved = t[:, None] * vectors
             bound = safe_norm(sign * c + moved)
-            off = t * mass * (times + roundings(8)) + roundings(2) * safe_norm(moved)
+            off = t * mass * (times + 8.0) + 2.0 * safe_norm(moved)
             if space is not None:
                 bound = bound * (1.0 + space.stretch)
                 off = off + t * mass * space.slip / unit
             # Where no element is known there is nothing to be off, whatever t is.
             off = jnp.where(mass == 0, 0.0, off)
-            bound = bound * (1.0 + unit * (sum_roundings(d, dtype) + roundings(4)))
+            bound = bound * (1.0 + unit * (d + 4.0))
             bounds.append(bound + unit * off)
         return jnp.stack(bounds, axis=1)
 
@@ -204,16 +204,17 @@ def lower_value(program: Program, lam: Array, residual: Array, bound: Array) -> 
     `bound` is at least max_b ||q_b|| at the residual, its rounding included (`correlation_bound`).
     """
     loss, y, weight = program.loss, jnp.asarray(program.y), sample_weights(program)
-    unit, n = eps(residual.dtype), residual.shape[0]
-    t = best_share(program, lam, residual, bound * (1.0 + unit * roundings(8)))
+    unit, n = roundoff(residual.dtype), residual.shape[0]
+    t = best_share(program, lam, residual, bound * (1.0 + unit * 8.0))
     dual = t * residual
     absent = weight == 0
     share = -dual / jnp.where(absent, 1.0, weight)
     terms = jnp.where(absent, _indicator(dual), -weight * loss.conjugate(share, y))
     # A division by a weight that is not one rounds what the conjugate is taken of.
     wrong = jnp.where(absent, 0.0, weight * conjugate_error(loss, share, y))
-    times = sum_roundings(n, residual.dtype) + roundings(4)
-    rounding = unit * (added(wrong) * (1.0 + unit * times) + times * added(jnp.abs(terms)))
+    times = sum_roundings(n, residual.dtype) + 4.0
+    wrong = eps(residual.dtype) * added(wrong) * (1.0 + unit * times)
+    rounding = wrong + unit * times * added(jnp.abs(terms))
     return Value(downward(added(terms), rounding), rounding), t
 
 

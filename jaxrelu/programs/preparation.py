@@ -10,8 +10,8 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxrelu.core.chunks import in_chunks
-from jaxrelu.core.numerics import eps, matmul, safe_norm
-from jaxrelu.core.rounding import sum_roundings
+from jaxrelu.core.numerics import matmul, safe_norm
+from jaxrelu.core.rounding import roundoff
 from jaxrelu.geometry.cones import interior_directions, projection_batch
 from jaxrelu.geometry.patterns import Patterns
 from jaxrelu.programs.program import Program
@@ -50,14 +50,14 @@ def row_space(program: Program) -> tuple[Program, RowSpace | None]:
     gates = matmul(q.T, jnp.asarray(patterns.gates))
     reduced = replace(program, X=r.T, patterns=Patterns(gates, patterns.masks, interior))
     # What the factors leave, and what their products may be off themselves.
-    unit = eps(X.dtype)
+    unit = roundoff(X.dtype)
     length = safe_norm(X)
-    apart = safe_norm(X - matmul(r.T, q.T)) + unit * sum_roundings(n + 1, X.dtype) * (
+    apart = safe_norm(X - matmul(r.T, q.T)) + unit * (n + 4) * (
         safe_norm(r.T) * jnp.sqrt(jnp.sum(q * q)) + length
     )
     apart = jnp.where(length > 0, apart / jnp.where(length > 0, length, 1.0), 0.0)
     gram = matmul(q.T, q) - jnp.eye(n, dtype=X.dtype)
-    skew = jnp.sqrt(jnp.sum(gram**2)) + unit * sum_roundings(d + 1, X.dtype) * (1.0 + n)
+    skew = jnp.sqrt(jnp.sum(gram**2)) + unit * (d + 4) * (1.0 + n)
     return reduced, RowSpace(q, 2.0 * jnp.max(apart), skew)
 
 

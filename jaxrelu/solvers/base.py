@@ -115,6 +115,6 @@ def tolerances(program: Program, rtol: Any, atol: Any) -> Tolerance:
             if number.ndim != 0 or not 0 <= float(number) < np.inf:
                 raise ValueError(f"{name} is {value}; pass one finite number >= 0.")
     if rtol is None:
-        rtol = 1e-6 if dtype == jnp.float64 else 1e-4
+        rtol = 1e-6 if dtype == jnp.float64 else 1e-3
     absolute = None if atol is None else jnp.asarray(atol, dtype)
     return Tolerance(jnp.asarray(rtol, dtype), absolute)

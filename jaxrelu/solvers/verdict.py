@@ -87,7 +87,8 @@ def conclude(at: Prepared, lam: Array, tolerance: Tolerance, found: Evidence) ->
     lost = jnp.any(jnp.stack([jnp.any(are_lost(*pair)) for pair in pairs]))
 
     met = in_users_numbers(at, tolerance).met(high, low)
-    close = (upper.value - lower.value <= rounding) | lost
+    # As far as that: the rounding of a few such evaluations.
+    close = (upper.value - lower.value <= 4.0 * rounding) | lost
     sound = found.finite & jnp.isfinite(high) & jnp.isfinite(low) & jnp.all(jnp.isfinite(weights))
     status = jnp.where(found.exhausted, Status.MAX_STEPS, Status.STALLED)
     status = jnp.where(close, Status.PRECISION_FLOOR, status)
