@@ -165,7 +165,7 @@ def screen(
         new, shown = jax.tree.map(
             lambda a, b: jnp.where(sound, a, b), (new, shown), (lane.round, lane.shown)
         )
-        finite, found = lane.finite & sound & new.finite, shown.found
+        finite, found = sound & new.finite, shown.found
         flags = (found.due | ~finite, found.settled, ~finite | found.full | found.last)
         return _lane(scaled, lane.lam, new, shown, finite), flags
 

@@ -87,7 +87,7 @@ class Finding(NamedTuple):
         settled: none is, at lam itself.
         ready: the certificate promises to close, or nothing finer can be solved.
         full: a block is missing that no slot can be found for.
-        last: the steps or the rounds are used up, or a number is not finite.
+        last: the steps or the rounds are used up, or no step can be taken.
         due: a certificate is wanted.
     """
 
@@ -150,7 +150,8 @@ def screen_round(
     """
     stage, shrink, precision = schedule.stage, schedule.shrink, schedule.precision
     rounds, steps = schedule.rounds + 1, schedule.steps + solved.num_steps
-    last = (steps >= max_steps) | (rounds >= MAX_ROUNDS) | ~solved.finite
+    over = (steps >= max_steps) | (rounds >= MAX_ROUNDS)
+    last = over | ~solved.finite | solved.stuck
     limit = screening_limit(scaled, jnp.where(last, lam, stage), tolerance)
     duals, residual = solved.duals, solved.residual
     screened = screen(scaled, duals, solved.inside, residual, limit, pattern_batch)
@@ -216,7 +217,8 @@ class Solved(NamedTuple):
         active: int32, non-zero blocks.
         lasting: int32, those that are more than next to nothing.
         num_steps: Newton steps taken.
-        finite: no NaN or infinity appeared.
+        finite: the residual is.
+        stuck: the first Newton step broke down, as a factorisation in float32 may at a tiny lam.
     """
 
     held: WorkingSet
@@ -229,13 +231,14 @@ class Solved(NamedTuple):
     lasting: Array
     num_steps: Array
     finite: Array
+    stuck: Array
 
     @property
     def overall(self) -> Overall:
         """What of it concerns all blocks."""
         return Overall(
             self.held.duals, self.residual, self.value, self.inside, self.lasting,
-            self.num_steps, self.finite,
+            self.num_steps, self.finite, self.stuck,
         )  # fmt: skip
 
 
@@ -249,6 +252,7 @@ class Overall(NamedTuple):
     lasting: Array
     num_steps: Array
     finite: Array
+    stuck: Array
 
 
 class Best(NamedTuple):
@@ -327,7 +331,8 @@ def solved_slots(
         jnp.sum(inner.active, dtype=jnp.int32),
         jnp.sum(lasting(scaled, after), dtype=jnp.int32),
         inner.num_steps,
-        inner.finite,
+        jnp.all(jnp.isfinite(residual)),
+        ~inner.finite & (inner.num_steps == 0),
     )
 
 
