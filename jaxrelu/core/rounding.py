@@ -115,6 +115,10 @@ def largest_exponent(values: Array) -> Array:
 
 def times_power(values: Array, exponent: Array) -> Array:
     """Values * 2^exponent, exact but for overflow and underflow, whatever the exponent."""
-    half = exponent // 2
-    one = jnp.ones((), values.dtype)
-    return values * jnp.ldexp(one, half) * jnp.ldexp(one, exponent - half)
+    # By powers that are numbers themselves: zero times infinity is none.
+    most = 1000 if jnp.finfo(values.dtype).bits >= 64 else 120  # type: ignore[no-untyped-call]
+    left, one = jnp.clip(exponent, -5 * most, 5 * most), jnp.ones((), values.dtype)
+    for _ in range(5):
+        some = jnp.clip(left, -most, most)
+        values, left = values * jnp.ldexp(one, some), left - some
+    return values

@@ -97,13 +97,14 @@ def fit_of(program: Program, blocks: Blocks) -> tuple[Array, Array]:
     def some(part: Blocks, real: Array) -> Array:
         used = real & (part.ids < total)
         block = jnp.where(used, part.ids, 0)
-        signed = jnp.where(used, sign[block], 0.0)[:, None] * masks.T[block % num_patterns]
+        chosen = masks.T[block % num_patterns].astype(X.dtype)
+        signed = jnp.where(used, sign[block], 0.0)[:, None] * chosen
         features, sizes = product(part.weights, X.T), matmul(jnp.abs(part.weights), jnp.abs(X).T)
         return jnp.stack([added((signed * features).T), added((jnp.abs(signed) * sizes).T)])
 
     found = sum_in_chunks(some, blocks, at_once(n))
     chunks = -(-blocks.ids.shape[0] // at_once(n))
-    count = jnp.sum(jnp.any(blocks.weights != 0, axis=1))
+    count = jnp.sum(jnp.any(blocks.weights != 0, axis=1)).astype(X.dtype)
     # Zeros that are added do not round.
     most = sum_roundings(min(blocks.ids.shape[0], at_once(n)), X.dtype) + chunks
     times = sum_roundings(d, X.dtype) + jnp.minimum(count, most)

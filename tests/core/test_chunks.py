@@ -8,7 +8,7 @@ import zoo
 import jaxrelu.programs.certificates
 import jaxrelu.programs.program
 from jaxrelu.core.chunks import in_chunks, sum_in_chunks
-from jaxrelu.programs.certificates import rounding_error
+from jaxrelu.programs.bounds import all_blocks, fit_of
 from jaxrelu.programs.program import fit
 
 
@@ -40,9 +40,14 @@ def test_the_fit_in_chunks_is_the_fit(monkeypatch):
     rng = np.random.default_rng(0)
     weights = rng.standard_normal(zoo.problem(zoo.generic).program.block_shape + (zoo.FEATURES,))
     program = zoo.problem(zoo.generic).program
-    whole = fit(program, weights), rounding_error(program, 0.1, weights, program.y)
-    for module in (jaxrelu.programs.program, jaxrelu.programs.certificates):
+    blocks = all_blocks(jnp.asarray(weights))
+    whole = fit(program, weights), *fit_of(program, blocks)
+    for module in (jaxrelu.programs.program, jaxrelu.programs.bounds):
         monkeypatch.setattr(module, "at_once", lambda width: 3)
-    parts = fit(program, weights), rounding_error(program, 0.1, weights, program.y)
-    np.testing.assert_allclose(parts[0], whole[0], rtol=1e-12, atol=1e-12)
-    np.testing.assert_allclose(parts[1], whole[1], rtol=1e-12)
+    parts = fit(program, weights), *fit_of(program, blocks)
+    for some, other in zip(parts[:2], whole[:2], strict=True):
+        np.testing.assert_allclose(some, other, rtol=1e-12, atol=1e-12)
+    np.testing.assert_allclose(whole[1], whole[0], rtol=1e-12, atol=1e-12)
+    # Sums of sums round less often.
+    assert (parts[2] > 0).all()
+    assert (parts[2] <= 1.01 * whole[2]).all()

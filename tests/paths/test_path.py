@@ -8,7 +8,7 @@ import pytest
 import zoo
 
 import jaxrelu as jr
-from jaxrelu.solvers.active_newton.path_driver import Driver
+from jaxrelu.solvers.active_newton.path_driver import PathDriver
 
 GENERIC = zoo.problem(zoo.generic)
 LAMS = GENERIC.lams(1.2, 0.6, 0.4, 0.25, 0.16, 0.1)
@@ -138,21 +138,22 @@ def test_starts_from_a_given_solution():
 
 
 def test_a_warm_start_that_leads_nowhere_is_given_up(monkeypatch):
-    first = Driver._come_down
+    first = PathDriver._come_down
     asked, limits, taken = [], [], []
 
     def lost_when_warm(self, lam, limit):
-        warm = bool(np.any(np.asarray(self.held.blocks) < self.setting.num_blocks))
+        warm = bool(np.any(np.asarray(self.held.blocks) < self.scaled.num_blocks))
         asked.append(warm)
         limits.append(limit)
         answer = first(self, lam, limit)
         taken.append(int(answer.num_steps))
         if not warm:
             return answer
-        bad = answer.upper - 0.5 * abs(answer.upper)
-        return answer._replace(lower=bad, status=np.int32(jr.Status.STALLED))
+        upper, stalled = answer.verdict.upper, np.int32(jr.Status.STALLED)
+        bad = answer.verdict._replace(lower=upper - 0.5 * abs(upper), status=stalled)
+        return answer._replace(verdict=bad)
 
-    monkeypatch.setattr(Driver, "_come_down", lost_when_warm)
+    monkeypatch.setattr(PathDriver, "_come_down", lost_when_warm)
     lams = GENERIC.lams(0.3, 0.1)
     path = jr.solve_path(GENERIC.program, lams)
     assert asked == [False, True, False]

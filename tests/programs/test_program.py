@@ -229,7 +229,10 @@ def test_lambda_grid_of_a_zero_target(build):
 @every_kind
 def test_row_space_is_the_same_program(wide, gated):
     program = wide_program(wide, gated)
-    reduced, basis = row_space(program)
+    reduced, space = row_space(program)
+    basis = space.basis
+    assert 0 < space.slip < 1e-13
+    assert 0 < space.stretch < 1e-13
     assert (reduced.X.shape, basis.shape) == ((4, 4), (7, 4))
     assert type(reduced) is type(program)
     np.testing.assert_allclose(basis.T @ basis, np.eye(4), atol=1e-14)
@@ -250,9 +253,9 @@ def test_row_space_is_the_same_program(wide, gated):
 
 def test_row_space_leaves_long_data_alone(build):
     program = build()
-    reduced, basis = row_space(program)
+    reduced, space = row_space(program)
     assert reduced is program
-    assert basis is None
+    assert space is None
 
 
 def test_row_space_without_witnesses(wide):

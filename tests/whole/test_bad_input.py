@@ -13,7 +13,7 @@ import zoo
 
 import jaxrelu as jr
 from jaxrelu.core.status import Status
-from jaxrelu.programs.certificates import rounding_error
+from jaxrelu.programs.bounds import all_blocks, upper_value
 
 GENERIC = zoo.problem(zoo.generic)
 PROGRAM = GENERIC.program
@@ -272,7 +272,7 @@ def test_a_missing_target_of_weight_zero_counts_for_nothing():
     with_target = replace(PROGRAM, sample_weight=weight)
     without = replace(with_target, y=poisoned(Y, np.nan))
     errors = [
-        rounding_error(given, LAM, answer.weights, answer.residual)
+        upper_value(given, LAM, all_blocks(answer.weights))[0].rounding
         for given in (with_target, without)
     ]
     assert 0 < errors[0] == errors[1]
