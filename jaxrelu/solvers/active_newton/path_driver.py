@@ -66,7 +66,8 @@ class Answer(NamedTuple):
     @property
     def gap(self) -> float:
         """Upper - lower."""
-        return float(self.verdict.upper - self.verdict.lower)
+        with np.errstate(invalid="ignore"):  # both may be infinite
+            return float(self.verdict.upper - self.verdict.lower)
 
     @property
     def active(self) -> int:
