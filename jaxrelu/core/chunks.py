@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jax import Array
 
 
-def at_once(width: int) -> int:
+def chunk_size(width: int) -> int:
     """Rows of so many entries that are worked on together: 16 MiB in float64."""
     return max(1, 2**21 // width)
 

@@ -63,7 +63,7 @@ def certify_global(
         lam: scalar, > 0; objective: sum of losses + lam/2 (||hidden||^2 + ||output||^2).
         loss: a `Loss`; default the squared loss 1/2 (f - y)^2.
         sample_weight: (n,), or None.
-        rtol: relative gap at which the work on the gauge stops; default 1e-6 in float64, 1e-4 in
+        rtol: relative gap at which the work on the gauge stops; default 1e-6 in float64, 1e-3 in
             float32.
         max_seconds: of work on the gauge; what it has then gives the lower bound.
 

@@ -14,7 +14,7 @@ from jaxrelu.programs.checks import check_weights
 from jaxrelu.programs.program import Program
 from jaxrelu.programs.solution import Solution
 from jaxrelu.solvers.active_newton.solver import ActiveNewton
-from jaxrelu.solvers.base import Solver, Warm
+from jaxrelu.solvers.base import Solver, WarmStart
 
 
 def check_lams(program: Program, lams: Any) -> Array:
@@ -60,7 +60,7 @@ def step_limit(solver: Solver, max_steps: Any) -> Array:
     return jnp.asarray(max_steps, jnp.int32)
 
 
-def warm_point(program: Program, init: Any) -> Warm | None:
+def warm_point(program: Program, init: Any) -> WarmStart | None:
     """What a solver needs of a previous solution, checked."""
     if init is None:
         return None
@@ -73,4 +73,4 @@ def warm_point(program: Program, init: Any) -> Warm | None:
             f"init.residual has shape {residual.shape}, but the program has "
             f"{program.X.shape[0]} samples: pass a Solution of a program of equal shape."
         )
-    return Warm(weights, residual, jnp.asarray(init.lam, weights.dtype))
+    return WarmStart(weights, residual, jnp.asarray(init.lam, weights.dtype))

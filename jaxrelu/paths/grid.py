@@ -29,7 +29,7 @@ from jaxrelu.programs.solution import Solution, joined, shared
 from jaxrelu.solvers.active_newton.lanes import solve_lanes
 from jaxrelu.solvers.active_newton.solver import ActiveNewton
 from jaxrelu.solvers.augmented_lagrangian.newton_system import forms_matrix
-from jaxrelu.solvers.base import Solver, Tolerance, Warm, tolerances
+from jaxrelu.solvers.base import Solver, Tolerance, WarmStart, tolerances
 
 
 def solve_grid(
@@ -191,7 +191,7 @@ def solve_batch(
     lams: Array,
     tolerance: Tolerance,
     max_steps: Array,
-    init: Warm | None,
+    init: WarmStart | None,
     solver: Any,
     loss_type: type,
 ) -> Solution:
@@ -214,7 +214,7 @@ def _over_mesh(mesh: Mesh, batch: int | None) -> Any:
         lams: Array,
         tolerance: Tolerance,
         max_steps: Array,
-        init: Warm | None,
+        init: WarmStart | None,
         solver: Any,
         loss_type: type,
     ) -> Solution:

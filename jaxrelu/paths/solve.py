@@ -15,7 +15,7 @@ from jaxrelu.programs.program import Program
 from jaxrelu.programs.solution import Solution, shared
 from jaxrelu.programs.units import into_units
 from jaxrelu.solvers.active_newton.solver import ActiveNewton
-from jaxrelu.solvers.base import Solver, Tolerance, Warm, tolerances
+from jaxrelu.solvers.base import Solver, Tolerance, WarmStart, tolerances
 from jaxrelu.solvers.implicit_differentiation import parameters, tangent
 from jaxrelu.solvers.scaled_program import prepared
 from jaxrelu.solvers.verdict import solution_of
@@ -42,7 +42,7 @@ def solve(
     Args:
         program: a `ConvexProgram` or `GatedProgram`.
         lam: scalar, > 0.
-        rtol: relative tolerance of the gap; default 1e-6 in float64, 1e-4 in float32.
+        rtol: relative tolerance of the gap; default 1e-6 in float64, 1e-3 in float32.
         atol: absolute tolerance; default 50 eps times the objective at zero weights.
         max_steps: limit on steps of the solver; default 2000 Newton steps.
         init: a `Solution` of a program of equal shape, at any lam, to start from.
@@ -81,7 +81,7 @@ def solve_compiled(
     lam: Array,
     tolerance: Tolerance,
     max_steps: Array,
-    init: Warm | None,
+    init: WarmStart | None,
     solver: Any,
     loss_type: type,
 ) -> Solution:
@@ -96,7 +96,7 @@ def solve_traced(
     lam: Array,
     tolerance: Tolerance,
     max_steps: Array,
-    init: Warm | None,
+    init: WarmStart | None,
     solver: Solver,
 ) -> Solution:
     """`solve` after its checks: pure and traceable, with an implicit derivative."""

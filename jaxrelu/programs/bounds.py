@@ -25,7 +25,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxrelu.core.chunks import at_once, in_chunks, sum_in_chunks
+from jaxrelu.core.chunks import chunk_size, in_chunks, sum_in_chunks
 from jaxrelu.core.numerics import eps, matmul, safe_norm
 from jaxrelu.core.rounding import added, downward, product, roundoff, sum_roundings, upward
 from jaxrelu.geometry.cones import cone_signs, pushed_inside
@@ -84,7 +84,7 @@ def inside(program: Program, blocks: Blocks) -> Blocks:
         signs = cone_signs(masks, pattern, part.weights.dtype)
         return pushed_inside(rows, signs, part.weights, witnesses[pattern])
 
-    weights = in_chunks(some, blocks, at_once(masks.shape[0]))
+    weights = in_chunks(some, blocks, chunk_size(masks.shape[0]))
     return blocks._replace(weights=weights)
 
 
@@ -102,11 +102,11 @@ def fit_of(program: Program, blocks: Blocks) -> tuple[Array, Array]:
         features, sizes = product(part.weights, X.T), matmul(jnp.abs(part.weights), jnp.abs(X).T)
         return jnp.stack([added((signed * features).T), added((jnp.abs(signed) * sizes).T)])
 
-    found = sum_in_chunks(some, blocks, at_once(n))
-    chunks = -(-blocks.ids.shape[0] // at_once(n))
+    found = sum_in_chunks(some, blocks, chunk_size(n))
+    chunks = -(-blocks.ids.shape[0] // chunk_size(n))
     count = jnp.sum(jnp.any(blocks.weights != 0, axis=1)).astype(X.dtype)
     # Zeros that are added do not round.
-    most = sum_roundings(min(blocks.ids.shape[0], at_once(n)), X.dtype) + chunks
+    most = sum_roundings(min(blocks.ids.shape[0], chunk_size(n)), X.dtype) + chunks
     times = sum_roundings(d, X.dtype) + jnp.minimum(count, most)
     return found[0], times * found[1]
 
@@ -192,7 +192,7 @@ def correlation_bound(
     by_pattern = jax.tree.map(
         lambda a: jnp.moveaxis(a.reshape(len(signs), p, *a.shape[1:]), 0, 1), duals
     )
-    found = in_chunks(some, (masks.T, by_pattern), at_once(n))
+    found = in_chunks(some, (masks.T, by_pattern), chunk_size(n))
     if space is not None:
         reached = added(size * safe_norm(X)) * (1.0 + unit * times)
         rounding = rounding + space.slip * reached * (1.0 + space.stretch)

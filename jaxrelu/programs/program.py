@@ -32,7 +32,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxrelu.core.checks import as_float
-from jaxrelu.core.chunks import at_once, sum_in_chunks
+from jaxrelu.core.chunks import chunk_size, sum_in_chunks
 from jaxrelu.core.numerics import matmul, safe_norm
 from jaxrelu.core.pytrees import register
 from jaxrelu.geometry.patterns import Patterns
@@ -158,7 +158,7 @@ def fit(program: Program, weights: Array) -> Array:
         return jnp.sum(jnp.where(rows[0] & real[:, None], matmul(rows[1], X.T), 0.0), axis=0)
 
     rows = jnp.asarray(program.patterns.masks, bool).T, blocks
-    return sum_in_chunks(some, rows, at_once(X.shape[0]))
+    return sum_in_chunks(some, rows, chunk_size(X.shape[0]))
 
 
 def raw_correlations(program: Program, residual: Array) -> Array:

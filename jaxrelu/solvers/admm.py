@@ -77,7 +77,7 @@ from jaxrelu.solvers.admm_splitting import (
     rescale,
     split_program,
 )
-from jaxrelu.solvers.base import Evidence, Tolerance, Warm
+from jaxrelu.solvers.base import Evidence, Tolerance, WarmStart
 
 # Measured on the reference problems: flat around these values.
 _MEMORY = 4
@@ -153,7 +153,7 @@ class ADMM:
         lam: Array,
         tolerance: Tolerance,
         max_steps: Array,
-        init: Warm | None,
+        init: WarmStart | None,
     ) -> Evidence:
         """See `jaxrelu.solvers.base.Solver.run`."""
         split = split_program(program, lam)
@@ -190,7 +190,7 @@ class ADMM:
         )
 
 
-def _start(split: Splitting, init: Warm | None) -> tuple[Point, Penalty]:
+def _start(split: Splitting, init: WarmStart | None) -> tuple[Point, Penalty]:
     """Zero, or given weights with the multipliers of a projection at their residual."""
     program, lam, X = split.program, split.lam, split.program.X
     theta = jnp.zeros((*program.block_shape, X.shape[1]), X.dtype)

@@ -45,7 +45,7 @@ class Tolerance(NamedTuple):
         return upper - lower <= self.absolute + self.relative * abs(upper)
 
 
-class Warm(NamedTuple):
+class WarmStart(NamedTuple):
     """A point to start from: weights, the residual there, and its lam."""
 
     weights: Array
@@ -82,7 +82,7 @@ class Solver(Protocol):
         lam: Array,
         tolerance: Tolerance,
         max_steps: Array,
-        init: Warm | None,
+        init: WarmStart | None,
     ) -> Evidence:
         """Solves the program at lam as far as the tolerance asks and the steps allow.
 
@@ -91,7 +91,7 @@ class Solver(Protocol):
             lam: scalar.
             tolerance: `Tolerance`, filled.
             max_steps: int32 scalar.
-            init: `Warm`, or None for a cold start.
+            init: `WarmStart`, or None for a cold start.
 
         Returns:
             `Evidence`.

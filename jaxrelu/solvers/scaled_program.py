@@ -18,7 +18,7 @@ from jaxrelu.losses.base import Loss
 from jaxrelu.programs.preparation import RowSpace, lowered, row_space, with_interior
 from jaxrelu.programs.program import Program, block_signs, loss_value, sample_weights
 from jaxrelu.programs.units import Units, in_units, into_units
-from jaxrelu.solvers.base import Tolerance, Warm
+from jaxrelu.solvers.base import Tolerance, WarmStart
 
 
 class ScaledProgram(NamedTuple):
@@ -148,13 +148,13 @@ class Prepared(NamedTuple):
         """A tolerance in units, the default filled in."""
         return given.filled(self.scaled.default_absolute, self.units.objective)
 
-    def start(self, given: Warm | None) -> Warm | None:
+    def start(self, given: WarmStart | None) -> WarmStart | None:
         """A point to start from, in units and in the row space."""
         if given is None:
             return None
         weights = lowered(into_units(given.weights, self.units.weights), self.space)
         residual = into_units(given.residual, self.units.residual)
-        return Warm(weights, residual, into_units(given.lam, self.units.lam))
+        return WarmStart(weights, residual, into_units(given.lam, self.units.lam))
 
     @property
     def whole(self) -> Program:
@@ -175,12 +175,12 @@ class Request(NamedTuple):
 
     lams: Array
     tolerance: Tolerance
-    init: Warm | None
+    init: WarmStart | None
 
 
 @partial(jax.jit, static_argnames=("loss_type",))
 def prepare(
-    program: Program, lams: Array, tolerance: Tolerance, init: Warm | None, loss_type: type
+    program: Program, lams: Array, tolerance: Tolerance, init: WarmStart | None, loss_type: type
 ) -> tuple[Prepared, Request]:
     """`prepared` with a request in its units; `loss_type` is part of the key (`core.pytrees`)."""
     del loss_type

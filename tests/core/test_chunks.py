@@ -43,7 +43,7 @@ def test_the_fit_in_chunks_is_the_fit(monkeypatch):
     blocks = all_blocks(jnp.asarray(weights))
     whole = fit(program, weights), *fit_of(program, blocks)
     for module in (jaxrelu.programs.program, jaxrelu.programs.bounds):
-        monkeypatch.setattr(module, "at_once", lambda width: 3)
+        monkeypatch.setattr(module, "chunk_size", lambda width: 3)
     parts = fit(program, weights), *fit_of(program, blocks)
     for some, other in zip(parts[:2], whole[:2], strict=True):
         np.testing.assert_allclose(some, other, rtol=1e-12, atol=1e-12)

@@ -142,7 +142,7 @@ def test_a_warm_start_that_leads_nowhere_is_given_up(monkeypatch):
     asked, limits, taken = [], [], []
 
     def lost_when_warm(self, lam, limit):
-        warm = bool(np.any(np.asarray(self.held.blocks) < self.scaled.num_blocks))
+        warm = bool(np.any(np.asarray(self.working.blocks) < self.scaled.num_blocks))
         asked.append(warm)
         limits.append(limit)
         answer = first(self, lam, limit)

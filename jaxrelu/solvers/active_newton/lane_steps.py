@@ -19,13 +19,13 @@ from jaxrelu.solvers.active_newton.rounds import INNER_STEPS, solved_slots
 from jaxrelu.solvers.active_newton.solver import (
     ActiveNewton,
     Candidate,
-    Round,
+    RoundState,
     first_round,
     judged,
     next_lam,
     no_candidate,
 )
-from jaxrelu.solvers.active_newton.working_set import first_scale, task_of
+from jaxrelu.solvers.active_newton.working_set import first_scale, subproblem_of
 from jaxrelu.solvers.augmented_lagrangian.newton_method import (
     Progress,
     begin,
@@ -34,7 +34,7 @@ from jaxrelu.solvers.augmented_lagrangian.newton_method import (
     outcome,
     watched,
 )
-from jaxrelu.solvers.base import Tolerance, Warm
+from jaxrelu.solvers.base import Tolerance, WarmStart
 from jaxrelu.solvers.scaled_program import Prepared, ScaledProgram, compiled
 from jaxrelu.solvers.verdict import solution_of
 
@@ -43,7 +43,7 @@ class Lane(NamedTuple):
     """One lam on its way: its round, and where the solve of that round on the slots stands."""
 
     lam: Array
-    round: Round
+    round: RoundState
     shown: Candidate
     inner: Progress
     coupling: Array | None
@@ -61,19 +61,25 @@ def _scatter(tree: Any, index: Array, new: Any) -> Any:
 
 @compiled
 def load(
-    scaled: ScaledProgram, solver: ActiveNewton, lam: Array, tolerance: Tolerance, init: Warm | None
+    scaled: ScaledProgram,
+    solver: ActiveNewton,
+    lam: Array,
+    tolerance: Tolerance,
+    init: WarmStart | None,
 ) -> Lane:
     """A new lane, from a known point or from nothing."""
     first = first_round(scaled, lam, tolerance, init, solver.slots(scaled.program))
     return _lane(scaled, lam, first, no_candidate(first), jnp.asarray(True))
 
 
-def _lane(scaled: ScaledProgram, lam: Array, state: Round, shown: Candidate, finite: Array) -> Lane:
+def _lane(
+    scaled: ScaledProgram, lam: Array, state: RoundState, shown: Candidate, finite: Array
+) -> Lane:
     """A lane at the beginning of a round."""
-    task = task_of(scaled, state.schedule.stage, state.held.blocks)
-    inner = begin(task, state.held.at, first_scale(scaled, state.schedule.stage))
+    problem = subproblem_of(scaled, state.schedule.stage, state.working.blocks)
+    inner = begin(problem, state.working.at, first_scale(scaled, state.schedule.stage))
     taken = jnp.asarray(0, jnp.int32)
-    return Lane(lam, state, shown, inner, constant_coupling(task), taken, finite)
+    return Lane(lam, state, shown, inner, constant_coupling(problem), taken, finite)
 
 
 @partial(compiled, donate=(1,))
@@ -98,13 +104,13 @@ def retarget(
     lost: Array,
     lam: Array,
     tolerance: Tolerance,
-    init: Warm | None,
+    init: WarmStart | None,
 ) -> Lane:
     """A lane that has come to its lam goes on to a smaller one; one that is lost begins again."""
     one = jax.tree.map(lambda a: a[lane], pool)
     new = jax.lax.cond(
         lost,
-        lambda: first_round(scaled, lam, tolerance, init, one.round.held.blocks.shape[0]),
+        lambda: first_round(scaled, lam, tolerance, init, one.round.working.blocks.shape[0]),
         lambda: next_lam(scaled, one.round, lam, tolerance),
     )
     moved = _lane(scaled, lam, new, no_candidate(new), one.finite | lost)
@@ -119,11 +125,11 @@ def turn(
 
     def one(lane: Lane, real: Array) -> tuple[tuple[Progress, Array, Array], Array, Array]:
         stage = lane.round.schedule.stage
-        task = task_of(scaled, stage, lane.round.held.blocks)
+        problem = subproblem_of(scaled, stage, lane.round.working.blocks)
         scale = first_scale(scaled, stage)
         limit = jnp.minimum(INNER_STEPS, max_steps - lane.round.schedule.steps)
         end = iterate(
-            lambda s: newton_step(task, s, lane.round.schedule.precision, scale, lane.coupling),
+            lambda s: newton_step(problem, s, lane.round.schedule.precision, scale, lane.coupling),
             lane.inner,
             done=lambda s: s.done,
             max_steps=jnp.where(real, jnp.minimum(most, limit - lane.taken), 0),
@@ -156,10 +162,10 @@ def screen(
     """
 
     def one(lane: Lane) -> tuple[Lane, tuple[Array, Array, Array]]:
-        stage, held = lane.round.schedule.stage, lane.round.held
-        task, scale = task_of(scaled, stage, held.blocks), first_scale(scaled, stage)
-        inner = outcome(task, lane.inner, scale, lane.taken, lane.finite)
-        solved = solved_slots(scaled, stage, held, task, inner)
+        stage, working = lane.round.schedule.stage, lane.round.working
+        problem, scale = subproblem_of(scaled, stage, working.blocks), first_scale(scaled, stage)
+        inner = outcome(problem, lane.inner, scale, lane.taken, lane.finite)
+        solved = solved_slots(scaled, stage, working, problem, inner)
         new, shown = solver.screened(scaled, lane.lam, tolerance, max_steps, lane.round, solved)
         sound = all_finite((new, shown))
         new, shown = jax.tree.map(
@@ -179,7 +185,7 @@ def judge(
 ) -> tuple[Lane, Array]:
     """Certificates of some lanes, and which have ended."""
 
-    def one(lane: Lane) -> tuple[tuple[Round, Array], Array]:
+    def one(lane: Lane) -> tuple[tuple[RoundState, Array], Array]:
         new = judged(scaled, lane.lam, tolerance, lane.round, lane.shown)
         sound = all_finite(new)
         new = jax.tree.map(lambda a, b: jnp.where(sound, a, b), new, lane.round)

@@ -24,7 +24,7 @@ from jaxrelu.programs.solution import Solution, joined, shared
 from jaxrelu.solvers.active_newton import lane_steps
 from jaxrelu.solvers.active_newton.rounds import INNER_STEPS, MAX_ROUNDS
 from jaxrelu.solvers.active_newton.solver import ActiveNewton
-from jaxrelu.solvers.base import Tolerance, Warm
+from jaxrelu.solvers.base import Tolerance, WarmStart
 from jaxrelu.solvers.scaled_program import Request, ScaledProgram, prepare
 
 _logger = logging.getLogger("jaxrelu")
@@ -40,7 +40,7 @@ def solve_lanes(
     lams: Array,
     tolerance: Tolerance,
     max_steps: Array,
-    init: Warm | None,
+    init: WarmStart | None,
     solver: ActiveNewton,
     lanes: int,
     warm_starts: bool,

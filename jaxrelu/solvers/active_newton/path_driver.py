@@ -38,7 +38,7 @@ from jaxrelu.solvers.active_newton.working_set import (
     enter,
     entering,
     known_stage,
-    task_of,
+    subproblem_of,
     warm_start,
 )
 from jaxrelu.solvers.augmented_lagrangian.newton_method import (
@@ -46,7 +46,7 @@ from jaxrelu.solvers.augmented_lagrangian.newton_method import (
     constant_coupling,
     updated_coupling,
 )
-from jaxrelu.solvers.base import Evidence, Tolerance, Warm
+from jaxrelu.solvers.base import Evidence, Tolerance, WarmStart
 from jaxrelu.solvers.scaled_program import Prepared, Request, ScaledProgram, compiled
 from jaxrelu.solvers.verdict import Verdict, conclude, in_users_numbers
 
@@ -104,18 +104,18 @@ class PathDriver:
 
     def _forget(self) -> None:
         """Begins from nothing: a working set of no blocks, known where zero weights are optimal."""
-        self.held, self.known = cold_start(self.scaled, self._slots(0)), np.inf
+        self.working, self.known = cold_start(self.scaled, self._slots(0)), np.inf
 
-    def start_from(self, warm: Warm, lam: Array) -> None:
+    def start_from(self, warm: WarmStart, lam: Array) -> None:
         """Takes the working set of a previous solution."""
         active = int(np.count_nonzero(np.any(np.asarray(warm.weights) != 0, axis=-1)))
         empty = cold_start(self.scaled, self._slots(active))
-        known, self.held = _warm(self.scaled, lam, warm, empty)
+        known, self.working = _warm(self.scaled, lam, warm, empty)
         self.known = float(known)
 
     def solve(self, lam: Array) -> Answer:
         """One lam, from the working set of the last, or from nothing where that leads nowhere."""
-        warm = bool(np.any(np.asarray(self.held.blocks) < self.scaled.num_blocks))
+        warm = bool(np.any(np.asarray(self.working.blocks) < self.scaled.num_blocks))
         answer = self._come_down(lam, self.limit)
         if not (warm and self._is_lost(answer)):
             return answer
@@ -137,17 +137,17 @@ class PathDriver:
         """Rounds from what is known down to a lam, until its certificate closes."""
         scaled, steps = self.scaled, np.int32(limit)
         schedule = _begin(scaled, lam, self.known, self.within)
-        held, ratio = self.held, float(schedule.stage) / self.known
+        working, ratio = self.working, float(schedule.stage) / self.known
         best: Answer | None = None
         done = False
         while not done:
-            solved = _solve(scaled, schedule, held, ratio, steps, self._coupling_of(held))
+            solved = _solve(scaled, schedule, working, ratio, steps, self._coupling_of(working))
             before, ratio = schedule.stage, 1.0
             schedule, found, screened = _screen(
                 scaled, self.solver, lam, self.within, steps, schedule, np.int32(self.most),
                 solved.overall,
             )  # fmt: skip
-            held = solved.held._replace(duals=screened.bounds.duals)
+            working = solved.working._replace(duals=screened.bounds.duals)
             active, newcomers, due = jax.device_get(
                 (solved.active, jnp.sum(screened.found), found.due)
             )
@@ -164,11 +164,11 @@ class PathDriver:
             if not done:
                 slots = self._slots(int(active))
                 few = min(int(newcomers), entering(screened.found.shape[0], slots))
-                held = _resized(held, scaled.num_blocks, self._slots(int(active) + few))
-                held = _enter(scaled, before, schedule.stage, held, screened)
+                working = _resized(working, scaled.num_blocks, self._slots(int(active) + few))
+                working = _enter(scaled, before, schedule.stage, working, screened)
         assert best is not None
-        occupied = int(np.sum(np.asarray(held.blocks) < scaled.num_blocks))
-        self.held = _resized(held, scaled.num_blocks, self._slots(occupied))
+        occupied = int(np.sum(np.asarray(working.blocks) < scaled.num_blocks))
+        self.working = _resized(working, scaled.num_blocks, self._slots(occupied))
         self.known = float(schedule.stage)
         # Judged before the last round.
         verdict = best.verdict
@@ -176,20 +176,20 @@ class PathDriver:
             verdict = verdict._replace(status=np.int32(Status.MAX_STEPS))
         return Answer(verdict, np.asarray(schedule.steps))
 
-    def _coupling_of(self, held: WorkingSet) -> Array | None:
+    def _coupling_of(self, working: WorkingSet) -> Array | None:
         """The coupling of the blocks in slots, brought up to date where only some have changed."""
-        blocks = np.asarray(held.blocks)
+        blocks = np.asarray(working.blocks)
         if self.coupled.size != blocks.size:
-            self.coupling = _couple(self.scaled, held.blocks)
+            self.coupling = _couple(self.scaled, working.blocks)
         elif self.coupling is not None:
             (changed,) = np.nonzero(blocks != self.coupled)
             if changed.size > blocks.size // 4:
-                self.coupling = _couple(self.scaled, held.blocks)
+                self.coupling = _couple(self.scaled, working.blocks)
             else:
                 for start in range(0, changed.size, _CHANGES):
                     some = changed[start : start + _CHANGES]
                     some = np.pad(some, (0, _CHANGES - some.size), mode="edge")
-                    self.coupling = _recouple(self.scaled, held.blocks, self.coupling, some)
+                    self.coupling = _recouple(self.scaled, working.blocks, self.coupling, some)
         self.coupled = blocks.copy()
         return self.coupling
 
@@ -219,7 +219,7 @@ def _begin(scaled: ScaledProgram, lam: Array, known: Array, tolerance: Tolerance
 
 @compiled
 def _warm(
-    scaled: ScaledProgram, lam: Array, warm: Warm, empty: WorkingSet
+    scaled: ScaledProgram, lam: Array, warm: WarmStart, empty: WorkingSet
 ) -> tuple[Array, WorkingSet]:
     known = known_stage(scaled, lam, warm)
     return known, warm_start(scaled, known, warm, empty.blocks.shape[0])
@@ -227,14 +227,14 @@ def _warm(
 
 @compiled
 def _couple(scaled: ScaledProgram, blocks: Array) -> Array | None:
-    return constant_coupling(task_of(scaled, jnp.ones((), scaled.X.dtype), blocks))
+    return constant_coupling(subproblem_of(scaled, jnp.ones((), scaled.X.dtype), blocks))
 
 
 def _change_coupling(
     scaled: ScaledProgram, blocks: Array, coupling: Array, changed: Array
 ) -> Array:
-    task = task_of(scaled, jnp.ones((), scaled.X.dtype), blocks)
-    return updated_coupling(task, coupling, changed)
+    problem = subproblem_of(scaled, jnp.ones((), scaled.X.dtype), blocks)
+    return updated_coupling(problem, coupling, changed)
 
 
 _recouple = compiled(_change_coupling, donate=(2,))
@@ -244,13 +244,13 @@ _recouple = compiled(_change_coupling, donate=(2,))
 def _solve(
     scaled: ScaledProgram,
     schedule: Schedule,
-    held: WorkingSet,
+    working: WorkingSet,
     ratio: Array,
     max_steps: Array,
     coupling: Array | None,
 ) -> Solved:
-    held, most = at_stage(held, ratio), max_steps - schedule.steps
-    return solve_slots(scaled, schedule.stage, held, schedule.precision, most, coupling)
+    working, most = at_stage(working, ratio), max_steps - schedule.steps
+    return solve_slots(scaled, schedule.stage, working, schedule.precision, most, coupling)
 
 
 @compiled
@@ -272,9 +272,9 @@ def _screen(
 
 @compiled
 def _enter(
-    scaled: ScaledProgram, before: Array, stage: Array, held: WorkingSet, screened: Screened
+    scaled: ScaledProgram, before: Array, stage: Array, working: WorkingSet, screened: Screened
 ) -> WorkingSet:
-    return enter(scaled, stage, at_stage(held, stage / before), screened)
+    return enter(scaled, stage, at_stage(working, stage / before), screened)
 
 
 _repair = compiled(repair)
@@ -304,11 +304,11 @@ def _conclude(
     )
 
 
-def _resized(held: WorkingSet, num_blocks: int, slots: int) -> WorkingSet:
+def _resized(working: WorkingSet, num_blocks: int, slots: int) -> WorkingSet:
     """The occupied slots moved to the front of a working set of another size (on the host)."""
-    if held.blocks.shape[0] == slots:
-        return held
-    chosen = np.flatnonzero(np.asarray(held.blocks) < num_blocks)[:slots]
+    if working.blocks.shape[0] == slots:
+        return working
+    chosen = np.flatnonzero(np.asarray(working.blocks) < num_blocks)[:slots]
 
     def move(array: Array, empty: float) -> Any:
         values = np.asarray(array)
@@ -316,5 +316,5 @@ def _resized(held: WorkingSet, num_blocks: int, slots: int) -> WorkingSet:
         out[: chosen.size] = values[chosen]
         return jnp.asarray(out)
 
-    at = Iterate(*(move(a, 0.0) for a in held.at))
-    return WorkingSet(move(held.blocks, num_blocks), at, held.duals)
+    at = Iterate(*(move(a, 0.0) for a in working.at))
+    return WorkingSet(move(working.blocks, num_blocks), at, working.duals)

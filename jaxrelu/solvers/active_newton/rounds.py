@@ -29,15 +29,15 @@ from jaxrelu.solvers.active_newton.working_set import (
     Screened,
     WorkingSet,
     first_scale,
-    in_slots,
+    holds_slot,
     lasting,
     remember,
     screen,
-    task_of,
+    subproblem_of,
 )
 from jaxrelu.solvers.augmented_lagrangian.nearest_rows import minimise_near_walls
 from jaxrelu.solvers.augmented_lagrangian.newton_method import Outcome
-from jaxrelu.solvers.augmented_lagrangian.subproblem import Task
+from jaxrelu.solvers.augmented_lagrangian.subproblem import Subproblem
 from jaxrelu.solvers.base import Tolerance
 from jaxrelu.solvers.scaled_program import ScaledProgram
 
@@ -208,12 +208,12 @@ class Solved(NamedTuple):
     """The program restricted to the slots, solved.
 
     Attributes:
-        held: the working set, slots of zero blocks emptied.
-        blocks: (k,), the block that each slot held.
+        working: the working set, slots of zero blocks emptied.
+        blocks: (k,), the block that each slot working.
         weights: (k, d), zero where a block is or is negligible; not repaired.
         residual: (n,), minus the gradient of the loss there.
         value: scalar, the objective there and, to first order, what the repair will add.
-        inside: (b,) bool, blocks that held a slot.
+        inside: (b,) bool, blocks that working a slot.
         active: int32, non-zero blocks.
         lasting: int32, those that are more than next to nothing.
         num_steps: Newton steps taken.
@@ -221,7 +221,7 @@ class Solved(NamedTuple):
         stuck: the first Newton step broke down, as a factorisation in float32 may at a tiny lam.
     """
 
-    held: WorkingSet
+    working: WorkingSet
     blocks: Array
     weights: Array
     residual: Array
@@ -237,7 +237,7 @@ class Solved(NamedTuple):
     def overall(self) -> Overall:
         """What of it concerns all blocks."""
         return Overall(
-            self.held.duals, self.residual, self.value, self.inside, self.lasting,
+            self.working.duals, self.residual, self.value, self.inside, self.lasting,
             self.num_steps, self.finite, self.stuck,
         )  # fmt: skip
 
@@ -298,36 +298,36 @@ def _relative(scaled: ScaledProgram, tolerance: Tolerance) -> Array:
 def solve_slots(
     scaled: ScaledProgram,
     lam: Array,
-    held: WorkingSet,
+    working: WorkingSet,
     precision: Array,
     max_steps: Any,
     coupling: Array | None = None,
 ) -> Solved:
     """Solves on the slots at lam to a precision of stationarity and constraints."""
-    task = task_of(scaled, lam, held.blocks)
+    problem = subproblem_of(scaled, lam, working.blocks)
     most, scale = jnp.minimum(INNER_STEPS, max_steps), first_scale(scaled, lam)
-    inner = minimise_near_walls(task, held.at, precision, most, scale, coupling)
-    return solved_slots(scaled, lam, held, task, inner)
+    inner = minimise_near_walls(problem, working.at, precision, most, scale, coupling)
+    return solved_slots(scaled, lam, working, problem, inner)
 
 
 def solved_slots(
-    scaled: ScaledProgram, lam: Array, held: WorkingSet, task: Task, inner: Outcome
+    scaled: ScaledProgram, lam: Array, working: WorkingSet, problem: Subproblem, inner: Outcome
 ) -> Solved:
     """What the inner method's answer on the slots means for the program."""
     weights = drop_negligible(jnp.where(inner.active[:, None], inner.iterate.weights, 0.0))
-    fit = task.fit(weights)
-    residual = -task.gradient(fit)
-    after = remember(scaled, held._replace(at=inner.iterate), task, inner.active)
+    fit = problem.fit(weights)
+    residual = -problem.gradient(fit)
+    after = remember(scaled, working._replace(at=inner.iterate), problem, inner.active)
     # What the constraints will cost to first order: the multipliers times the violations.
-    outside = jnp.maximum(-task.slack(weights), 0.0)
+    outside = jnp.maximum(-problem.slack(weights), 0.0)
     repair_cost = jnp.sum(inner.iterate.cone_dual * outside)
     return Solved(
         after,
-        held.blocks,
+        working.blocks,
         weights,
         residual,
         loss_value(scaled.program, fit) + lam * jnp.sum(safe_norm(weights)) + repair_cost,
-        in_slots(scaled, after.blocks),
+        holds_slot(scaled, after.blocks),
         jnp.sum(inner.active, dtype=jnp.int32),
         jnp.sum(lasting(scaled, after), dtype=jnp.int32),
         inner.num_steps,
@@ -372,12 +372,12 @@ def certify_slots(
     return Best(blocks, residual, duals, upper - lower, upper)
 
 
-def no_certificate(scaled: ScaledProgram, held: WorkingSet) -> Best:
+def no_certificate(scaled: ScaledProgram, working: WorkingSet) -> Best:
     """Zero weights with nothing known: replaced by the first certificate."""
     zero, dtype = jnp.zeros_like(scaled.y), scaled.X.dtype
     largest = jnp.asarray(jnp.finfo(dtype).max, dtype)  # type: ignore[no-untyped-call]
     residual = residual_at(scaled.program, zero)
-    blocks = Blocks(held.blocks, jnp.zeros_like(held.at.weights))
+    blocks = Blocks(working.blocks, jnp.zeros_like(working.at.weights))
     nothing = DualElements.nothing(scaled.num_blocks, scaled.X.shape[1], dtype)
     return Best(blocks, residual, nothing, largest, scaled.at_zero)
 

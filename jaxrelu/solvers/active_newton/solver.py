@@ -1,6 +1,6 @@
 r"""Working sets with a second-order inner method: the default solver.
 
-At most `capacity` blocks are held in slots (`jaxrelu.solvers.active_newton.working_set`); the
+At most `capacity` blocks are working in slots (`jaxrelu.solvers.active_newton.working_set`); the
 program restricted to them is solved by the augmented Lagrangian Newton method of
 `jaxrelu.solvers.augmented_lagrangian.newton_method`; then all blocks are screened, the worst
 violators enter, and so on until the certificate of the whole program closes. Shapes are fixed, so
@@ -49,15 +49,15 @@ from jaxrelu.solvers.active_newton.working_set import (
     known_stage,
     warm_start,
 )
-from jaxrelu.solvers.base import Evidence, Tolerance, Warm
+from jaxrelu.solvers.base import Evidence, Tolerance, WarmStart
 from jaxrelu.solvers.scaled_program import ScaledProgram, scaled_program
 
 
-class Round(NamedTuple):
+class RoundState(NamedTuple):
     """Where a solve stands between two rounds; `done` or not `finite` is its end."""
 
     schedule: Schedule
-    held: WorkingSet
+    working: WorkingSet
     best: Best
     done: Array
     finite: Array
@@ -124,16 +124,16 @@ class ActiveNewton:
         lam: Array,
         tolerance: Tolerance,
         max_steps: Array,
-        init: Warm | None,
+        init: WarmStart | None,
     ) -> Evidence:
         """See `jaxrelu.solvers.base.Solver.run`."""
         scaled = scaled_program(program)
         first = first_round(scaled, lam, tolerance, init, self.slots(program))
 
-        def step(state: Round) -> Round:
+        def step(state: RoundState) -> RoundState:
             now = state.schedule
             solved = solve_slots(
-                scaled, now.stage, state.held, now.precision, max_steps - now.steps
+                scaled, now.stage, state.working, now.precision, max_steps - now.steps
             )
             return self.after(scaled, lam, tolerance, max_steps, state, solved)
 
@@ -146,9 +146,9 @@ class ActiveNewton:
         lam: Array,
         tolerance: Tolerance,
         max_steps: Any,
-        state: Round,
+        state: RoundState,
         solved: Solved,
-    ) -> Round:
+    ) -> RoundState:
         """The next round, from a solve on the slots: screening, newcomers, a certificate."""
         new, shown = self.screened(scaled, lam, tolerance, max_steps, state, solved)
         return judged(scaled, lam, tolerance, new, shown)
@@ -159,31 +159,31 @@ class ActiveNewton:
         lam: Array,
         tolerance: Tolerance,
         max_steps: Any,
-        state: Round,
+        state: RoundState,
         solved: Solved,
-    ) -> tuple[Round, Candidate]:
+    ) -> tuple[RoundState, Candidate]:
         """The next round before `judged`, and what is to be certified."""
         before, slots = state.schedule, solved.blocks.shape[0]
         schedule, found, screened = screen_round(
             scaled, lam, tolerance, max_steps, before, slots, solved.overall,
             self.pattern_batch_size,
         )  # fmt: skip
-        held = solved.held._replace(duals=screened.bounds.duals)
-        held = at_stage(held, schedule.stage / before.stage)
-        held = enter(scaled, schedule.stage, held, screened)
-        new = state._replace(schedule=schedule, held=held, finite=solved.finite)
+        working = solved.working._replace(duals=screened.bounds.duals)
+        working = at_stage(working, schedule.stage / before.stage)
+        working = enter(scaled, schedule.stage, working, screened)
+        new = state._replace(schedule=schedule, working=working, finite=solved.finite)
         blocks = Blocks(solved.blocks, solved.weights)
         return new, Candidate(blocks, solved.residual, screened.bounds.duals, found)
 
-    def evidence(self, state: Round, max_steps: Any, finite: Array) -> Evidence:
+    def evidence(self, state: RoundState, max_steps: Any, finite: Array) -> Evidence:
         """The answer of the last round."""
         best, steps = state.best, state.schedule.steps
         return Evidence(best.blocks, best.residual, best.duals, steps, finite, steps >= max_steps)
 
 
 def judged(
-    scaled: ScaledProgram, lam: Array, tolerance: Tolerance, state: Round, shown: Candidate
-) -> Round:
+    scaled: ScaledProgram, lam: Array, tolerance: Tolerance, state: RoundState, shown: Candidate
+) -> RoundState:
     """A round with its certificate, where one is due, and the verdict whether it is the last."""
     before, due = state.best, shown.found.due
 
@@ -202,31 +202,37 @@ def judged(
 
 
 def first_round(
-    scaled: ScaledProgram, lam: Array, tolerance: Tolerance, init: Warm | None, slots: int
-) -> Round:
+    scaled: ScaledProgram, lam: Array, tolerance: Tolerance, init: WarmStart | None, slots: int
+) -> RoundState:
     """The state before the first round: from nothing, or a known point, both at a lam above."""
     if init is None:
         schedule = first_schedule(scaled, lam, jnp.inf, tolerance)
-        held = cold_start(scaled, slots)
+        working = cold_start(scaled, slots)
     else:
         schedule = first_schedule(scaled, lam, known_stage(scaled, lam, init), tolerance)
-        held = warm_start(scaled, schedule.stage, init, slots)
-    return _unproved(scaled, schedule, held, jnp.asarray(True))
+        working = warm_start(scaled, schedule.stage, init, slots)
+    return _unproved(scaled, schedule, working, jnp.asarray(True))
 
 
-def next_lam(scaled: ScaledProgram, state: Round, lam: Array, tolerance: Tolerance) -> Round:
+def next_lam(
+    scaled: ScaledProgram, state: RoundState, lam: Array, tolerance: Tolerance
+) -> RoundState:
     """The first round on the way from a lam that was reached to a smaller one."""
     known = state.schedule.stage
     schedule = first_schedule(scaled, lam, known, tolerance)
-    held = at_stage(state.held, schedule.stage / known)
-    return _unproved(scaled, schedule, held, state.finite)
+    working = at_stage(state.working, schedule.stage / known)
+    return _unproved(scaled, schedule, working, state.finite)
 
 
-def _unproved(scaled: ScaledProgram, schedule: Schedule, held: WorkingSet, finite: Array) -> Round:
-    return Round(schedule, held, no_certificate(scaled, held), jnp.asarray(False), finite)
+def _unproved(
+    scaled: ScaledProgram, schedule: Schedule, working: WorkingSet, finite: Array
+) -> RoundState:
+    return RoundState(
+        schedule, working, no_certificate(scaled, working), jnp.asarray(False), finite
+    )
 
 
-def no_candidate(state: Round) -> Candidate:
+def no_candidate(state: RoundState) -> Candidate:
     """What is to be certified before the first round."""
     best, no = state.best, jnp.asarray(False)
     return Candidate(best.blocks, best.residual, best.duals, Finding(*[no] * 6))

@@ -22,8 +22,8 @@ from jaxrelu.geometry.cones import cone_signs, projection_batch
 from jaxrelu.geometry.correlation_bounds import DualElements, PolarBounds, polar_bounds
 from jaxrelu.programs.program import loss_value
 from jaxrelu.solvers.augmented_lagrangian.newton_method import Iterate
-from jaxrelu.solvers.augmented_lagrangian.subproblem import Task
-from jaxrelu.solvers.base import Warm
+from jaxrelu.solvers.augmented_lagrangian.subproblem import Subproblem
+from jaxrelu.solvers.base import WarmStart
 from jaxrelu.solvers.scaled_program import ScaledProgram
 
 _LEAST_BEND = 0.01
@@ -56,18 +56,20 @@ def cold_start(scaled: ScaledProgram, slots: int) -> WorkingSet:
     return WorkingSet(jnp.full((slots,), b, jnp.int32), at, DualElements.nothing(b, d, dtype))
 
 
-def known_stage(scaled: ScaledProgram, lam: Array, init: Warm) -> Array:
+def known_stage(scaled: ScaledProgram, lam: Array, init: WarmStart) -> Array:
     """The lam of a known point; that of the next solve where it has none."""
     return jnp.where(jnp.isfinite(init.lam) & (init.lam > 0), init.lam, lam)
 
 
-def at_stage(held: WorkingSet, ratio: Array) -> WorkingSet:
+def at_stage(working: WorkingSet, ratio: Array) -> WorkingSet:
     """Multipliers of another lam: proportional to it, to first order."""
-    at = held.at._replace(norm_dual=ratio * held.at.norm_dual, cone_dual=ratio * held.at.cone_dual)
-    return held._replace(at=at)
+    at = working.at._replace(
+        norm_dual=ratio * working.at.norm_dual, cone_dual=ratio * working.at.cone_dual
+    )
+    return working._replace(at=at)
 
 
-def warm_start(scaled: ScaledProgram, lam: Array, init: Warm, slots: int) -> WorkingSet:
+def warm_start(scaled: ScaledProgram, lam: Array, init: WarmStart, slots: int) -> WorkingSet:
     """The largest blocks of a known point, multipliers from one projection at its residual.
 
     The working set belongs to `lam`.
@@ -95,12 +97,12 @@ def _cone_signs(scaled: ScaledProgram, blocks: Array) -> Array:
     return cone_signs(scaled.masks[:n], scaled.pattern[blocks], scaled.X.dtype)
 
 
-def task_of(scaled: ScaledProgram, lam: Array, blocks: Array) -> Task:
+def subproblem_of(scaled: ScaledProgram, lam: Array, blocks: Array) -> Subproblem:
     """Gathers the blocks in slots for the inner method."""
     occupied = blocks < scaled.num_blocks
     safe = jnp.where(occupied, blocks, 0)
     signs = jnp.where(occupied[:, None], _cone_signs(scaled, safe), 0.0)
-    return Task(
+    return Subproblem(
         scaled.X,
         jnp.asarray(scaled.program.y),
         scaled.weight,
@@ -127,15 +129,17 @@ def first_scale(scaled: ScaledProgram, lam: Array) -> Array:
     return jnp.where(value > 0, value, 1.0)
 
 
-def remember(scaled: ScaledProgram, held: WorkingSet, task: Task, active: Array) -> WorkingSet:
+def remember(
+    scaled: ScaledProgram, working: WorkingSet, problem: Subproblem, active: Array
+) -> WorkingSet:
     """Keeps the dual-cone elements of all slots, and empties the slots of zero blocks."""
-    own = DualElements.of(scaled.rows, task.cone_signs, held.at.cone_dual)
-    duals = held.duals.put(held.blocks, own)
-    blocks = jnp.where(active, held.blocks, scaled.num_blocks)
-    return held._replace(blocks=blocks, duals=duals)
+    own = DualElements.of(scaled.rows, problem.cone_signs, working.at.cone_dual)
+    duals = working.duals.put(working.blocks, own)
+    blocks = jnp.where(active, working.blocks, scaled.num_blocks)
+    return working._replace(blocks=blocks, duals=duals)
 
 
-def in_slots(scaled: ScaledProgram, blocks: Array) -> Array:
+def holds_slot(scaled: ScaledProgram, blocks: Array) -> Array:
     """(b,) bool: blocks that hold a slot."""
     return jnp.zeros((scaled.num_blocks,), bool).at[blocks].set(True, mode="drop")
 
@@ -187,10 +191,10 @@ def screen(
     return Screened(bounds, jnp.max(bounds.bound, initial=0.0), found, size)
 
 
-def lasting(scaled: ScaledProgram, held: WorkingSet) -> Array:
+def lasting(scaled: ScaledProgram, working: WorkingSet) -> Array:
     """(k,) bool: slots of blocks that are more than next to nothing against the largest one."""
-    size = safe_norm(held.at.weights)
-    occupied = held.blocks < scaled.num_blocks
+    size = safe_norm(working.at.weights)
+    occupied = working.blocks < scaled.num_blocks
     return occupied & (size > _LIGHT * jnp.max(jnp.where(occupied, size, 0.0), initial=0.0))
 
 
@@ -199,15 +203,15 @@ def entering(lanes: int, slots: int) -> int:
     return min(lanes, slots, max(4, slots // 4))
 
 
-def enter(scaled: ScaledProgram, lam: Array, held: WorkingSet, screened: Screened) -> WorkingSet:
+def enter(scaled: ScaledProgram, lam: Array, working: WorkingSet, screened: Screened) -> WorkingSet:
     """Puts the worst violators into empty slots; if there is none, of blocks next to nothing."""
     bounds, found, size = screened.bounds, screened.found, screened.size
-    task = task_of(scaled, lam, held.blocks)
-    slots = held.blocks.shape[0]
+    problem = subproblem_of(scaled, lam, working.blocks)
+    slots = working.blocks.shape[0]
     count = entering(found.shape[0], slots)
     _, lane = jax.lax.top_k(jnp.where(found, size, -1.0), count)
-    empty = held.blocks >= scaled.num_blocks
-    empty = jnp.where(jnp.any(empty), empty, ~lasting(scaled, held))
+    empty = working.blocks >= scaled.num_blocks
+    empty = jnp.where(jnp.any(empty), empty, ~lasting(scaled, working))
     slot = jnp.argsort(~empty, stable=True)[:count]
     enters = found[lane] & empty[slot]
 
@@ -215,8 +219,8 @@ def enter(scaled: ScaledProgram, lam: Array, held: WorkingSet, screened: Screene
     direction = unit(q)
     features = scaled.gathered(block) * matmul(direction, scaled.X.T)
     # A loss that is linear at the fit (Huber's far away) is not so all along the way.
-    largest = task.sample_weight * jnp.asarray(task.loss.smoothness, features.dtype)
-    bend = jnp.maximum(task.curvature(task.fit(held.at.weights)), _LEAST_BEND * largest)
+    largest = problem.sample_weight * jnp.asarray(problem.loss.smoothness, features.dtype)
+    bend = jnp.maximum(problem.curvature(problem.fit(working.at.weights)), _LEAST_BEND * largest)
     steepness = matmul(features * features, bend[:, None])[:, 0]
     share = jnp.maximum(jnp.sum(enters), 1).astype(q.dtype)
     magnitude = (size[lane] - lam) / jnp.where(steepness > 0, steepness, 1.0) / share
@@ -230,8 +234,8 @@ def enter(scaled: ScaledProgram, lam: Array, held: WorkingSet, screened: Screene
         return array.at[target].set(values.astype(array.dtype), mode="drop")
 
     at = Iterate(
-        put(held.at.weights, magnitude[:, None] * direction),
-        put(held.at.norm_dual, lam * direction),
-        put(held.at.cone_dual, shorter[:, None] * bounds.multipliers[lane]),
+        put(working.at.weights, magnitude[:, None] * direction),
+        put(working.at.norm_dual, lam * direction),
+        put(working.at.cone_dual, shorter[:, None] * bounds.multipliers[lane]),
     )
-    return held._replace(blocks=put(held.blocks, block), at=at)
+    return working._replace(blocks=put(working.blocks, block), at=at)

@@ -21,7 +21,7 @@ from jaxrelu.solvers.augmented_lagrangian.newton_method import (
     constant_coupling,
     minimise,
 )
-from jaxrelu.solvers.augmented_lagrangian.subproblem import Task
+from jaxrelu.solvers.augmented_lagrangian.subproblem import Subproblem
 
 _MOST_SWEEPS = 20
 
@@ -35,7 +35,7 @@ class _Sweep(NamedTuple):
 
 
 def minimise_near_walls(
-    task: Task,
+    problem: Subproblem,
     start: Iterate,
     tolerance: Array,
     max_steps: Any,
@@ -44,26 +44,26 @@ def minimise_near_walls(
 ) -> Outcome:
     """`minimise` of `newton_method`, some rows at a time where there are many.
 
-    Takes a task with all rows of the cones and returns multipliers of all rows.
+    Takes a problem with all rows of the cones and returns multipliers of all rows.
     """
-    rows = task.rows
+    rows = problem.rows
     if not (isinstance(rows, Rows) and rows.are_many):
-        return minimise(task, start, tolerance, max_steps, scale, coupling)
-    coupling = constant_coupling(task) if coupling is None else coupling
+        return minimise(problem, start, tolerance, max_steps, scale, coupling)
+    coupling = constant_coupling(problem) if coupling is None else coupling
     lane = jnp.arange(start.weights.shape[0])[:, None]
 
     def sweep(state: _Sweep) -> _Sweep:
         at = state.at
-        index = nearest(task.slack(at.weights), at.cone_dual, task.X.shape[1])
-        near = task._replace(
+        index = nearest(problem.slack(at.weights), at.cone_dual, problem.X.shape[1])
+        near = problem._replace(
             rows=OwnRows(rows.unit[index]),
-            cone_signs=jnp.take_along_axis(task.cone_signs, index, axis=1),
+            cone_signs=jnp.take_along_axis(problem.cone_signs, index, axis=1),
         )
         own = at._replace(cone_dual=jnp.take_along_axis(at.cone_dual, index, axis=1))
         out = minimise(near, own, tolerance, max_steps - state.steps, scale, coupling)
         weights, norm_dual, multipliers = out.iterate
         dual = jnp.zeros_like(at.cone_dual).at[lane, index].set(multipliers)
-        outside = jnp.max(jnp.maximum(-task.slack(weights), 0.0), initial=0.0)
+        outside = jnp.max(jnp.maximum(-problem.slack(weights), 0.0), initial=0.0)
         violated = outside > 2.0 * tolerance * jnp.max(plain_norm(weights), initial=0.0)
         steps = state.steps + out.num_steps
         return _Sweep(
@@ -72,7 +72,7 @@ def minimise_near_walls(
         )  # fmt: skip
 
     no, yes = jnp.asarray(False), jnp.asarray(True)
-    occupied = jnp.any(task.signed_masks != 0, axis=1)
+    occupied = jnp.any(problem.signed_masks != 0, axis=1)
     first = _Sweep(start, occupied, jnp.asarray(0, jnp.int32), yes, no)
     end = iterate(sweep, first, done=lambda s: s.done, max_steps=_MOST_SWEEPS)
     return Outcome(end.state.at, end.state.active, end.state.steps, end.finite & end.state.finite)

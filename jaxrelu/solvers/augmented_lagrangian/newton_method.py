@@ -45,7 +45,7 @@ from jaxrelu.solvers.augmented_lagrangian.newton_system import (
     working_matrix,
 )
 from jaxrelu.solvers.augmented_lagrangian.step_sizes import step_along
-from jaxrelu.solvers.augmented_lagrangian.subproblem import Task
+from jaxrelu.solvers.augmented_lagrangian.subproblem import Subproblem
 
 _NORM_SHARE = 0.1
 _STIFFNESS = 1e5
@@ -118,70 +118,72 @@ class Progress(NamedTuple):
     done: Array
 
 
-def _evaluate(task: Task, at: Iterate, live: Array, sigma: Array, kappa: Array) -> _Point:
-    fit = task.fit(at.weights)
-    cone = at.cone_dual - sigma[:, None] * task.slack(at.weights)
+def _evaluate(problem: Subproblem, at: Iterate, live: Array, sigma: Array, kappa: Array) -> _Point:
+    fit = problem.fit(at.weights)
+    cone = at.cone_dual - sigma[:, None] * problem.slack(at.weights)
     norm = at.norm_dual + kappa[:, None] * at.weights
     size = plain_norm(norm)
-    active = size > task.lam
-    shrink = jnp.where(active, task.lam / jnp.where(active, size, 1.0), 1.0)
+    active = size > problem.lam
+    shrink = jnp.where(active, problem.lam / jnp.where(active, size, 1.0), 1.0)
     ball = norm * shrink[:, None]
-    gradient = task.adjoint(task.gradient(fit)) + ball
-    gradient = gradient - task.cone_adjoint(jnp.maximum(cone, 0.0))
+    gradient = problem.adjoint(problem.gradient(fit)) + ball
+    gradient = gradient - problem.cone_adjoint(jnp.maximum(cone, 0.0))
     gradient = jnp.where(live[:, None], gradient, 0.0)
     return _Point(fit, cone, norm, size, active & live, ball, gradient)
 
 
-def _norm_curvature(task: Task, point: _Point, kappa: Array) -> tuple[Array, Array]:
+def _norm_curvature(problem: Subproblem, point: _Point, kappa: Array) -> tuple[Array, Array]:
     """Curvature (k,) of each envelope, and the direction (k, d) in which it has none, or zero."""
     size = jnp.where(point.norm_size > 0, point.norm_size, 1.0)
     direction = jnp.where(point.active[:, None], point.norm / size[:, None], 0.0)
-    return jnp.where(point.active, kappa * task.lam / size, kappa), direction
+    return jnp.where(point.active, kappa * problem.lam / size, kappa), direction
 
 
 def _local_hessians(
-    task: Task, point: _Point, gram: Array, sigma: Array, kappa: Array
+    problem: Subproblem, point: _Point, gram: Array, sigma: Array, kappa: Array
 ) -> tuple[Array, Array]:
     """Hessians of envelope and cone terms, (k, d, d), and the curvature of each norm (k,)."""
-    d = task.X.shape[1]
-    eye = jnp.eye(d, dtype=task.X.dtype)[None]
-    bend, direction = _norm_curvature(task, point, kappa)
+    d = problem.X.shape[1]
+    eye = jnp.eye(d, dtype=problem.X.dtype)[None]
+    bend, direction = _norm_curvature(problem, point, kappa)
     norm_part = bend[:, None, None] * (eye - direction[:, :, None] * direction[:, None, :])
     return norm_part + sigma[:, None, None] * gram, bend
 
 
-def constant_coupling(task: Task) -> Array | None:
+def constant_coupling(problem: Subproblem) -> Array | None:
     """What of A^T diag(h) A stays constant: all of it or its diagonal blocks, or nothing (None)."""
-    k, (n, d) = task.signed_masks.shape[0], task.X.shape
-    dual = uses_dual_form(k, d, n, task.X.dtype)
-    gated = task.has_no_cones and uses_gated_form(k, d, n, task.X.dtype)
-    if dual or gated or not isinstance(task.loss, SquaredLoss):
+    k, (n, d) = problem.signed_masks.shape[0], problem.X.shape
+    dual = uses_dual_form(k, d, n, problem.X.dtype)
+    gated = problem.has_no_cones and uses_gated_form(k, d, n, problem.X.dtype)
+    if dual or gated or not isinstance(problem.loss, SquaredLoss):
         return None
-    return _coupling_at(task, task.sample_weight)
+    return _coupling_at(problem, problem.sample_weight)
 
 
-def updated_coupling(task: Task, coupling: Array, changed: Array) -> Array:
+def updated_coupling(problem: Subproblem, coupling: Array, changed: Array) -> Array:
     """The coupling after some slots (c,) have got other blocks; a slot may be named twice."""
-    h = task.sample_weight
+    h = problem.sample_weight
     if coupling.ndim == 3:
-        return coupling.at[changed].set(task.samples.own_coupling(task.signed_masks[changed], h))
-    some = task.samples.cross_coupling(task.signed_masks[changed], task.signed_masks, h)
+        return coupling.at[changed].set(
+            problem.samples.own_coupling(problem.signed_masks[changed], h)
+        )
+    some = problem.samples.cross_coupling(problem.signed_masks[changed], problem.signed_masks, h)
     coupling = coupling.at[changed].set(some)
     return coupling.at[:, :, changed].set(some.transpose(2, 3, 0, 1))
 
 
-def _coupling_at(task: Task, curvature: Array) -> Array:
+def _coupling_at(problem: Subproblem, curvature: Array) -> Array:
     """A^T diag(h) A, (k, d, k, d), or its diagonal blocks, (k, d, d), where that is enough."""
-    k, d = task.signed_masks.shape[0], task.X.shape[1]
-    if forms_matrix(k, d, task.X.dtype):
-        return task.samples.coupling(task.signed_masks, curvature)
-    return task.samples.own_coupling(task.signed_masks, curvature)
+    k, d = problem.signed_masks.shape[0], problem.X.shape[1]
+    if forms_matrix(k, d, problem.X.dtype):
+        return problem.samples.coupling(problem.signed_masks, curvature)
+    return problem.samples.own_coupling(problem.signed_masks, curvature)
 
 
-def begin(task: Task, start: Iterate, scale: Array) -> Progress:
+def begin(problem: Subproblem, start: Iterate, scale: Array) -> Progress:
     """The state before the first Newton step; `scale` as in `minimise`."""
-    dtype = task.X.dtype
-    occupied = jnp.any(task.signed_masks != 0, axis=1)
+    dtype = problem.X.dtype
+    occupied = jnp.any(problem.signed_masks != 0, axis=1)
     return Progress(
         start,
         occupied,
@@ -197,40 +199,40 @@ def begin(task: Task, start: Iterate, scale: Array) -> Progress:
 
 
 def newton_step(
-    task: Task, state: Progress, tolerance: Array, scale: Array, coupling: Array | None
+    problem: Subproblem, state: Progress, tolerance: Array, scale: Array, coupling: Array | None
 ) -> Progress:
     """One Newton step and, where the minimum of phi is near, an update of the multipliers.
 
     Args:
-        task: as in `minimise`.
+        problem: as in `minimise`.
         state: where it stands; not done.
         tolerance: as in `minimise`.
         scale: as in `minimise`.
-        coupling: `constant_coupling` of the task.
+        coupling: `constant_coupling` of the problem.
 
     Returns:
         The next state.
     """
-    lam, dtype, roundoff = task.lam, task.X.dtype, eps(task.X.dtype)
+    lam, dtype, roundoff = problem.lam, problem.X.dtype, eps(problem.X.dtype)
     at, live = state.at, state.live
     size_before = _penalty_scale(state, scale)
     sigma, kappa = _penalties(lam, state, size_before)
-    point = _evaluate(task, at, live, sigma, kappa)
+    point = _evaluate(problem, at, live, sigma, kappa)
     walls = (point.cone > 0).astype(dtype)
-    gram = task.rows.updated_gram(state.gram, state.walls.astype(dtype), walls)
-    p = _direction(task, point, gram, live, sigma, kappa, size_before, coupling)
+    gram = problem.rows.updated_gram(state.gram, state.walls.astype(dtype), walls)
+    p = _direction(problem, point, gram, live, sigma, kappa, size_before, coupling)
     p = jnp.where(live[:, None], p, 0.0)
     # Two full steps that overshoot can take each other back for ever.
     overshoot = jnp.where(state.waiting < _PATIENCE, 0.5, 0.01)
     # What a Newton step can gain, against the objective: gaps go with its square root.
-    value = total(task.loss, point.fit, task.y, task.sample_weight)
+    value = total(problem.loss, point.fit, problem.y, problem.sample_weight)
     value = value + lam * jnp.sum(plain_norm(at.weights))
     settled = -jnp.sum(point.gradient * p) <= tolerance**2 * value
-    step = step_along(task, point.fit, point.norm, point.cone, p, sigma, kappa, overshoot)
+    step = step_along(problem, point.fit, point.norm, point.cone, p, sigma, kappa, overshoot)
     at = at._replace(weights=at.weights + step)
-    point = _evaluate(task, at, live, sigma, kappa)
+    point = _evaluate(problem, at, live, sigma, kappa)
     stationarity = jnp.max(plain_norm(point.gradient), initial=0.0) / lam
-    violation = _violation(task, at, point, live, kappa) / _largest_norm(at.weights, scale)
+    violation = _violation(problem, at, point, live, kappa) / _largest_norm(at.weights, scale)
     stiff = _first_stiffness(dtype)
     precise = jnp.maximum(tolerance, 10 * roundoff * stiff)
     near = stationarity <= jnp.maximum(jnp.minimum(0.01, 0.1 * violation), precise)
@@ -263,10 +265,12 @@ def newton_step(
     )
 
 
-def outcome(task: Task, state: Progress, scale: Array, num_steps: Array, finite: Array) -> Outcome:
+def outcome(
+    problem: Subproblem, state: Progress, scale: Array, num_steps: Array, finite: Array
+) -> Outcome:
     """What `minimise` returns, from where it stands."""
-    penalties = _penalties(task.lam, state, _penalty_scale(state, scale))
-    point = _evaluate(task, state.at, state.live, *penalties)
+    penalties = _penalties(problem.lam, state, _penalty_scale(state, scale))
+    point = _evaluate(problem, state.at, state.live, *penalties)
     return Outcome(state.at, point.active, num_steps, finite)
 
 
@@ -276,7 +280,7 @@ def watched(state: Progress) -> tuple[Array, Array]:
 
 
 def minimise(
-    task: Task,
+    problem: Subproblem,
     start: Iterate,
     tolerance: Array,
     max_steps: Any,
@@ -286,26 +290,26 @@ def minimise(
     """Minimises the program restricted to a working set.
 
     Args:
-        task: the data and the gathered blocks.
+        problem: the data and the gathered blocks.
         start: weights and multipliers to start from.
         tolerance: scalar; stop when the gradient is below it relative to lam, and the violations
             of norm and cone are below it relative to the largest block.
         max_steps: Newton steps at most.
         scale: scalar > 0, a guess of the largest block norm, used while all blocks are zero.
-        coupling: `constant_coupling` of the task, if it is known already.
+        coupling: `constant_coupling` of the problem, if it is known already.
 
     Returns:
         `Outcome`.
     """
-    coupling = constant_coupling(task) if coupling is None else coupling
+    coupling = constant_coupling(problem) if coupling is None else coupling
     end = iterate(
-        lambda state: newton_step(task, state, tolerance, scale, coupling),
-        begin(task, start, scale),
+        lambda state: newton_step(problem, state, tolerance, scale, coupling),
+        begin(problem, start, scale),
         done=lambda state: state.done,
         max_steps=max_steps,
         watch=watched,
     )
-    return outcome(task, end.state, scale, end.num_steps, end.finite)
+    return outcome(problem, end.state, scale, end.num_steps, end.finite)
 
 
 def _first_stiffness(dtype: Any) -> float:
@@ -339,7 +343,7 @@ def _penalties(lam: Array, state: Progress, largest: Array) -> tuple[Array, Arra
 
 
 def _direction(
-    task: Task,
+    problem: Subproblem,
     point: _Point,
     gram: Array,
     live: Array,
@@ -349,35 +353,37 @@ def _direction(
     coupling: Array | None,
 ) -> Array:
     """The Newton direction (k, d), by the smaller of the primal and the dual system."""
-    dtype = task.X.dtype
-    (k, d), (n, _) = point.gradient.shape, task.X.shape
+    dtype = problem.X.dtype
+    (k, d), (n, _) = point.gradient.shape, problem.X.shape
     # Blocks with (nearly) collinear features make the system singular; damping in proportion
     # to the gradient keeps them from huge cancelling steps and fades at the solution.
-    remaining = jnp.minimum(1.0, jnp.max(plain_norm(point.gradient), initial=0.0) / task.lam)
-    damping = _DAMPING * remaining * task.lam / largest
-    h = task.curvature(point.fit)
-    if task.has_no_cones and uses_gated_form(k, d, n, task.X.dtype):
-        bend, direction = _norm_curvature(task, point, kappa)
+    remaining = jnp.minimum(1.0, jnp.max(plain_norm(point.gradient), initial=0.0) / problem.lam)
+    damping = _DAMPING * remaining * problem.lam / largest
+    h = problem.curvature(point.fit)
+    if problem.has_no_cones and uses_gated_form(k, d, n, problem.X.dtype):
+        bend, direction = _norm_curvature(problem, point, kappa)
         direction = jnp.where(live[:, None], direction, 0.0)
         return -gated_direction(
-            task.X, task.signed_masks, h, bend + damping, jnp.full_like(bend, damping),
+            problem.X, problem.signed_masks, h, bend + damping, jnp.full_like(bend, damping),
             direction, point.gradient,
         )  # fmt: skip
-    blocks, bend = _local_hessians(task, point, gram, sigma, kappa)
+    blocks, bend = _local_hessians(problem, point, gram, sigma, kappa)
     # A stiff block stays where it is, and takes no part in the system.
-    stiffest = jnp.max(jnp.abs(blocks)) + jnp.sum(task.sample_weight)
+    stiffest = jnp.max(jnp.abs(blocks)) + jnp.sum(problem.sample_weight)
     eye = jnp.eye(d, dtype=dtype)[None]
     blocks = jnp.where(live[:, None, None], blocks + damping * eye, 1e6 * stiffest * eye)
     if uses_dual_form(k, d, n, dtype):
-        matrix_a = working_matrix(task.X, task.signed_masks)
+        matrix_a = working_matrix(problem.X, problem.signed_masks)
         return -dual_direction(matrix_a, h, blocks, eps(dtype) ** 0.5 * bend, point.gradient)
-    known = _coupling_at(task, h) if coupling is None else coupling
-    coupled = Matrix(known) if known.ndim == 4 else Products(task.X, task.signed_masks, h, known)
-    return -primal_direction(coupled, blocks, point.gradient, walls=not task.has_no_cones)
+    known = _coupling_at(problem, h) if coupling is None else coupling
+    coupled = (
+        Matrix(known) if known.ndim == 4 else Products(problem.X, problem.signed_masks, h, known)
+    )
+    return -primal_direction(coupled, blocks, point.gradient, walls=not problem.has_no_cones)
 
 
-def _violation(task: Task, at: Iterate, point: _Point, live: Array, kappa: Array) -> Array:
+def _violation(problem: Subproblem, at: Iterate, point: _Point, live: Array, kappa: Array) -> Array:
     """The largest distance from the cones, or of a norm from what its multiplier says."""
-    outside = jnp.max(jnp.maximum(-task.slack(at.weights), 0.0), initial=0.0)
+    outside = jnp.max(jnp.maximum(-problem.slack(at.weights), 0.0), initial=0.0)
     moved = plain_norm(point.ball - at.norm_dual) / kappa
     return jnp.maximum(outside, jnp.max(jnp.where(live, moved, 0.0), initial=0.0))

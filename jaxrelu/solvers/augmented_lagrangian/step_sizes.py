@@ -22,7 +22,7 @@ from jax import Array
 from jaxrelu.core.line_search import line_minimum
 from jaxrelu.core.numerics import eps, matmul, plain_norm
 from jaxrelu.solvers.augmented_lagrangian.newton_system import uses_dual_form
-from jaxrelu.solvers.augmented_lagrangian.subproblem import Task
+from jaxrelu.solvers.augmented_lagrangian.subproblem import Subproblem
 
 _SWEEPS = 3
 # Newton steps to the minimum over the size of one block: the slope has kinks.
@@ -100,7 +100,7 @@ def _own_slope(block: _Block, lam: Array, t: Array) -> tuple[Array, Array]:
 
 
 def step_along(
-    task: Task,
+    problem: Subproblem,
     fit: Array,
     norm: Array,
     cone: Array,
@@ -112,7 +112,7 @@ def step_along(
     """A multiple of the Newton direction p, or of every block of it where that is much shorter.
 
     Args:
-        task: the data and the gathered blocks.
+        problem: the data and the gathered blocks.
         fit: (n,), F theta.
         norm: (k, d), z + kappa theta.
         cone: (k, n), mu - sigma K theta.
@@ -124,28 +124,28 @@ def step_along(
     Returns:
         The step (k, d).
     """
-    gradient, curvature = task.gradient(fit), task.curvature(fit)
+    gradient, curvature = problem.gradient(fit), problem.curvature(fit)
 
     def size_along(along: _Block, fit_change: Array) -> tuple[Array, Array]:
         def slope(size: Array) -> Array:
-            change = jnp.sum(task.gradient(fit + size * fit_change) * fit_change)
-            own, _ = jax.vmap(_own_slope, in_axes=(0, None, None))(along, task.lam, size[0])
+            change = jnp.sum(problem.gradient(fit + size * fit_change) * fit_change)
+            own, _ = jax.vmap(_own_slope, in_axes=(0, None, None))(along, problem.lam, size[0])
             return (change + jnp.sum(own))[None]
 
         size = line_minimum(slope, 1, p.dtype, overshoot, shrink=1 / 16, halvings=16)[0]
         return size, slope(jnp.zeros((1,), p.dtype))[0]
 
-    along = _Block(norm, cone, p, task.slack(p), sigma, kappa)
-    size, _ = size_along(along, task.fit(p))
-    (k, d), (n, _) = p.shape, task.X.shape
+    along = _Block(norm, cone, p, problem.slack(p), sigma, kappa)
+    size, _ = size_along(along, problem.fit(p))
+    (k, d), (n, _) = p.shape, problem.X.shape
     # To an accelerator, one coordinate after the other is dear.
     if jax.default_backend() != "cpu" or d < _FEW_WALLS or uses_dual_form(k, d, n, p.dtype):
         return size * p
 
     def apart() -> Array:
-        features = task.signed_masks * matmul(p, task.X.T)
+        features = problem.signed_masks * matmul(p, problem.X.T)
         sizes = block_sizes(
-            lambda b, t: _own_slope(jax.tree.map(lambda a: a[b], along), task.lam, t),
+            lambda b, t: _own_slope(jax.tree.map(lambda a: a[b], along), problem.lam, t),
             matmul(features, gradient[:, None])[:, 0],
             matmul(features * curvature[None], features.T),
             jnp.full(p.shape[:1], size),

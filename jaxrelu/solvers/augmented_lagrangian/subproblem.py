@@ -12,7 +12,7 @@ from jaxrelu.geometry.gram import OwnRows, Rows
 from jaxrelu.losses.base import Loss, total_curvature, total_gradient
 
 
-class Task(NamedTuple):
+class Subproblem(NamedTuple):
     """What stays fixed during one call: data, the gathered blocks, lam.
 
     Attributes:
