@@ -16,7 +16,7 @@ import numpy as np
 from common import Floats, Table, arguments, parser
 
 import jaxrelu as jr
-from jaxrelu.pattern_pool import PatternPool
+from jaxrelu.global_optimality.pattern_pool import PatternPool
 
 ROWS, FEATURES = 12, 4
 PLACES = 32  # of the refinement

@@ -14,9 +14,9 @@ import pytest
 from hypothesis import assume
 from scipy.optimize import lsq_linear
 
-from jaxrelu.enumeration import half_cells
-from jaxrelu.polar.arrangement import Arrangement, values_of
-from jaxrelu.polar.ascent import local_maxima
+from jaxrelu.geometry.host.arrangements import half_cells
+from jaxrelu.global_optimality.polar_gauge.ascent import local_maxima
+from jaxrelu.global_optimality.polar_gauge.lines import Arrangement, values_of
 
 L, K, STARTS = 7, 3, 32  # the shape of `instance`, and of most data of the tests
 

@@ -10,14 +10,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from numpy.typing import NDArray
 
-from jaxrelu.losses import Loss
-from jaxrelu.networks import Network
-from jaxrelu.numerics import as_float
-from jaxrelu.pytrees import register
-
-Floats = NDArray[np.float64]
+from jaxrelu.core.aliases import Floats
+from jaxrelu.core.checks import as_float
+from jaxrelu.core.pytrees import register
+from jaxrelu.losses.base import Loss
+from jaxrelu.networks.network import Network
 
 # A relative gap below this is rounding.
 _EXACT = 1e-6

@@ -10,7 +10,7 @@ f(x) = c + sum_k a_k (w_k x + b_k)_+. Three penalties, each a lasso over neurons
   larger biases, at no cost in the limit, so the value is the same with and without it.
 * "penalised": sum |a_k| ||(w_k, b_k)||, the bias is the weight of a column of ones. The data have
   rank two and no finite dictionary; columns are found in the 2 n cells until none is missing.
-* "none": no bias, the two columns of `jaxrelu.closed_form.rank_one`.
+* "none": no bias, the two columns of `jaxrelu.closed_form.rank_one_data`.
 
 The interpolant of least norm with a free bias: with slopes s_k between neighbours,
 
@@ -32,13 +32,14 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jaxrelu.closed_form.answer import Floats, Task, checked, positive
-from jaxrelu.closed_form.columns import Cells, Columns, Fitted, lasso, least_polar
-from jaxrelu.closed_form.rank_one import line
-from jaxrelu.losses import SquaredLoss
-from jaxrelu.networks import Network
-from jaxrelu.numerics import as_float
-from jaxrelu.pytrees import register
+from jaxrelu.closed_form.answer import Task, checked, positive
+from jaxrelu.closed_form.dictionary import Cells, Columns, Fitted, lasso, least_polar
+from jaxrelu.closed_form.rank_one_data import line
+from jaxrelu.core.aliases import Floats
+from jaxrelu.core.checks import as_float
+from jaxrelu.core.pytrees import register
+from jaxrelu.losses.squared import SquaredLoss
+from jaxrelu.networks.network import Network
 
 _SQUARED_LOSS = SquaredLoss()
 _BIASES = ("free", "penalised", "none")

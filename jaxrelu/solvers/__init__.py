@@ -1,6 +1,6 @@
-"""The solvers, one algorithm a file, one contract (`jaxrelu.solvers.base`)."""
+"""Algorithms under one contract (`jaxrelu.solvers.base`)."""
 
-from jaxrelu.solvers.active_newton import ActiveNewton as ActiveNewton
+from jaxrelu.solvers.active_newton.solver import ActiveNewton as ActiveNewton
 from jaxrelu.solvers.admm import ADMM as ADMM
 from jaxrelu.solvers.base import Evidence as Evidence
 from jaxrelu.solvers.base import Solver as Solver

@@ -1,7 +1,7 @@
 r"""First-order solver: consensus splitting (ADMM) around one eigendecomposition.
 
-The programs of `jaxrelu.program` in split form, with F the map from weights to fit and K_b the
-rows (2 D_b - I) X of block b, each scaled to the length t = sqrt(30 d / n):
+The programs of `jaxrelu.programs.program` in split form, with F the map from weights to fit and K_b
+the rows (2 D_b - I) X of block b, each scaled to the length t = sqrt(30 d / n):
 
     minimise    sum_i c_i loss(f_i, y_i) + lam sum_b ||a_b||
     subject to  theta_b = a_b,    K_b theta_b = s_b >= 0,    F theta = f.
@@ -44,23 +44,29 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxrelu.cones import best_bound, project_cones
-from jaxrelu.loops import iterate
-from jaxrelu.numerics import eps, matmul, safe_norm
-from jaxrelu.optimality import dual_point, feasible_weights, rounding_error
-from jaxrelu.program import (
+from jaxrelu.core.loops import iterate
+from jaxrelu.core.numerics import eps, matmul, safe_norm
+from jaxrelu.core.pytrees import register
+from jaxrelu.geometry.cones import project_cones
+from jaxrelu.geometry.correlation_bounds import DualElements
+from jaxrelu.programs.bounds import (
+    Value,
+    all_blocks,
+    correlation_bound,
+    lower_value,
+    upper_value,
+)
+from jaxrelu.programs.certificates import feasible_weights
+from jaxrelu.programs.penalties import block_soft_threshold
+from jaxrelu.programs.program import (
     Program,
     fit,
     loss_value,
-    objective,
     raw_correlations,
     residual_at,
     sample_weights,
 )
-from jaxrelu.proximal import block_soft_threshold
-from jaxrelu.pytrees import register
-from jaxrelu.solvers.base import Evidence, Tolerance, Warm
-from jaxrelu.solvers.splitting import (
+from jaxrelu.solvers.admm_splitting import (
     Penalty,
     Point,
     Splitting,
@@ -71,7 +77,7 @@ from jaxrelu.solvers.splitting import (
     rescale,
     split_program,
 )
-from jaxrelu.solvers.working_set import setting_of
+from jaxrelu.solvers.base import Evidence, Tolerance, WarmStart
 
 # Measured on the reference problems: flat around these values.
 _MEMORY = 4
@@ -85,7 +91,7 @@ class _Best(NamedTuple):
     weights: Array
     upper: Array
     residual: Array
-    bound: Array
+    duals: DualElements
     lower: Array
 
 
@@ -147,12 +153,11 @@ class ADMM:
         lam: Array,
         tolerance: Tolerance,
         max_steps: Array,
-        init: Warm | None,
+        init: WarmStart | None,
     ) -> Evidence:
         """See `jaxrelu.solvers.base.Solver.run`."""
-        setting = setting_of(program)
-        split = split_program(program, setting.X, setting.rows.unit, lam / setting.scale)
-        point, penalty = _start(split, init, setting.scale)
+        split = split_program(program, lam)
+        point, penalty = _start(split, init)
         rounds = max_steps // self.check_every
 
         def step(state: _Round) -> _Round:
@@ -176,21 +181,21 @@ class ADMM:
         end = iterate(step, start, done=lambda s: s.done, max_steps=rounds + 1)
         best = end.state.best
         return Evidence(
-            best.weights / setting.scale,
+            all_blocks(best.weights),
             best.residual,
-            best.bound * setting.scale,
+            best.duals,
             self.check_every * jnp.maximum(end.state.filled - 1, 0),
             end.finite,
             ~end.state.done,
         )
 
 
-def _start(split: Splitting, init: Warm | None, scale: Array) -> tuple[Point, Penalty]:
+def _start(split: Splitting, init: WarmStart | None) -> tuple[Point, Penalty]:
     """Zero, or given weights with the multipliers of a projection at their residual."""
     program, lam, X = split.program, split.lam, split.program.X
     theta = jnp.zeros((*program.block_shape, X.shape[1]), X.dtype)
     if init is not None:
-        theta = init.weights * scale
+        theta = init.weights
     f = fit(program, theta)
     eta = loss_penalty(split, f)
     loss = f + program.loss.gradient(f, jnp.asarray(program.y)) / eta
@@ -202,11 +207,9 @@ def _start(split: Splitting, init: Warm | None, scale: Array) -> tuple[Point, Pe
     dual, cone_dual = raw_correlations(program, init.residual), jnp.zeros_like(cone)
     if program.has_cones:
         projection = project_cones(X, jnp.asarray(program.patterns.masks), dual)
-        lengths = safe_norm(split.rows)
-        lengths = jnp.where(lengths > 0, lengths, 1.0)
-        dual, cone_dual = projection.points, projection.multipliers / lengths[None, None]
+        dual, cone_dual = projection.points, projection.multipliers / split.length
     # Multipliers are proportional to lam to first order.
-    ratio = lam * scale / jnp.where(init.lam > 0, init.lam, lam * scale)
+    ratio = lam / jnp.where(init.lam > 0, init.lam, lam)
     dual, cone_dual = ratio * dual, ratio * cone_dual
     dual = dual - block_soft_threshold(dual, lam)
     size, dual_size = joint_norm(theta, cone), joint_norm(dual, cone_dual)
@@ -244,40 +247,47 @@ def _check(
     more than a round, so that it waits until the objective of the unrepaired weights promises to
     meet the tolerance.
     """
-    program, lam, d = split.program, split.lam, split.program.X.shape[1]
+    program, lam = split.program, split.lam
     a, _ = copies(split, point, penalty.rho)
     residual = residual_at(program, fit(program, a))
-    duals = split.cone_adjoint(-penalty.rho * jnp.minimum(point.cone, 0.0))
-    c = raw_correlations(program, residual)
-    bound = jnp.max(best_bound(c.reshape(-1, d), duals.reshape(-1, d))[0], initial=0.0)
-    _, lower = dual_point(program, lam, residual, bound)
-    higher = lower > best.lower
-    residual = jnp.where(higher, residual, best.residual)
-    bound, lower = jnp.where(higher, bound, best.bound), jnp.maximum(lower, best.lower)
-    rounding = rounding_error(program, lam, a, residual)
-    unit = 4 * eps(a.dtype)
+    duals = split.dual_elements(-penalty.rho * jnp.minimum(point.cone, 0.0))
+    bound = correlation_bound(program, residual, duals)
+    found, _ = lower_value(program, lam, residual, bound.bound)
+    higher = found.value > best.lower
+    residual, duals = jax.tree.map(
+        lambda new, old: jnp.where(higher, new, old), (residual, duals), (best.residual, best.duals)
+    )
+    lower = jnp.maximum(found.value, best.lower)
+    # Values that are closer than rounding of both cannot come closer.
+    unit = bound.rounding / lam
 
-    def enough(upper: Array) -> Array:
-        # The values are evaluated once more elsewhere: a few units in the last place of margin.
-        met = tolerance.met(upper + unit * jnp.abs(upper), lower)
-        return met | (upper - lower <= rounding)
+    def enough(upper: Value, penalty: Array) -> Array:
+        rounding = upper.rounding + found.rounding + unit * penalty
+        return tolerance.met(upper.value, lower) | (upper.value - lower <= rounding)
 
-    repair = last | enough(objective(program, lam, a))
+    def value(weights: Array) -> tuple[Value, Array]:
+        upper, _ = upper_value(program, lam, all_blocks(weights))
+        return upper, lam * jnp.sum(safe_norm(weights))
+
+    repair = last | enough(*value(a))
     weights = feasible_weights(program, jnp.where(repair, a, 0.0))
-    upper = objective(program, lam, weights)
-    lowest = repair & (upper <= best.upper)
+    upper, penalties = value(weights)
+    lowest = repair & (upper.value <= best.upper)
+    done = repair & enough(upper, penalties)
     weights = jnp.where(lowest, weights, best.weights)
-    upper = jnp.where(lowest, upper, best.upper)
-    return _Best(weights, upper, residual, bound, lower), enough(upper)
+    upper_now = jnp.where(lowest, upper.value, best.upper)
+    done = done | tolerance.met(upper_now, lower)
+    return _Best(weights, upper_now, residual, duals, lower), done
 
 
 def _worst(split: Splitting) -> _Best:
-    """Zero weights, and no bound yet."""
+    """Zero weights, and nothing known yet."""
     program = split.program
     zero = jnp.zeros((*program.block_shape, program.X.shape[1]), program.X.dtype)
     f = jnp.zeros_like(jnp.asarray(program.y))
     huge = jnp.asarray(jnp.finfo(f.dtype).max, f.dtype)  # type: ignore[no-untyped-call]
-    return _Best(zero, loss_value(program, f), residual_at(program, f), huge, -huge)
+    nothing = DualElements.nothing(zero[..., 0].size, zero.shape[-1], zero.dtype)
+    return _Best(zero, loss_value(program, f), residual_at(program, f), nothing, -huge)
 
 
 def _continue(

@@ -2,32 +2,50 @@
 
 A solver is a frozen dataclass registered as a pytree. Its fields that fix shapes are static;
 everything else, lam and tolerances above all, is data. It has one method, ``run``, that is pure and
-traceable. What it returns is evidence, not a verdict: feasible weights, a residual, and an upper
-bound of the block correlations at that residual. `jaxrelu.solve` evaluates both values there and
-gives the status.
+traceable. What it returns is evidence, not a verdict: nearly feasible blocks, a residual, and an
+element of every block's dual cone, which bounds its correlation at that residual.
+`jaxrelu.solvers.verdict` evaluates both values there and gives the status.
 """
 
 from __future__ import annotations
 
 from typing import Any, NamedTuple, Protocol
 
+import jax
+import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
-from jaxrelu.program import Program
+from jaxrelu.core.checks import host_float
+from jaxrelu.core.rounding import times_power
+from jaxrelu.geometry.correlation_bounds import DualElements
+from jaxrelu.programs.bounds import Blocks
+from jaxrelu.programs.program import Program
 
 
 class Tolerance(NamedTuple):
-    """Stop once ``upper - lower <= absolute + relative * |upper|``; scalars, data."""
+    """Stop once ``upper - lower <= absolute + relative * |upper|``; scalars, data.
+
+    Without an absolute one it is 50 eps times the objective at zero weights, which only the program
+    in units knows: `filled`.
+    """
 
     relative: Array
-    absolute: Array
+    absolute: Any
+
+    def filled(self, default: Array, exponent: Array | None = None) -> Tolerance:
+        """With the default if none is given; a given one is divided by 2^exponent."""
+        absolute = self.absolute
+        if absolute is not None and exponent is not None:
+            absolute = times_power(absolute, -exponent)
+        return Tolerance(self.relative, default if absolute is None else absolute)
 
     def met(self, upper: Array, lower: Array) -> Array:
         """Scalar bool; False for NaN."""
         return upper - lower <= self.absolute + self.relative * abs(upper)
 
 
-class Warm(NamedTuple):
+class WarmStart(NamedTuple):
     """A point to start from: weights, the residual there, and its lam."""
 
     weights: Array
@@ -39,17 +57,17 @@ class Evidence(NamedTuple):
     """What a solver returns.
 
     Attributes:
-        weights: feasible weights, of the program's shape.
-        residual: (n,), a direction for the dual point (minus a loss gradient near `weights`).
-        bound: scalar, an upper bound of max_b ||q_b|| at `residual`.
+        blocks: nearly feasible blocks, those that are not zero among them.
+        residual: (n,), a direction for the dual point (minus a loss gradient near their fit).
+        duals: an element of every block's dual cone, such that ||s_b X^T D_b r + v_b|| is small.
         num_steps: int32.
         finite: bool, no NaN or infinity appeared.
         exhausted: bool, the steps ran out.
     """
 
-    weights: Array
+    blocks: Blocks
     residual: Array
-    bound: Array
+    duals: DualElements
     num_steps: Array
     finite: Array
     exhausted: Array
@@ -64,16 +82,16 @@ class Solver(Protocol):
         lam: Array,
         tolerance: Tolerance,
         max_steps: Array,
-        init: Warm | None,
+        init: WarmStart | None,
     ) -> Evidence:
         """Solves the program at lam as far as the tolerance asks and the steps allow.
 
         Args:
-            program: with d <= n and interior witnesses (see `jaxrelu.solve`).
+            program: in numbers around one, with d <= n and interior witnesses.
             lam: scalar.
-            tolerance: `Tolerance`.
+            tolerance: `Tolerance`, filled.
             max_steps: int32 scalar.
-            init: `Warm`, or None for a cold start.
+            init: `WarmStart`, or None for a cold start.
 
         Returns:
             `Evidence`.
@@ -86,3 +104,17 @@ class Solver(Protocol):
 
     def check(self, program: Any) -> None:
         """Raises ValueError for a program that this solver cannot take."""
+
+
+def tolerances(program: Program, rtol: Any, atol: Any) -> Tolerance:
+    """The tolerances as data of the program's dtype, defaults filled in."""
+    dtype = program.X.dtype
+    for name, value in (("rtol", rtol), ("atol", atol)):
+        if value is not None and not isinstance(value, jax.core.Tracer):
+            number = host_float(value, name)
+            if number.ndim != 0 or not 0 <= float(number) < np.inf:
+                raise ValueError(f"{name} is {value}; pass one finite number >= 0.")
+    if rtol is None:
+        rtol = 1e-6 if dtype == jnp.float64 else 1e-3
+    absolute = None if atol is None else jnp.asarray(atol, dtype)
+    return Tolerance(jnp.asarray(rtol, dtype), absolute)

@@ -1,0 +1,212 @@
+r"""Spike-free data: an exact test, and the program with one pattern, D = I.
+
+X is spike-free when for every ||u|| <= 1 there is a ||z|| <= 1 with (X u)_+ = X z. Then the D = I
+program, min loss(X (w_1 - w_2)) + lam (||w_1|| + ||w_2||) over X w_1, X w_2 >= 0, is the whole
+training problem. With M = max over ||u|| <= 1 of ||X^+ (X u)_+||, infinite where some (X u)_+ is
+not in the range of X, spike-free is M = 1, and in general D = I costs at most M times the penalty.
+
+The test, derived here. (1) All (X u)_+ lie in the range if and only if the non-zero rows are
+positive multiples of independent unit rows V (k, d). If so, take z with V z = e_j. Conversely,
+across the wall of a line of rows c_i v, (X u)_+ changes by (v.u) |c_i| on these rows; so some z
+has x_i . z = |c_i| on them and 0 on all others: no two of them are opposite, and v is independent
+of the other lines. (2) For such V, M is that of `jaxrelu.global_optimality.polar_gauge.spikes`:
+
+    X is spike-free  <=>  the off-diagonal entries of (V V^T)^{-1} are all <= 0,
+
+with bounds of M that the largest entry gives where they are not.
+
+The criterion of the paper that maximises only over u with (X u)_+ in the range is not enough: X =
+[1; -1] passes it with no u to look at.
+
+Reference: Ergen and Pilanci, JMLR 22 (2021), on spike-free matrices; the exact test derived here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from jaxrelu.closed_form.answer import ClosedForm, Task, checked, positive, tolerance
+from jaxrelu.closed_form.support_vectors import shortest
+from jaxrelu.core.aliases import Floats
+from jaxrelu.core.pytrees import register
+from jaxrelu.geometry.patterns import Patterns
+from jaxrelu.global_optimality.polar_gauge.gauge import polar_gauge
+from jaxrelu.global_optimality.polar_gauge.spikes import spike_bounds
+from jaxrelu.losses.base import Loss
+from jaxrelu.losses.squared import SquaredLoss
+from jaxrelu.paths.solve import solve
+from jaxrelu.programs.program import ConvexProgram
+from jaxrelu.programs.solution import raise_if_failed
+
+_SQUARED_LOSS = SquaredLoss()
+# M is one up to this, or the rounding of the dtype if that is more.
+_PROVEN = 1e-10
+_OUTSIDE = 1e-6
+
+
+@register
+@dataclass(frozen=True)
+class SpikeFree:
+    """Whether data are spike-free: lower <= M <= upper, spike-free is M = 1.
+
+    Attributes:
+        holds: True where proven (M - 1 is at rounding level), False where refuted by the witness,
+            None where rows are too nearly dependent to tell.
+        lower: a lower bound of M, reached by the witness; inf where (X u)_+ leaves the range.
+        upper: an upper bound of M.
+        witness: (d,), a unit u with ||X^+ (X u)_+|| > 1 or (X u)_+ outside the range; zero unless
+            `holds` is False.
+    """
+
+    holds: bool | None
+    lower: float
+    upper: float
+    witness: Array
+
+
+def is_spike_free(X: Any) -> SpikeFree:
+    r"""Whether (X u)_+ = X z has a solution with ||z|| <= ||u|| for every u; exact.
+
+    True if and only if the non-zero rows are positive multiples of independent unit rows V and the
+    off-diagonal entries of (V V^T)^{-1} are <= 0. X X^T = I or diagonal, X = c a^T with c >= 0, and
+    two directions at an acute angle are spike-free; data with more directions than features are
+    not.
+
+    Args:
+        X: array (n, d).
+
+    Returns:
+        `SpikeFree`.
+
+    Raises:
+        ValueError, TypeError: shapes that do not fit, NaN or inf; called in a trace.
+
+    Example:
+        >>> import numpy as np
+        >>> from jaxrelu import closed_form
+        >>> closed_form.is_spike_free(np.eye(2, dtype="float32")).holds
+        True
+        >>> closed_form.is_spike_free(np.asarray([[1.0], [-1.0]], "float32")).holds
+        False
+
+    Reference: Ergen and Pilanci (JMLR 22, 2021), the criterion corrected and solved.
+    """
+    task = checked(X, np.zeros(np.shape(X)[:1], np.float32), _SQUARED_LOSS)
+    norms = np.linalg.norm(task.X, axis=1)
+    unit = task.X[norms > 0] / norms[norms > 0][:, None]
+    none = task.cast(np.zeros(task.X.shape[1]))
+    if not len(unit):
+        return SpikeFree(True, 1.0, 1.0, none)
+    V = _rays(unit, tolerance(task))
+    found = spike_bounds(V, tolerance(task))
+    if found is None:
+        outside = _outside(task.X, V)
+        if outside is None:
+            return SpikeFree(None, 1.0, np.inf, none)
+        return SpikeFree(False, np.inf, np.inf, task.cast(outside))
+    proven = 1.0 + max(_PROVEN, tolerance(task))
+    if found.lower > proven:
+        return SpikeFree(False, found.lower, found.upper, task.cast(found.witness))
+    return SpikeFree(True if found.upper <= proven else None, 1.0, found.upper, none)
+
+
+def spike_free(X: Any, y: Any, lam: Any, loss: Loss = _SQUARED_LOSS) -> ClosedForm:
+    r"""The program with D = I, two neurons that see every sample; optimal for spike-free data.
+
+    min sum_i loss(f_i, y_i) + lam (||w_1|| + ||w_2||),  f = X (w_1 - w_2),  X w_1, X w_2 >= 0
+
+    Args:
+        X: array (n, d), with some u such that x_i . u > 0 for every non-zero row.
+        y: array (n,).
+        lam: scalar, > 0.
+        loss: a `Loss`.
+
+    Returns:
+        `ClosedForm`, optimal over all networks where ``exact`` is True. Its `lower` and `polar` are
+        those of the whole training problem: by the test `is_spike_free`, else by the upper
+        bound of `jaxrelu.polar_gauge`.
+
+    Raises:
+        ValueError, TypeError: no u is positive on all rows; shapes that do not fit, lam that is not
+            positive; called in a trace.
+        RuntimeError: the solver did not reach its tolerance.
+
+    Example:
+        >>> import numpy as np
+        >>> from jaxrelu import closed_form
+        >>> X = np.asarray([[1.0, 0.0], [1.0, 1.0]], "float32")
+        >>> found = closed_form.spike_free(X, np.asarray([1.0, 2.0], "float32"), 0.1)
+        >>> closed_form.is_spike_free(X).holds, round(found.value, 3)
+        (True, 0.139)
+
+    Reference: Ergen and Pilanci (JMLR 22, 2021), on spike-free matrices.
+    """
+    task, strength = checked(X, y, loss), positive(lam)
+    interior = _positive_direction(task)
+    ones = np.ones((len(task.X), 1), bool)
+    patterns = Patterns(task.cast(interior), jnp.asarray(ones), task.cast(interior))
+    program = ConvexProgram(task.cast(task.X), task.cast(task.y), patterns, loss)
+    accuracy = 1e-8 if task.dtype == np.float64 else None
+    solution = solve(program, strength, rtol=accuracy)
+    raise_if_failed(solution)
+    weights = np.asarray(solution.weights, np.float64)[:, 0]
+    sizes = np.linalg.norm(weights, axis=1)
+    directions = weights.T / np.where(sizes > 0, sizes, 1.0)
+    coefficients = sizes * np.asarray([1.0, -1.0])
+    fit = np.maximum(task.X @ directions, 0.0) @ coefficients
+    r = task.residual(fit)
+    dual = np.asarray(solution.certificate.dual, np.float64)
+    polar = _polar_bound(task, dual, strength)
+    lower = task.dual_value(dual * min(1.0, strength / max(polar, 1e-300)))
+    scale = float(np.linalg.norm(r)) / max(float(np.linalg.norm(dual)), 1e-300)
+    value = task.loss_value(fit) + strength * float(np.sum(sizes))
+    network = task.network(directions, coefficients)
+    return ClosedForm(network, task.cast(fit), task.cast(r), strength, value, lower, polar * scale)
+
+
+def _polar_bound(task: Task, dual: Floats, lam: float) -> float:
+    """An upper bound of polar(dual), for a dual whose polar over D = I is at most lam."""
+    data = task.X.astype(task.dtype)
+    checkup = is_spike_free(data)
+    if checkup.holds:
+        return lam * checkup.upper
+    return min(lam * checkup.upper, polar_gauge(data, dual, threshold=lam).upper)
+
+
+def _rays(unit: Floats, close: float) -> Floats:
+    """Distinct directions of unit rows (n, d)."""
+    left, rays = unit, []
+    while len(left):
+        rays.append(left[0])
+        left = left[np.linalg.norm(left - left[0], axis=1) > close]
+    return np.stack(rays)
+
+
+def _positive_direction(task: Task) -> Floats:
+    rows = task.X[np.any(task.X != 0, axis=1)]
+    found = shortest(rows / np.linalg.norm(rows, axis=1, keepdims=True)) if len(rows) else None
+    if found is None:
+        raise ValueError(
+            "no u has x_i . u > 0 for every row, so the pattern D = I has no interior and the data "
+            "are not spike-free: use jr.solve on jr.enumerate_patterns(X)."
+        )
+    u: Floats = found[0][:, None]
+    return u / float(np.linalg.norm(u))
+
+
+def _outside(X: Floats, V: Floats) -> Floats | None:
+    """A unit u whose (X u)_+ is farthest from the range of X, of some tried; None if none is."""
+    left, sigma, _ = np.linalg.svd(X, full_matrices=False)
+    range_ = left[:, sigma > 1e-10 * sigma[0]]
+    random = np.random.default_rng(0).standard_normal((200, X.shape[1]))
+    tried = np.vstack([V, -V, random / np.linalg.norm(random, axis=1, keepdims=True)]).T
+    seen = np.maximum(X @ tried, 0.0)
+    far = np.linalg.norm(seen - range_ @ (range_.T @ seen), axis=0)
+    best = int(np.argmax(far))
+    direction: Floats = tried[:, best]
+    return direction if far[best] > _OUTSIDE * float(np.linalg.norm(X, 2)) else None

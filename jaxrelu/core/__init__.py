@@ -1,0 +1,1 @@
+"""Words: what every other folder may use."""

@@ -1,0 +1,206 @@
+"""A table split, scaled and scored. NumPy arrays on the host.
+
+A classification is scored by accuracy, the share of rows where a fit f >= 0 agrees with y > 0, a
+regression by the coefficient of determination R^2.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, get_args
+
+import numpy as np
+from numpy.typing import ArrayLike, DTypeLike, NDArray
+
+from jaxrelu.core.aliases import Floats
+from jaxrelu.datasets.rounding import constant
+from jaxrelu.datasets.tables import Dataset, Task
+
+
+@dataclass(frozen=True)
+class Split:
+    """The standardised training and test part of a data set, see `prepare`.
+
+    Attributes:
+        X: training features (n, d).
+        y: training target (n,).
+        X_test: test features, on the training part's scale.
+        y_test: test target; of a regression on the training part's scale, too.
+        task: "classification" or "regression".
+    """
+
+    X: NDArray[Any]
+    y: NDArray[Any]
+    X_test: NDArray[Any]
+    y_test: NDArray[Any]
+    task: Task
+
+    def astype(self, dtype: DTypeLike) -> Split:
+        """The same split with every array cast to a dtype."""
+        X, y, X_test, y_test = (
+            array.astype(dtype) for array in (self.X, self.y, self.X_test, self.y_test)
+        )
+        return Split(X, y, X_test, y_test, self.task)
+
+
+def train_test_split(
+    X: ArrayLike, y: ArrayLike, test_size: float, seed: int
+) -> tuple[Floats, Floats, Floats, Floats]:
+    """Splits rows at random into a training and a test part.
+
+    Args:
+        X: array (n, d).
+        y: array (n,).
+        test_size: share of the rows to hold out, strictly between 0 and 1; the number of test
+            rows is ``round(test_size * n)``, but at least one.
+        seed: of the permutation, a non-negative integer.
+
+    Returns:
+        ``X_train, X_test, y_train, y_test``, each with the rows in the order of the permutation.
+
+    Raises:
+        ValueError: X and y differ in length, `test_size` is out of range, or fewer than two rows
+            would be left to train on.
+
+    Example:
+        >>> import numpy as np
+        >>> from jaxrelu.datasets import train_test_split
+        >>> parts = train_test_split(np.ones((10, 3)), np.ones(10), test_size=0.2, seed=0)
+        >>> [len(part) for part in parts]
+        [8, 2, 8, 2]
+    """
+    X, y = np.asarray(X, np.float64), np.asarray(y, np.float64)
+    n = len(X)
+    if len(y) != n:
+        raise ValueError(f"X has {n} rows but y has {len(y)}: pass one target value a row.")
+    if not 0 < test_size < 1:
+        raise ValueError(
+            f"test_size is {test_size}: pass a share strictly between 0 and 1, such as 0.2."
+        )
+    held_out = max(1, round(test_size * n))
+    if n - held_out < 2:
+        raise ValueError(
+            f"test_size {test_size} leaves {n - held_out} of {n} rows to train on, and at least "
+            "two are needed: pass a smaller test_size or more rows."
+        )
+    order = np.random.default_rng(seed).permutation(n)
+    test, train = order[:held_out], order[held_out:]
+    return X[train], X[test], y[train], y[test]
+
+
+def standardize(train: ArrayLike, *others: ArrayLike) -> tuple[Floats, ...]:
+    """Shifts and scales every array by the column means and standard deviations of the first.
+
+    Args:
+        train: array (n, ...); its means and standard deviations over axis 0 are used.
+        *others: arrays of the same trailing shape, for example the test part.
+
+    Returns:
+        The arrays in the order given, float64. A column that is constant in `train`, up to
+        rounding in its dtype, has no scale: it becomes zero in every array, so that no model of
+        the first can hang on what it is in the others.
+
+    Example:
+        >>> import numpy as np
+        >>> from jaxrelu.datasets import standardize
+        >>> train, test = standardize(np.array([[0.0], [2.0]]), np.array([[3.0]]))
+        >>> train.tolist(), test.tolist()
+        ([[-1.0], [1.0]], [[2.0]])
+    """
+    still, exponent = constant(train), _exponent(train)
+    scaled = np.ldexp(np.asarray(train, np.float64), -exponent)
+    # The mean of a large offset rounds: what it leaves has a mean of its own.
+    center = scaled.mean(axis=0)
+    rest = (scaled - center).mean(axis=0)
+    scale = np.where(still, 1.0, (scaled - center).std(axis=0))
+
+    def standard(array: ArrayLike) -> Floats:
+        with np.errstate(over="ignore"):  # what overflows is infinitely many deviations off
+            deviation = np.ldexp(np.asarray(array, np.float64), -exponent) - center - rest
+            return np.where(still, 0.0, deviation / scale)
+
+    return tuple(standard(array) for array in (train, *others))
+
+
+def prepare(data: Dataset, test_size: float, seed: int, *, bias: bool = False) -> Split:
+    """Splits a data set at random and standardises it by the statistics of the training part.
+
+    Args:
+        data: a `Dataset`.
+        test_size: share of the rows to hold out, strictly between 0 and 1.
+        seed: of the split.
+        bias: append a column of ones to the features; its weight is penalised like the others.
+
+    Returns:
+        A `Split`, float64. The labels of a classification stay -1 and +1, the target of a
+        regression is standardised.
+
+    Raises:
+        ValueError: see `train_test_split`; or the target, or every feature, is constant on the
+            training part, up to rounding.
+
+    Example:
+        >>> from jaxrelu.datasets import load_breast_cancer, prepare
+        >>> split = prepare(load_breast_cancer(), test_size=0.2, seed=0)
+        >>> split.X.shape, split.X_test.shape
+        ((455, 30), (114, 30))
+    """
+    X, X_test, y, y_test = train_test_split(data.X, data.y, test_size, seed)
+    if constant(y):
+        raise ValueError(
+            "the target is constant on the training part: "
+            "pass another seed, a smaller test_size or more rows."
+        )
+    if constant(X).all():
+        raise ValueError(
+            "every feature is constant on the training part: "
+            "add a feature that varies, or pass another seed."
+        )
+    X, X_test = standardize(X, X_test)
+    if data.task == "regression":
+        y, y_test = standardize(y, y_test)
+    if bias:
+        X, X_test = (np.column_stack([part, np.ones(len(part))]) for part in (X, X_test))
+    return Split(X, y, X_test, y_test, data.task)
+
+
+def score(fit: ArrayLike, y: ArrayLike, task: Task) -> float:
+    """Accuracy of a classification, R^2 of a regression.
+
+    Args:
+        fit: predictions, array (n,); a prediction f stands for the label +1 where f >= 0.
+        y: target, array (n,).
+        task: "classification" or "regression".
+
+    Returns:
+        The share of right labels, or 1 - sum (y - f)^2 / sum (y - mean y)^2; NaN where that is
+        not defined: a fit that is not finite, or in a regression a y that is constant up to
+        rounding.
+
+    Example:
+        >>> from jaxrelu.datasets import score
+        >>> score([0.3, -2.0, 1.0], [1.0, -1.0, -1.0], "classification")
+        0.6666666666666666
+    """
+    fit, y = np.asarray(fit, np.float64), np.asarray(y, np.float64)
+    if fit.shape != y.shape or y.ndim != 1 or len(y) == 0:
+        raise ValueError(
+            f"fit has shape {fit.shape} and y has {y.shape}: pass two lists of one number a row."
+        )
+    if task not in get_args(Task):
+        raise ValueError(f"task is {task!r}: pass 'classification' or 'regression'.")
+    if not np.isfinite(fit).all():
+        return math.nan
+    if task == "classification":
+        return float(np.mean((fit >= 0) == (y > 0)))
+    if constant(y):
+        return math.nan
+    with np.errstate(over="ignore"):
+        f, target = (np.ldexp(array, -_exponent(y)) for array in (fit, y))
+        return 1.0 - float(np.sum((target - f) ** 2) / (len(y) * target.var()))
+
+
+def _exponent(columns: ArrayLike) -> NDArray[np.intp]:
+    """Of a power of two above every column: in its units no square overflows or vanishes."""
+    return np.frexp(np.abs(np.asarray(columns, np.float64)).max(axis=0))[1]

@@ -1,0 +1,1 @@
+"""The cells that data cut out of space, and their cones."""

@@ -1,0 +1,381 @@
+"""Activation patterns: which of them to use, and a point inside each one's cone.
+
+A gate g in R^d has the activation pattern 1[X g >= 0] in {0, 1}^n. The gates that share the
+pattern m fill the cone K = {u : (2 m_j - 1) x_j . u >= 0}. A cone with an empty interior is a
+common face of other cones and adds nothing to the ReLU program, so it is left out there; the gated
+program has no cones and keeps every pattern. The all-zero pattern has no features and is never
+used, except for a network's own dead neurons.
+
+Everything here runs on the host, outside `jit`. "At rounding level" means
+|x_j . g| <= 50 eps ||x_j|| ||g||, and a cone counts as empty when its best relative margin
+min_j (2 m_j - 1) x_j . u / (||x_j|| ||u||) is at most 50 eps, eps being that of the dtype of X.
+A row of zeros has no wall: its bit is 1.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jax.typing import ArrayLike
+
+from jaxrelu.core.aliases import Bools, FloatArray
+from jaxrelu.core.numerics import eps, matmul, safe_norm, unit
+from jaxrelu.core.pytrees import register
+from jaxrelu.geometry.checks import NOT_FINITE, check_matrix, host_matrix
+from jaxrelu.geometry.cones import interior_directions
+from jaxrelu.geometry.host.arrangements import half_cells
+from jaxrelu.geometry.host.bits import closed_bits, distinct_columns, margins, scaled, unit_columns
+
+_ULPS = 50  # of the module docstring
+_BATCH = 2**21  # entries of the masks whose witnesses are computed at once
+
+
+@register
+@dataclasses.dataclass(frozen=True)
+class Patterns:
+    """Activation patterns with their gates and points inside their cones.
+
+    masks[:, j] = 1[X gates[:, j] >= 0];  interior[:, j] lies strictly inside the cone of pattern j.
+
+    Nothing is checked here, because JAX rebuilds the object with placeholders; `check_patterns`
+    does it where a program is put to use.
+
+    Args:
+        gates: array (d, p).
+        masks: array (n, p) of zeros and ones, bool or numbers.
+        interior: array (d, p) of unit norm, or None: computed in batch where it is needed.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxrelu as jr
+        >>> jr.Patterns(jnp.ones((1, 1)), jnp.asarray([[True], [False]])).num_patterns
+        1
+    """
+
+    gates: Array
+    masks: Array
+    interior: Array | None = None
+
+    @property
+    def num_patterns(self) -> int:
+        """Number of patterns p."""
+        return int(self.gates.shape[-1])
+
+
+def check_patterns(patterns: Patterns, X: Array | FloatArray) -> None:
+    """Raises if the patterns do not belong to X; shapes and dtypes only where values are traced.
+
+    masks must equal 1[X gates >= 0], except that an entry with |x_j . g| at most 1e-12 (float64)
+    or 1e-5 (float32) times ||x_j|| ||g|| may carry either bit; so may rows of zeros.
+
+    Args:
+        patterns: gates (d, p), masks (n, p), interior (d, p) or None.
+        X: array (n, d), float32 or float64.
+
+    Raises:
+        ValueError: shapes that do not fit, non-finite values, masks that are not 0 or 1 or that do
+            not match `X @ gates >= 0`.
+        TypeError: dtypes other than that of X.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, jaxrelu as jr
+        >>> from jaxrelu.geometry.patterns import check_patterns
+        >>> X = jax.random.normal(jax.random.key(1), (5, 2))
+        >>> check_patterns(jr.sample_patterns(jax.random.key(0), X, 10), X)
+    """
+    check_matrix(X, "X", "(n, d)")
+    check_matrix(patterns.gates, "gates", "(d, p)", X.dtype)
+    kind = getattr(patterns.masks, "dtype", np.dtype(object))
+    if not any(jnp.issubdtype(kind, allowed) for allowed in (jnp.bool_, jnp.integer, X.dtype)):
+        raise TypeError(f"masks has dtype {kind}, but X {X.dtype}: pass masks.astype(bool).")
+    (n, d), p = X.shape, patterns.num_patterns
+    shapes = {"gates": (d, p), "masks": (n, p), "interior": (d, p)}
+    given = {name: getattr(patterns, name) for name in shapes}
+    if patterns.interior is None:
+        del given["interior"]
+    else:
+        check_matrix(patterns.interior, "interior", "(d, p)", X.dtype)
+    for name, value in given.items():
+        if jnp.shape(value) != shapes[name]:
+            raise ValueError(
+                f"{name} has shape {jnp.shape(value)}, but X {X.shape} with {p} gates needs "
+                f"{shapes[name]}: build the patterns from this X, for example with "
+                "patterns_from_gates(X, gates)."
+            )
+    if any(isinstance(leaf, jax.core.Tracer) for leaf in (X, *given.values())):
+        return
+    # Known values that a trace closes over are compared now, not when its program runs.
+    with jax.ensure_compile_time_eval():
+        finite, binary, wrong = jax.device_get(_compare(X, patterns))
+    for name, fine in finite.items():
+        if not fine:
+            raise ValueError(NOT_FINITE.format(name=name))
+    if not binary:
+        raise ValueError("masks has entries other than 0 and 1: pass X @ gates >= 0.")
+    if wrong.any():
+        raise ValueError(
+            f"masks differs from X @ gates >= 0 in {np.sum(wrong)} of {p} patterns (the first "
+            f"is pattern {np.argmax(wrong)}): pass patterns_from_gates(X, gates), with the "
+            "X that the program has."
+        )
+
+
+def sample_patterns(key: Array, X: ArrayLike, num_gates: int, *, gated: bool = False) -> Patterns:
+    """The distinct activation patterns of normally distributed gates.
+
+    g_k ~ N(0, I_d), k = 1..num_gates;  patterns { 1[X g_k >= 0] }, each with its first gate.
+
+    A cell is found with probability equal to its share of the sphere, so thin ones are missed;
+    `enumerate_patterns` finds all of them when they are few.
+
+    Args:
+        key: a JAX random key. The same key gives the same patterns.
+        X: array (n, d), float32 or float64.
+        num_gates: how many gates to draw, at least 1.
+        gated: patterns for the gated program: cones do not matter, no interior is computed.
+
+    Returns:
+        p <= num_gates patterns, with bool masks and, unless gated, interior points. A gate at
+        rounding level of a wall is replaced by the interior point.
+
+    Raises:
+        ValueError: wrong shapes, non-finite values, no usable pattern.
+        TypeError: other dtypes, or float64 while JAX's x64 mode is off.
+
+    Example:
+        >>> import jax, jaxrelu as jr
+        >>> X = jax.random.normal(jax.random.key(1), (6, 2))
+        >>> 1 <= jr.sample_patterns(jax.random.key(0), X, num_gates=200).num_patterns <= 12
+        True
+
+    Reference:
+        Y. Wang, J. Lacotte, M. Pilanci (ICLR 2022), section 4; Mishkin, Sahiner, Pilanci
+        (ICML 2022), section 3, for sub-sampled patterns.
+    """
+    data = host_matrix(X, "X", "(n, d)")
+    if isinstance(num_gates, bool) or not isinstance(num_gates, int | np.integer):
+        raise TypeError(f"num_gates is {num_gates!r}; pass an integer, for example 256.")
+    if num_gates < 1:
+        raise ValueError(f"num_gates is {num_gates}; pass at least 1.")
+    if not isinstance(key, Array):
+        raise TypeError(f"key is {key!r}; pass jax.random.key(0).")
+    gates = jax.random.normal(key, (data.shape[1], int(num_gates)), data.dtype)
+    return _select(data, np.asarray(gates), gated, "another key or a larger num_gates")
+
+
+def patterns_from_gates(X: ArrayLike, gates: ArrayLike, *, gated: bool = False) -> Patterns:
+    """The distinct usable activation patterns of given gates.
+
+    { 1[X g_k >= 0] : k = 1..m }, each with its first gate.
+
+    For the ReLU program a product at rounding level counts as zero (bit 1), whatever its sign; for
+    the gated program the bit is the one that X @ gates gives, because its network evaluates it.
+
+    Args:
+        X: array (n, d), float32 or float64.
+        gates: array (d, m), same dtype.
+        gated: patterns for the gated program: those with an empty cone are kept, no interior is
+            computed.
+
+    Returns:
+        p <= m patterns, with bool masks and, unless gated, interior points. For the ReLU program a
+        gate at rounding level of a wall is replaced by the interior point.
+
+    Raises:
+        ValueError: wrong shapes, non-finite values, no usable pattern.
+        TypeError: other dtypes, or float64 while JAX's x64 mode is off.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxrelu as jr
+        >>> X = jnp.asarray([[1.0], [-1.0]])
+        >>> jr.patterns_from_gates(X, jnp.asarray([[2.0, 3.0, -1.0]])).masks.astype(int).tolist()
+        [[1, 0], [0, 1]]
+    """
+    data = host_matrix(X, "X", "(n, d)")
+    given = host_matrix(gates, "gates", "(d, m)", data)
+    return _select(data, given, gated, "other gates, or enumerate_patterns(X)")
+
+
+def patterns_from_weights(X: ArrayLike, hidden: ArrayLike) -> tuple[Patterns, Array]:
+    """The cells of a network's neurons, and the cell of each neuron.
+
+    A neuron w off all walls has the cell of 1[X w > 0]. A neuron on walls J = {j : x_j . w = 0 at
+    rounding level} gets the adjacent cell of w + t e, t -> 0+, for one fixed generic direction e:
+    its bits on J are 1[x_j . e > 0]. The choice depends on neither rounding nor the other neurons.
+    Where J is not exact (more walls pass at rounding level of w than through it), that cell may be
+    empty; then the cell of w + t e for the first t = 200, 800, 3200 eps with a non-empty one.
+
+    Args:
+        X: array (n, d), float32 or float64.
+        hidden: array (d, m), one neuron per column, same dtype. A zero neuron gets the cell of e.
+
+    Returns:
+        The distinct patterns, in order of their first neuron, whose gates are the interior points;
+        and each neuron's pattern, int32 (m,). The pattern of dead neurons is kept, though it is
+        zero on all samples, so that every neuron has one.
+
+    Raises:
+        ValueError: wrong shapes, non-finite values, X without a non-zero row.
+        TypeError: other dtypes, or float64 while JAX's x64 mode is off.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from jaxrelu.geometry.patterns import patterns_from_weights
+        >>> X = jnp.asarray([[1.0, 0.0], [0.0, 1.0]])
+        >>> patterns_from_weights(X, jnp.asarray([[1.0, 3.0, -1.0], [1.0, 2.0, 1.0]]))[1].tolist()
+        [0, 0, 1]
+    """
+    data = host_matrix(X, "X", "(n, d)")
+    neurons = host_matrix(hidden, "hidden", "(d, m)", data)
+    rows = scaled(data, axis=1)
+    nonzero = _nonzero_rows(rows)
+    tolerance = _ULPS * eps(data.dtype)
+    directions = unit_columns(scaled(neurons, axis=0).astype(np.float64))
+    unit_rows = unit_columns(rows.astype(np.float64).T).T
+    generic = unit_columns(np.random.default_rng(0).standard_normal((data.shape[1], 1)))
+    products, tie = unit_rows @ directions, unit_rows @ generic
+    on_wall = np.abs(products) <= tolerance
+    bits = np.where(on_wall, tie >= 0, products > 0)
+    walled = np.any(on_wall[nonzero], axis=0)
+    for multiple in (4, 16, 64, None):
+        first, index = distinct_columns(np.packbits(bits, axis=0))
+        masks = bits[:, first]
+        interior, margin = _witnesses(rows, masks, directions[:, first].astype(data.dtype))
+        thin = walled & (margin[index] <= tolerance)
+        if multiple is None or not thin.any():
+            break
+        bits[:, thin] = (products + multiple * tolerance * tie)[:, thin] >= 0
+    witness = jnp.asarray(interior)
+    return Patterns(witness, jnp.asarray(masks), witness), jnp.asarray(index, dtype=jnp.int32)
+
+
+def enumerate_patterns(X: ArrayLike) -> Patterns:
+    """Every activation pattern whose cone has an interior, except the all-zero one.
+
+    { 1[X u >= 0] : u in R^d, x_j . u != 0 for every non-zero row x_j }
+
+    With them the convex program has the same optimum as the non-convex one. They are exact for
+    degenerate data too: duplicate, parallel, antiparallel and zero rows, any rank.
+
+    Args:
+        X: array (n, d), float32 or float64.
+
+    Returns:
+        All patterns, with bool masks; gates and interior are the same, points inside the cones.
+
+    Raises:
+        ValueError: more than 200,000 patterns, or 2^27 bits, are possible: use `sample_patterns`.
+            Also wrong shapes, non-finite values, X without a non-zero row.
+        TypeError: other dtypes, or float64 while JAX's x64 mode is off.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxrelu as jr
+        >>> jr.enumerate_patterns(jnp.asarray([[1.0], [-1.0]])).masks.astype(int).tolist()
+        [[1, 0], [0, 1]]
+
+    Reference:
+        M. Pilanci, T. Ergen (ICML 2020), theorem 1; the method is described in
+        `geometry.host.arrangements`.
+    """
+    data = host_matrix(X, "X", "(n, d)")
+    rows = scaled(data, axis=1)
+    nonzero = _nonzero_rows(rows)
+    half, points, rank = half_cells(rows[nonzero].astype(np.float64), eps(data.dtype))
+    masks = np.ones((len(rows), len(half)), dtype=np.bool_)
+    masks[nonzero] = half.T
+    interior = points.T.astype(data.dtype)
+    if rank <= 2:  # the middle of the gap between two lines is the best direction already
+        margin = margins(rows[nonzero], masks[nonzero], interior)
+    else:
+        interior, margin = _witnesses(rows, masks, interior)
+    visible = margin > _ULPS * eps(data.dtype)
+    masks, interior = masks[:, visible], interior[:, visible]
+    # The other half of the cells: complementary bits, negated points.
+    masks = np.concatenate([masks, ~masks | ~nonzero[:, None]], axis=1)
+    interior = np.concatenate([interior, -interior], axis=1)
+    used = np.any(masks[nonzero], axis=0)
+    witness = jnp.asarray(interior[:, used])
+    return Patterns(witness, jnp.asarray(masks[:, used]), witness)
+
+
+def _select(data: FloatArray, gates: FloatArray, gated: bool, remedy: str) -> Patterns:
+    """The distinct usable patterns of the gates, each with its first gate."""
+    rows, columns = scaled(data, axis=1), scaled(gates, axis=0)
+    nonzero = _nonzero_rows(rows)
+    packed, near = jax.device_get(_activate(rows, columns))
+    if not gated and near.any():
+        packed = packed.copy()
+        packed[:, near] = closed_bits(rows, columns[:, near])
+    first, _ = distinct_columns(packed)
+    masks = np.unpackbits(packed[:, first], axis=0, count=len(rows)).astype(np.bool_)
+    used = np.any(masks[nonzero], axis=0)
+    first, masks = first[used], masks[:, used]
+    interior = None
+    if not gated and first.size:
+        interior, margin = _witnesses(rows, masks, columns[:, first])
+        visible = margin > _ULPS * eps(data.dtype)
+        first, masks, interior = first[visible], masks[:, visible], interior[:, visible]
+    if not first.size:
+        raise ValueError(
+            f"none of the {gates.shape[1]} gates has a usable pattern (all are zero on every "
+            f"sample, or have an empty cone): pass {remedy}."
+        )
+    chosen = gates[:, first]
+    if interior is not None:
+        chosen = np.where(near[first], interior, chosen)
+        return Patterns(jnp.asarray(chosen), jnp.asarray(masks), jnp.asarray(interior))
+    return Patterns(jnp.asarray(chosen), jnp.asarray(masks))
+
+
+@jax.jit
+def _activate(rows: Array, gates: Array) -> tuple[Array, Array]:
+    """Packed bits of 1[rows @ gates >= 0], and the gates at rounding level of a wall (p,)."""
+    products = matmul(rows, gates)
+    norms = safe_norm(rows)[:, None]
+    near = jnp.abs(products) <= _ULPS * eps(rows.dtype) * norms * safe_norm(gates, axis=0)[None]
+    return jnp.packbits(products >= 0, axis=0), jnp.any(near & (norms > 0), axis=0)
+
+
+@jax.jit
+def _compare(X: Array, patterns: Patterns) -> tuple[dict[str, Array], Array, Array]:
+    """Which arrays are finite, whether the masks are zeros and ones, which patterns are wrong."""
+    arrays = {"X": X, "gates": patterns.gates}
+    if patterns.interior is not None:
+        arrays["interior"] = patterns.interior
+    finite = {name: jnp.all(jnp.isfinite(value)) for name, value in arrays.items()}
+    products = matmul(unit(X), unit(patterns.gates, axis=0))
+    tolerance = 1e-12 if X.dtype == jnp.float64 else 1e-5
+    ones = patterns.masks.astype(bool)
+    wrong = ((products >= 0) != ones) & (jnp.abs(products) > tolerance)
+    binary = jnp.all(ones.astype(patterns.masks.dtype) == patterns.masks)
+    return finite, binary, jnp.any(wrong, axis=0)
+
+
+_interior_directions = jax.jit(interior_directions)
+
+
+def _witnesses(rows: FloatArray, masks: Bools, gates: FloatArray) -> tuple[FloatArray, FloatArray]:
+    """Interior directions (d, p) and their margins (p,), in batches of one shape."""
+    n, p = masks.shape
+    size = -(-p // -(-n * p // _BATCH))
+    step = max(32, 2 ** (size.bit_length() - 3))  # four compiled shapes per doubling of p
+    size = -(-size // step) * step
+    parts = []
+    for start in range(0, p, size):
+        batch = np.minimum(np.arange(start, start + size), p - 1)  # repeats the last pattern
+        parts.append(jax.device_get(_interior_directions(rows, masks[:, batch], gates[:, batch])))
+    interior, margin = (np.concatenate(part, axis=-1)[..., :p] for part in zip(*parts, strict=True))
+    return interior, margin
+
+
+def _nonzero_rows(rows: FloatArray) -> Bools:
+    nonzero: Bools = np.any(rows != 0, axis=1)
+    if not nonzero.any():
+        raise ValueError(
+            "every row of X is zero, so no pattern has features: check how X was computed, or add "
+            "a column of ones as a bias."
+        )
+    return nonzero

@@ -1,0 +1,1 @@
+"""From the optimum over some cells to the optimum over all."""

@@ -1,0 +1,72 @@
+"""The restricted master program: solved anew as patterns enter and leave, always warm."""
+
+from __future__ import annotations
+
+import numpy as np
+from jax import Array
+
+from jaxrelu.core.status import Status
+from jaxrelu.global_optimality.pattern_pool import PatternPool
+from jaxrelu.paths.path import solve_path
+from jaxrelu.programs.program import ConvexProgram
+from jaxrelu.programs.solution import Solution
+from jaxrelu.solvers.active_newton.solver import ActiveNewton
+
+
+class Master:
+    """A program over a pool of patterns, and its last answer.
+
+    Attributes:
+        is_precise: whether that answer met its tolerance, up to rounding.
+
+    Until the first solve the patterns are the given ones; where they are too many, or an answer to
+    start from is given, those that their own answer uses.
+    """
+
+    def __init__(
+        self,
+        program: ConvexProgram,
+        capacity: int,
+        rtol: float,
+        solver: ActiveNewton | None,
+        init: Solution | None,
+    ) -> None:
+        """A program, places for patterns, and what its own first solve needs."""
+        self._given, self._capacity, self._rtol, self._solver = program, capacity, rtol, solver
+        self._pool: PatternPool | None = None
+        self._warm = init
+        self.is_precise = False
+
+    def solve(self, lam: Array, rtol: float) -> tuple[PatternPool, Solution]:
+        """The pool and the answer over it: warm, and cold where that fails."""
+        if self._pool is None:
+            self._pool = self._first_pool(lam)
+            self._warm = None
+        program, warm = self._pool.program(), self._warm
+        solution = self._at(program, lam, rtol, warm)
+        if warm is not None and not _precise(solution):
+            cold = self._at(program, lam, rtol, None)
+            if not float(solution.certificate.gap) <= float(cold.certificate.gap):
+                solution = cold
+        self._pool.record(solution.weights)
+        self._warm, self.is_precise = solution, _precise(solution)
+        return self._pool, solution
+
+    def _first_pool(self, lam: Array) -> PatternPool:
+        count = self._given.patterns.num_patterns
+        kept = np.arange(count)
+        if count > self._capacity or self._warm is not None:
+            solution = self._at(self._given, lam, self._rtol, self._warm)
+            size = np.sum(np.linalg.norm(np.asarray(solution.weights), axis=-1), axis=0)
+            order = np.argsort(-size, kind="stable")
+            kept = np.sort(order[: min(self._capacity, max(1, int(np.sum(size > 0))))])
+        return PatternPool(self._given, self._capacity, kept)
+
+    def _at(
+        self, program: ConvexProgram, lam: Array, rtol: float, init: Solution | None
+    ) -> Solution:
+        return solve_path(program, lam[None], rtol=rtol, init=init, solver=self._solver)[0]
+
+
+def _precise(solution: Solution) -> bool:
+    return int(solution.status) in (Status.OPTIMAL, Status.PRECISION_FLOOR)

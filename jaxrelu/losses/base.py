@@ -1,0 +1,188 @@
+"""Losses: convex in the fit, a sum over samples.
+
+A loss is used elementwise: sample i contributes ``loss.value(fit, target)[i]``, and the program's
+loss is the (weighted) sum, never the mean. The residual of the package is minus the gradient,
+r = -gradient(fit, target); for the squared loss r = y - f.
+
+A loss of your own is a frozen dataclass with the five members of `Loss`, registered as a pytree by
+`jaxrelu.core.pytrees.register` (which says why); its parameters are leaves, so one may trace, batch
+and differentiate them. Three more members may be there:
+
+* ``homogeneity`` (int): m with l(t f, t y) = t^m l(f, y) for t > 0. It lets targets of any size be
+  solved in numbers around one; without it they are taken as they are.
+* ``value_error(fit, target)`` and ``conjugate_error(dual, target)`` (n,): how far the two, as
+  computed, may be off, in units of eps. By default every function is taken to be `ELEMENTARY` of
+  them off, relative to the largest terms that a smooth loss can be made of.
+
+Reference: the conjugates enter the dual value -sum_i w_i conjugate(-r_i / w_i, y_i).
+"""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from jaxrelu.core.checks import as_float
+from jaxrelu.core.rounding import ELEMENTARY
+
+
+class Loss(Protocol):
+    """What the package asks of a loss l(f, y): differentiable and convex in the fit f."""
+
+    @property
+    def smoothness(self) -> Any:
+        """Lipschitz constant of the gradient in the fit, one sample: l'' <= smoothness."""
+
+    def value(self, fit: Array, target: Array) -> Array:
+        """l(f_i, y_i) for every sample, shape (n,)."""
+
+    def gradient(self, fit: Array, target: Array) -> Array:
+        """Derivative of the value in the fit, shape (n,)."""
+
+    def conjugate(self, dual: Array, target: Array) -> Array:
+        """sup_f dual_i f - l(f, y_i), shape (n,); +inf outside the domain."""
+
+    def check_target(self, target: Any) -> None:
+        """Raises ValueError, naming the fix, for a target that the loss cannot take."""
+
+
+def homogeneity(loss: Loss) -> int:
+    """M with l(t f, t y) = t^m l(f, y) for t > 0, or 0 where there is none."""
+    return int(getattr(loss, "homogeneity", 0))
+
+
+def value_error(loss: Loss, fit: Array, target: Array) -> Array:
+    """How far the values (n,) may be off as computed, in units of eps."""
+    if hasattr(loss, "value_error"):
+        return loss.value_error(fit, target)  # type: ignore[no-any-return]
+    largest = jnp.asarray(loss.smoothness, fit.dtype) * (jnp.abs(fit) + jnp.abs(target)) ** 2
+    return ELEMENTARY * (jnp.abs(loss.value(fit, target)) + largest)
+
+
+def conjugate_error(loss: Loss, dual: Array, target: Array) -> Array:
+    """How far the conjugates (n,) may be off as computed, in units of eps."""
+    if hasattr(loss, "conjugate_error"):
+        return loss.conjugate_error(dual, target)  # type: ignore[no-any-return]
+    largest = jnp.abs(dual) * (jnp.abs(target) + jnp.abs(dual) / loss.smoothness)
+    return ELEMENTARY * (jnp.abs(loss.conjugate(dual, target)) + largest)
+
+
+def curvature(loss: Loss, fit: Array, target: Array) -> Array:
+    """Second derivative of a loss in the fit, l''(f_i, y_i).
+
+    Args:
+        loss: a `Loss`.
+        fit: array (n,).
+        target: array (n,).
+
+    Returns:
+        Array (n,), between 0 and ``loss.smoothness``.
+    """
+    return jax.jvp(lambda f: loss.gradient(f, target), (fit,), (jnp.ones_like(fit),))[1]
+
+
+def total(loss: Loss, fit: Array, target: Array, weight: Array) -> Array:
+    """The loss of the program, sum_i weight_i l(f_i, y_i).
+
+    Args:
+        loss: a `Loss`.
+        fit: array (n,).
+        target: array (n,).
+        weight: array (n,), non-negative; a sample of weight zero counts for nothing.
+
+    Returns:
+        A scalar.
+    """
+    return jnp.sum(_weighted(weight, loss.value(fit, target)))
+
+
+def total_gradient(loss: Loss, fit: Array, target: Array, weight: Array) -> Array:
+    """Gradient of `total` in the fit, weight_i l'(f_i, y_i); the residual is its negative.
+
+    Args:
+        loss: a `Loss`.
+        fit: array (n,).
+        target: array (n,).
+        weight: array (n,), non-negative.
+
+    Returns:
+        Array (n,), exactly zero where the weight is.
+    """
+    return _weighted(weight, loss.gradient(fit, target))
+
+
+def _weighted(weight: Array, value: Array) -> Array:
+    """The product, zero where the weight is, with its derivative in the weight there too."""
+    return weight * jnp.where((weight == 0) & ~jnp.isfinite(value), 0.0, value)
+
+
+def checked_samples(
+    loss: Loss, fit: Array, y: Any, sample_weight: Any = None
+) -> tuple[Array, Array]:
+    """Targets and weights of the samples of a fit, in its dtype.
+
+    Args:
+        loss: a `Loss`.
+        fit: array (n,).
+        y: array (n,).
+        sample_weight: array (n,), or None for ones.
+
+    Returns:
+        Arrays (n,) and (n,).
+
+    Raises:
+        ValueError: other shapes, labels that the loss cannot take, negative weights.
+    """
+    target = as_float(y, "y")
+    if sample_weight is None:
+        sample_weight = jnp.ones_like(fit)
+    weight = as_float(sample_weight, "sample_weight")
+    for name, value in (("y", target), ("sample_weight", weight)):
+        if value.shape != fit.shape:
+            raise ValueError(
+                f"{name} has shape {value.shape}, but X has {fit.shape[0]} rows: "
+                f"pass one value a row, shape {fit.shape}."
+            )
+    loss.check_target(y)
+    if not isinstance(weight, jax.core.Tracer) and bool(np.any(np.asarray(weight) < 0)):
+        raise ValueError("sample_weight has negative entries; weights are >= 0.")
+    return target.astype(fit.dtype), weight.astype(fit.dtype)
+
+
+def total_curvature(loss: Loss, fit: Array, target: Array, weight: Array) -> Array:
+    """Diagonal of the Hessian of `total` in the fit, weight_i l''(f_i, y_i).
+
+    Args:
+        loss: a `Loss`.
+        fit: array (n,).
+        target: array (n,).
+        weight: array (n,), non-negative.
+
+    Returns:
+        Array (n,), exactly zero where the weight is.
+    """
+    return jnp.where(weight == 0, 0.0, weight * curvature(loss, fit, target))
+
+
+def total_conjugate(loss: Loss, dual: Array, target: Array, weight: Array) -> Array:
+    """Convex conjugate of `total` in the fit, sum_i weight_i l*(dual_i / weight_i, y_i).
+
+    The dual value of the program at a feasible r is ``-total_conjugate(loss, -r, y, weight)``.
+
+    Args:
+        loss: a `Loss`.
+        dual: array (n,).
+        target: array (n,).
+        weight: array (n,), non-negative. Where it is zero the conjugate is the indicator of zero.
+
+    Returns:
+        A scalar, +inf outside the domain, NaN if `dual` holds a NaN.
+    """
+    absent = weight == 0
+    terms = weight * loss.conjugate(dual / jnp.where(absent, 1.0, weight), target)
+    indicator = jnp.where(dual == 0, 0.0, jnp.where(jnp.isnan(dual), dual, jnp.inf))
+    return jnp.sum(jnp.where(absent, indicator, terms))

@@ -1,0 +1,1 @@
+"""The limit of vanishing regularization."""

@@ -1,0 +1,244 @@
+r"""Is a given network of maximum margin? Its KKT conditions, a certificate, and a bound.
+
+For min (||W1||^2 + ||w2||^2) / 2 subject to y_i f_i >= 1, with a neuron (u, a), multipliers
+mu_i >= 0 and nu_i = y_i mu_i, stationarity in the sense of Clarke reads
+
+    u = a X^T diag(c) nu,    a = nu . (X u)_+,    mu_i (y_i f_i - 1) = 0,
+
+c_i = 1[x_i . u > 0] off the walls of the neuron, and any number in [0, 1] on them, one a neuron
+and wall. With m_i = c_i mu_i on walls the conditions are linear in (mu, m):
+
+    u = a (sum_{active i} x_i y_i mu_i + sum_{walls i} x_i y_i m_i),    0 <= m_i <= mu_i,
+
+a non-negative least-squares problem once m_i + slack_i = mu_i is an equation. At a KKT point
+sum mu = y . nu = ||w2||^2 = (||W1||^2 + ||w2||^2) / 2, by a times the second condition.
+
+**Certificate.** With R'(nu) = max_{||u|| <= 1} |nu . (X u)_+|, nu / R'(nu) is a feasible dual point
+of the convex program (`jaxrelu.max_margin`), so that
+
+    y . nu / R'(nu) <= optimum <= (||W1||^2 + ||w2||^2) / 2,
+
+for a KKT point the second over R'(nu): with R'(nu) <= 1 it is globally optimal. Conversely an
+optimal dual point satisfies the conditions at *every* optimal network; hence where the multipliers
+are unique and R'(nu) > 1, the network is not globally optimal.
+
+Reference: Wang and Pilanci (ICLR 2022), the KKT points whose multipliers are dual feasible; Lyu and
+Li (ICLR 2020) on KKT points, exact and approximate, as limits of training.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from numpy.typing import NDArray
+
+from jaxrelu.core.aliases import Floats
+from jaxrelu.core.checks import as_float
+from jaxrelu.geometry.host.nonnegative_least_squares import nonnegative_least_squares
+from jaxrelu.geometry.patterns import Patterns
+from jaxrelu.global_optimality.polar_gauge.gauge import polar_gauge
+from jaxrelu.networks.checks import check_relu, check_values
+from jaxrelu.networks.network import Network
+from jaxrelu.programs.critical_lam import lambda_max
+from jaxrelu.programs.program import ConvexProgram
+
+_WALL = 1e-7
+_SUPPORT = 1e-6
+_LINK = 10.0
+_RANK = 1e-8
+
+
+class MarginConditions(NamedTuple):
+    """A network at margin one, its multipliers, and what they prove.
+
+    Attributes:
+        network: the `Network`, both layers scaled by the same number so that min_i y_i f_i = 1.
+        value: scalar, half its squared parameter norm: an upper bound of the optimum.
+        stationarity: (m,), the distance of each neuron (u, a) from its two conditions, relative to
+            the norm of all parameters. The root of the sum of squares is the epsilon of an
+            approximate KKT point.
+        complementarity: scalar, sum_i mu_i (y_i f_i - 1), relative to `value`.
+        dual: (n,), the multipliers nu, y_i nu_i >= 0.
+        gauge: scalar, an upper bound of R'(nu).
+        lower: scalar, y . nu / gauge, a lower bound of the optimum whatever the residuals are.
+        unique: bool, the conditions leave no choice of nu.
+    """
+
+    network: Network
+    value: Array
+    stationarity: Array
+    complementarity: Array
+    dual: Array
+    gauge: Array
+    lower: Array
+    unique: Array
+
+    @property
+    def gap(self) -> Array:
+        """Value - lower: how far the network can be from the optimum."""
+        return self.value - self.lower
+
+
+def margin_conditions(
+    network: Network,
+    X: Any,
+    y: Any,
+    *,
+    patterns: Patterns | None = None,
+    gauge_upper: Any = None,
+    max_seconds: float = 30.0,
+    wall_tolerance: float = _WALL,
+    support_tolerance: float = _SUPPORT,
+) -> MarginConditions:
+    r"""The KKT conditions of the max-margin problem at a given network, and a bound.
+
+    min_{nu} ||theta - sum_i nu_i df_i||  subject to  y_i nu_i >= 0,  nu_i = 0 where y_i f_i > 1,
+
+    after theta = (W1, w2) was scaled to min_i y_i f_i = 1; df_i is Clarke's derivative.
+
+    Args:
+        network: a `Network` that separates the data, trained by anything.
+        X: array (n, d).
+        y: array (n,), labels -1 and +1.
+        patterns: cells over which R'(nu) is taken; `lower` is then a bound for the networks over
+            these cells. By default all cells count, through `polar_gauge`.
+        gauge_upper: a function nu (n,) -> an upper bound of R'(nu), in place of patterns.
+        max_seconds: of work on the polar gauge; its upper bound is valid whenever that ends.
+        wall_tolerance: sample j is on a wall where |x_j . u| is at most this, times both norms.
+        support_tolerance: samples with y_i f_i <= 1 + this may have multipliers.
+
+    Returns:
+        `MarginConditions`, evaluated in float64. The network is certified globally optimal to the
+        relative accuracy ``gap / value``.
+
+    Raises:
+        ValueError: a network that does not separate the data, other labels, shapes that do not fit.
+        TypeError: called in a trace; both patterns and gauge_upper.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxrelu as jr
+        >>> from jaxrelu.margins.kkt_conditions import margin_conditions
+        >>> network = jr.Network(jnp.eye(2), jnp.asarray([1.0, -1.0]))
+        >>> found = margin_conditions(network, jnp.eye(2), jnp.asarray([1.0, -1.0]))
+        >>> round(float(found.value), 4), round(float(found.lower), 4)
+        (2.0, 2.0)
+
+    Reference: Wang and Pilanci (ICLR 2022), the condition on the dual variables; Lyu and Li
+    (ICLR 2020), Section 4.
+    """
+    check_relu(network, "margin_conditions")
+    check_values(network, "margin_conditions", X=X, y=y)
+    if patterns is not None and gauge_upper is not None:
+        raise TypeError("pass either patterns or gauge_upper: both say how to bound R'(nu).")
+    X, y = as_float(X, "X"), as_float(y, "y")
+    fit = network(X)
+    if y.shape != fit.shape:
+        raise ValueError(f"y has shape {y.shape}, but X has {fit.size} rows: pass one value a row.")
+    labels, rows = np.asarray(y, np.float64), np.asarray(X, np.float64)
+    if not np.all(np.isin(labels, (-1.0, 1.0))):
+        raise ValueError(
+            f"margin_conditions takes labels -1 and +1, but y holds {np.unique(labels)[:5]}: map "
+            "the two classes to -1 and +1."
+        )
+    hidden = np.asarray(network.hidden, np.float64)
+    output = np.asarray(network.output, np.float64)
+    margins = labels * (np.maximum(rows @ hidden, 0.0) @ output)
+    margin = float(np.min(margins))
+    if not margin > 0:
+        raise ValueError(
+            f"min_i y_i f_i is {margin:.3g}: the network does not separate the data, so it has no "
+            "margin; train it further, or call max_margin, which tells whether any network does."
+        )
+    hidden, output, margins = hidden / margin**0.5, output / margin**0.5, margins / margin
+    support = np.flatnonzero(margins <= 1.0 + support_tolerance)
+    mu, stationarity, unique = _multipliers(rows, labels, hidden, output, support, wall_tolerance)
+    # What is returned is what the bound is about: multipliers in the dtype of the data.
+    nu = np.asarray(jnp.asarray(labels * mu, X.dtype), np.float64)
+    value = 0.5 * float(np.sum(hidden**2) + np.sum(output**2))
+    gauge = _gauge(X, nu, patterns, gauge_upper, max_seconds)
+    lower = float(labels @ nu) / gauge if gauge > 0 else 0.0
+
+    def array(result: Any) -> Array:
+        return jnp.asarray(np.asarray(result, np.float64), fit.dtype)
+
+    return MarginConditions(
+        Network(array(hidden), array(output)),
+        array(value),
+        array(stationarity),
+        array(np.sum(mu * np.maximum(margins - 1.0, 0.0)) / value),
+        array(nu),
+        array(gauge),
+        array(lower),
+        jnp.asarray(unique),
+    )
+
+
+def _gauge(
+    X: Array, nu: Floats, patterns: Patterns | None, gauge_upper: Any, max_seconds: float
+) -> float:
+    """An upper bound of R'(nu): as asked for, or of the polar gauge over all cells.
+
+    Over given patterns it is lambda_max of the squared loss with the target nu.
+    """
+    target = jnp.asarray(nu, X.dtype)
+    if gauge_upper is not None:
+        return float(gauge_upper(target))
+    if patterns is not None:
+        return float(lambda_max(ConvexProgram(X, target, patterns)))
+    return polar_gauge(X, nu, max_seconds=max_seconds).upper
+
+
+def _multipliers(
+    X: Floats, y: Floats, hidden: Floats, output: Floats, support: NDArray[Any], tolerance: float
+) -> tuple[Floats, Floats, bool]:
+    """Multipliers mu (n,), the distances of all neurons, and whether mu is the only one.
+
+    Unknowns: mu of the support, then m and its slack of every neuron and wall of the support.
+    """
+    (n, d), m = X.shape, len(output)
+    total = float(np.sqrt(np.sum(hidden**2) + np.sum(output**2)))
+    lengths, sizes = np.linalg.norm(X, axis=1), np.linalg.norm(hidden, axis=0)
+    along = X @ hidden
+    walls = (np.abs(along) <= tolerance * lengths[:, None] * sizes[None]) & (lengths > 0)[:, None]
+    # A neuron without hidden weights is on every wall.
+    active = (along > 0) & ~walls
+    signed = X[support] * y[support, None]  # rows y_i x_i
+    count = len(support)
+    pairs = [(k, i) for k in range(m) if output[k] != 0 for i in np.flatnonzero(walls[support, k])]
+
+    system = np.zeros((m * (d + 1) + len(pairs), count + 2 * len(pairs)))
+    target = np.zeros(len(system))
+    for k in range(m):
+        first, on = k * (d + 1), active[support, k]
+        system[first : first + d, :count] = output[k] * (signed * on[:, None]).T
+        system[first + d, :count] = y[support] * on * along[support, k]
+        target[first : first + d], target[first + d] = hidden[:, k], output[k]
+    equations = m * (d + 1)
+    for place, (k, i) in enumerate(pairs):
+        system[k * (d + 1) : k * (d + 1) + d, count + place] = output[k] * signed[i]
+    link = _LINK * float(np.max(np.linalg.norm(system[:equations], axis=0), initial=0.0))
+    for place, (_, i) in enumerate(pairs):
+        row = system[equations + place]
+        row[i], row[count + place], row[count + len(pairs) + place] = link, -link, -link
+
+    x, _ = nonnegative_least_squares(system, target / total)
+    inside = np.asarray([x[i] for _, i in pairs])
+    x[count : count + len(pairs)] = np.minimum(x[count : count + len(pairs)], inside)
+    part = count + len(pairs)
+    rest = (target[:equations] / total - system[:equations, :part] @ x[:part]).reshape(m, d + 1)
+    mu = np.zeros(n)
+    mu[support] = total * x[:count]
+    return mu, np.linalg.norm(rest, axis=1), _determined(system[:equations, :part], count)
+
+
+def _determined(equations: Floats, count: int) -> bool:
+    """Whether solutions of the equations agree in their first `count` entries."""
+    if not equations.size:
+        return count == 0
+    norms = np.linalg.norm(equations, axis=0)
+    _, sigma, right = np.linalg.svd(equations / np.where(norms > 0, norms, 1.0)[None])
+    null = right[int(np.sum(sigma > _RANK * sigma[0])) :]
+    return not bool(np.any(np.abs(null[:, :count]) > _RANK))

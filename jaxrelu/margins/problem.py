@@ -1,0 +1,68 @@
+r"""What the two programs of least weights share.
+
+With R(f) = min { sum ||theta|| : f = sum s D_j X theta_{s,j}, theta_{s,j} in K_j } over given
+patterns (the cells of `jaxrelu.programs.program`, both signs), which is also half the least squared
+parameter norm (||W1||^2 + ||w2||^2) / 2 of a ReLU network with the fit f,
+
+    max margin      minimise R(f)  subject to  y_i f_i >= 1   (labels -1 and +1)
+    minimum norm    minimise R(f)  subject to  f = y
+
+With the polar gauge R'(nu) = max over blocks ||Proj_K(s X^T D_j nu)||, R(f) >= nu . f for
+R'(nu) <= 1, so that their duals are
+
+    maximise y . nu  subject to  R'(nu) <= 1, and y_i nu_i >= 0 for the margin only.
+
+They are solved by `jaxrelu.margins.method_of_multipliers`; which constraints can be met is
+`jaxrelu.margins.alternatives`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from jaxrelu.core.aliases import Floats
+from jaxrelu.core.checks import as_float, host_float
+from jaxrelu.geometry.patterns import Patterns
+from jaxrelu.margins.method_of_multipliers import Shortfall
+from jaxrelu.networks.network import Network
+from jaxrelu.programs.checks import check_program
+from jaxrelu.programs.mapping import to_network
+from jaxrelu.programs.preparation import with_interior
+from jaxrelu.programs.program import ConvexProgram
+
+
+def problem(X: Any, y: Any, patterns: Patterns, *, one_sided: bool) -> tuple[ConvexProgram, Floats]:
+    """The checked program with its witnesses, and its target in float64."""
+    if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((X, y, patterns))):
+        raise TypeError("this looks at values: call it on the host, outside jit and vmap.")
+    X = as_float(X, "X")
+    y = as_float(y, "y").astype(X.dtype)
+    program = ConvexProgram(X, y, patterns, Shortfall(jnp.asarray(one_sided)))
+    check_program(program)
+    patterns = with_interior(program).patterns
+    program = ConvexProgram(X, y, patterns, program.loss)
+    return program, np.asarray(y, np.float64)
+
+
+def limits(program: ConvexProgram, rtol: Any, max_steps: Any) -> tuple[float, int]:
+    """The relative tolerance and the limit on solves, checked."""
+    if rtol is None:
+        rtol = 1e-6 if program.X.dtype == jnp.float64 else 1e-3
+    tolerance = host_float(rtol, "rtol")
+    if tolerance.ndim != 0 or not 0 < float(tolerance) < 1:
+        raise ValueError(f"rtol is {rtol}; pass one number between 0 and 1, for example 1e-6.")
+    if isinstance(max_steps, bool) or not isinstance(max_steps, int | np.integer) or max_steps < 1:
+        raise ValueError(f"max_steps is {max_steps!r}; pass an integer >= 1.")
+    return float(tolerance), int(max_steps)
+
+
+def compact_network(program: ConvexProgram, weights: Array) -> Network:
+    """The network of convex weights, its zero neurons dropped."""
+    network = to_network(program, weights)
+    assert isinstance(network, Network)
+    return network.compact()

@@ -1,0 +1,186 @@
+r"""A continuous path from any network down to an optimal one: wide networks have no bad valleys.
+
+With m >= n + 1 slots (rank + 1 is enough, the rank of the features of both networks) every network
+is joined to an optimal one by a path along which the objective
+
+    loss(f) + lam/2 sum (||u||^2 + a^2)
+
+never rises. Its parts: dead neurons shrink, the others are balanced and turn to one direction in
+every signed cone (`nearly_minimal`); neurons are removed at constant fit until their features are
+independent; at constant fit the penalty falls to the least that the directions of both networks
+allow; then the fit moves in a straight line to that of the optimum,
+
+    f_t = (1 - t) f_0 + t f*,   V(t) = min {sum a : Z a = f_t, a >= 0},
+
+along vertices of that parametric linear program, where loss(f_t) + lam V(t) is convex in t and
+least at t = 1; last, among optimal networks, it goes to the one that was asked for.
+
+Reference: Kim, Mishkin and Pilanci (ICLR 2025), absence of spurious valleys; Haeffele and Vidal
+(CVPR 2017) for n + 1.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from jaxrelu.core.checks import as_float
+from jaxrelu.core.pytrees import register
+from jaxrelu.geometry.host import vertex_walks
+from jaxrelu.losses.base import Loss, checked_samples, total_gradient
+from jaxrelu.losses.squared import SquaredLoss
+from jaxrelu.networks.checks import check_relu, check_values
+from jaxrelu.networks.connectivity import join
+from jaxrelu.networks.network import Network
+from jaxrelu.networks.network_paths import NetworkPath, Slots, as_path, in_slots
+from jaxrelu.networks.symmetries import DecreasingPath, nearly_minimal
+
+# How far a correlation of the optimum may exceed lam, relative.
+_OPTIMAL = 1e-3
+
+
+@register
+@dataclass(frozen=True)
+class DescentPath:
+    """A continuous path of networks along which the objective never rises.
+
+    Call it with t in [0, 1]: the given network at 0, the optimal one at 1. The fit is constant on
+    the first half, where neurons are balanced and turned to one direction a signed cone.
+
+    Attributes:
+        turning: t up to 1/2.
+        moving: t from 1/2, in pieces.
+    """
+
+    turning: DecreasingPath
+    moving: NetworkPath
+
+    @property
+    def width_needed(self) -> Array:
+        """Scalar int32, the largest number of neurons on the second half."""
+        return self.moving.width_needed
+
+    def __call__(self, t: Any) -> Network:
+        """The network at t, a scalar; traceable."""
+        t = jnp.asarray(t, self.moving.start.dtype)
+        first, second = self.turning(2 * t), self.moving(2 * t - 1)
+        early = t < 0.5
+        return Network(
+            jnp.where(early, first.hidden, second.hidden),
+            jnp.where(early, first.output, second.output),
+        )
+
+
+def descend(
+    network: Network,
+    optimum: Network,
+    X: Any,
+    y: Any,
+    lam: Any,
+    loss: Loss | None = None,
+    *,
+    sample_weight: Any = None,
+    width: int | None = None,
+) -> DescentPath:
+    """A continuous path from a network to an optimal one along which the objective never rises.
+
+    The objective is that of `nonconvex_objective`.
+
+    Args:
+        network: a `Network` from anywhere; the path at t = 0.
+        optimum: a `Network` of which no direction of either is worse than lam allows, such as that
+            of `improve(network, ...)` or a globally optimal one; the path at t = 1. Its rounding is
+            the path's: solve with a small rtol.
+        X: array (n, d).
+        y: array (n,).
+        lam: scalar > 0.
+        loss: a `Loss`; default the squared one.
+        sample_weight: array (n,) or None.
+        width: slots of the networks on the path; default the larger of both. n + 1 always suffice
+            where both networks have no more.
+
+    Returns:
+        `DescentPath`.
+
+    Raises:
+        ValueError: the slots are too few (the message has a width that suffices), `optimum` is not
+            balanced, or the directions of `network` improve on it.
+
+    Example:
+        >>> import jax, jaxrelu as jr, numpy as np
+        >>> jax.config.update("jax_enable_x64", True)
+        >>> X, y = np.eye(2), np.asarray([2.0, 1.0])
+        >>> poor = jr.Network(np.asarray([[0.5], [1.5]]), np.ones(1))
+        >>> best = jr.improve(poor, X, y, 0.5, rtol=1e-10).network
+        >>> path = jr.descend(poor, best, X, y, 0.5, width=3)
+        >>> values = [jr.nonconvex_objective(path(t / 20), X, y, 0.5) for t in range(21)]
+        >>> bool(np.all(np.diff(values) < 1e-9))
+        True
+
+    Reference: Kim, Mishkin and Pilanci (ICLR 2025), by construction.
+    """
+    for given in (network, optimum):
+        check_relu(given, "descend")
+        check_values(given, "descend", X=X, y=y, lam=lam)
+    m = max(network.num_neurons, optimum.num_neurons) if width is None else width
+    if m < max(network.num_neurons, optimum.num_neurons):
+        raise ValueError(f"width is {m}; pass at least the slots of both networks.")
+    loss = SquaredLoss() if loss is None else loss
+    turning = nearly_minimal(_padded(network, m), X)
+    directions, signs, slots = in_slots([turning(1.0), optimum], m)
+    data = np.asarray(as_float(X, "X"), np.float64)
+    Z = signs * np.maximum(data @ directions.T, 0.0)
+    k, cost = len(signs), np.ones(len(signs))
+    first, last = Slots(slots[0]), Slots(slots[1])
+    _check_optimum(Z, last.total(k), y, lam, loss, sample_weight)
+    rank = vertex_walks.rank(Z)
+    if m < rank + 1:
+        raise ValueError(f"{m} slots are too few: pass width={rank + 1}, the rank and one more.")
+
+    for way in (first, last):
+        way.gather()
+        for corner in vertex_walks.to_vertex(Z, way.total(k), cost):
+            way.move(corner)
+    start = first.total(k)
+    corners, basis = vertex_walks.pivots(Z, start, cost)
+    corners += vertex_walks.follow(Z, basis, cost, Z @ start, Z @ last.total(k))
+    for corner in corners:
+        first.move(corner)
+    join(Z, first, last)
+    pieces = first.pieces + [(which, end, begin) for which, begin, end in reversed(last.pieces)]
+    moving = as_path(first, pieces, directions, signs, network.hidden.dtype)
+    return DescentPath(turning, moving)
+
+
+def _padded(network: Network, m: int) -> Network:
+    empty = m - network.num_neurons
+    return Network(
+        jnp.pad(as_float(network.hidden, "hidden"), ((0, 0), (0, empty))),
+        jnp.pad(as_float(network.output, "output"), (0, empty)),
+    )
+
+
+def _check_optimum(
+    Z: np.ndarray, a: np.ndarray, y: Any, lam: Any, loss: Loss, sample_weight: Any
+) -> None:
+    """No direction of either network may have a correlation above lam at the optimal fit."""
+    fit = jnp.asarray(Z @ a)
+    target, weight = checked_samples(loss, fit, y, sample_weight)
+    r = -np.asarray(total_gradient(loss, fit, target, weight), np.float64)
+    correlation, lam = r @ Z, float(lam)
+    if not lam > 0:
+        raise ValueError(f"lam is {lam:g}; pass a positive one.")
+    worst = float(np.max(correlation))
+    if worst > lam * (1 + _OPTIMAL):
+        raise ValueError(
+            f"optimum is not optimal over the directions of both networks: a correlation is "
+            f"{worst / lam:.6g} lam. Pass jr.improve(network, X, y, lam).network, or the solution "
+            "of a program that has the patterns of network, at a smaller rtol."
+        )
+    apart = np.max(np.abs(correlation[a > 0] - lam), initial=0.0)
+    if apart > _OPTIMAL * lam:
+        raise ValueError("optimum is not optimal: its own correlations are not lam; smaller rtol?")

@@ -1,0 +1,273 @@
+r"""Networks of equal function: balanced, split, merged, permuted; the path to nearly minimal ones.
+
+A neuron (u, a) computes relu(x.u) a, which (t u, a / t) computes too: of these the balanced one,
+||u|| = |a|, has the smallest penalty (||u||^2 + a^2) / 2 = ||u|| |a|. A neuron can be split into
+collinear ones (sqrt(g_j) u, sqrt(g_j) a), sum g_j = 1, of the same function and penalty, and
+collinear neurons of one sign merged.
+
+Reference: Mishkin and Pilanci (ICML 2023), Section 2 (splits and permutations); the decreasing path
+by the steps of Haeffele and Vidal and of Pilanci and Ergen, in the order derived here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from jaxrelu.core.checks import as_float
+from jaxrelu.core.numerics import matmul, safe_norm, safe_sqrt
+from jaxrelu.core.pytrees import register
+from jaxrelu.geometry.host.directions import distinct
+from jaxrelu.geometry.patterns import patterns_from_weights
+from jaxrelu.networks.checks import check_relu
+from jaxrelu.networks.network import Network
+
+
+def balance(network: Network) -> Network:
+    """The network of the same function with ||hidden_k|| = |output_k| for every neuron.
+
+    Args:
+        network: a `Network`. A slot whose hidden or output weight is zero becomes zero.
+
+    Returns:
+        `Network`, with the smallest penalty of all rescalings. Traceable.
+
+    Raises:
+        TypeError: not a `Network`.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxrelu as jr
+        >>> balanced = jr.balance(jr.Network(jnp.asarray([[4.0]]), jnp.asarray([1.0])))
+        >>> float(balanced.hidden[0, 0]), float(balanced.output[0])
+        (2.0, 2.0)
+
+    Reference: Neyshabur, Tomioka and Srebro (2015), In search of the real inductive bias.
+    """
+    check_relu(network, "balance")
+    hidden, output = as_float(network.hidden, "hidden"), as_float(network.output, "output")
+    norm = safe_norm(hidden.T)
+    root = safe_sqrt(norm * jnp.abs(output))
+    empty = root == 0
+    hidden = jnp.where(empty[None], 0.0, hidden * (root / jnp.where(empty, 1.0, norm))[None])
+    return Network(hidden, jnp.sign(output) * root)
+
+
+def split(network: Network, neuron: int, shares: Any) -> Network:
+    """Splits one neuron into collinear ones; function and penalty stay.
+
+    Args:
+        network: a `Network`.
+        neuron: which slot.
+        shares: array (j,), >= 0 with sum 1; the first copy keeps the slot, the others come last.
+
+    Returns:
+        `Network` with j - 1 more slots.
+
+    Raises:
+        ValueError, TypeError: shares that are negative or do not sum to one; no such slot; not a
+            `Network`.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxrelu as jr
+        >>> network = jr.Network(jnp.ones((3, 1)), jnp.ones(1))
+        >>> jr.split(network, 0, [0.25, 0.25, 0.25, 0.25]).output.tolist()
+        [0.5, 0.5, 0.5, 0.5]
+
+    Reference: Mishkin and Pilanci (ICML 2023), Section 2.
+    """
+    check_relu(network, "split")
+    g = np.asarray(shares, float)
+    if g.ndim != 1 or g.size == 0 or np.any(g < 0) or abs(g.sum() - 1.0) > 1e-6:
+        raise ValueError(f"shares is {shares!r}; pass numbers >= 0 that sum to 1.")
+    _check_slot(network, neuron)
+    hidden, output = as_float(network.hidden, "hidden"), as_float(network.output, "output")
+    root = jnp.asarray(np.sqrt(g), hidden.dtype)
+    more = jnp.outer(hidden[:, neuron], root[1:])
+    return Network(
+        jnp.concatenate([hidden.at[:, neuron].multiply(root[0]), more], axis=1),
+        jnp.concatenate([output.at[neuron].multiply(root[0]), output[neuron] * root[1:]]),
+    )
+
+
+def merge(network: Network) -> Network:
+    """Merges collinear neurons of equal output sign, and drops zero ones; on the host.
+
+    Args:
+        network: a `Network`, balanced or not.
+
+    Returns:
+        `Network`, balanced, with one neuron a direction and sign; the same function and the penalty
+        of ``balance(network)``, to the 1e-6 at which directions count as equal.
+
+    Raises:
+        TypeError: not a `Network`; called inside a JAX transformation, where the number of neurons
+            cannot depend on values.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxrelu as jr
+        >>> hidden = jnp.asarray([[1.0, 2.0, 1.0], [0.0, 0.0, 1.0]])
+        >>> jr.merge(jr.Network(hidden, jnp.ones(3))).num_neurons
+        2
+
+    Reference: Mishkin and Pilanci (ICML 2023), Section 2.
+    """
+    check_relu(network, "merge")
+    alive = balance(network).compact()
+    hidden, output = np.asarray(alive.hidden), np.asarray(alive.output)
+    weights, signs = (hidden * np.abs(output)).T, np.sign(output)
+    unit = weights / np.linalg.norm(weights, axis=1, keepdims=True)
+    first, member_of = distinct(unit, signs)
+    total: np.ndarray = np.zeros((first.size, hidden.shape[0]), weights.dtype)
+    np.add.at(total, member_of, weights)
+    root = np.sqrt(np.linalg.norm(total, axis=1))
+    dtype = network.hidden.dtype
+    return Network(
+        jnp.asarray((total / root[:, None]).T, dtype), jnp.asarray(signs[first] * root, dtype)
+    )
+
+
+def permute(network: Network, order: Any) -> Network:
+    """The same network with its slots in another order.
+
+    Args:
+        network: a `Network`.
+        order: array (m,), slot k of the result is slot ``order[k]`` of the network.
+
+    Returns:
+        `Network`.
+
+    Raises:
+        ValueError, TypeError: not a permutation of the slots; not a `Network`.
+
+    Example:
+        >>> import jax.numpy as jnp, jaxrelu as jr
+        >>> network = jr.Network(jnp.ones((3, 2)), jnp.asarray([1.0, 2.0]))
+        >>> jr.permute(network, [1, 0]).output.tolist()
+        [2.0, 1.0]
+
+    Reference: Mishkin and Pilanci (ICML 2023), Section 2.
+    """
+    check_relu(network, "permute")
+    order = np.asarray(order)
+    if order.shape != network.output.shape or not np.array_equal(
+        np.sort(order), np.arange(order.size)
+    ):
+        raise ValueError(f"order is not a permutation of the {network.num_neurons} slots.")
+    return Network(network.hidden[:, order], network.output[order])
+
+
+@register
+@dataclass(frozen=True)
+class DecreasingPath:
+    """A continuous path of networks of one fit along which the penalty strictly decreases.
+
+    Call it with t in [0, 1]: the given network at 0, the nearly minimal one at 1. First dead
+    neurons shrink to zero, then every neuron is balanced, last the neurons of every signed cone
+    turn to their common direction. Those of the three that have something to do share the time.
+
+    Attributes:
+        network: the network at t = 0.
+        group: (m,) int32, the signed cone of each neuron.
+        dead: (m,) bool, neurons that are zero on all samples or have a zero weight.
+        begins: (3,), when each part begins.
+        speed: scalar, the number of parts that have something to do.
+        acts: (3,) bool, which these are.
+    """
+
+    network: Network
+    group: Array
+    dead: Array
+    begins: Array
+    speed: Array
+    acts: Array
+
+    def __call__(self, t: Any) -> Network:
+        """The network at t, a scalar in [0, 1]; traceable."""
+        t = jnp.clip(jnp.asarray(t, self.network.hidden.dtype), 0.0, 1.0)
+        done = jnp.clip(self.speed * t - self.speed * self.begins, 0.0, 1.0)
+        first, second, third = jnp.where(self.acts, done, 0.0)
+        shrink = jnp.where(self.dead, 1.0 - first, 1.0)
+        hidden, output = self.network.hidden * shrink[None], self.network.output * shrink
+        norm, size = safe_norm(hidden.T), jnp.abs(output)
+        alive = ~self.dead
+        ratio = jnp.where(alive, size, 1.0) / jnp.where(alive, norm, 1.0)
+        factor = ratio ** (0.5 * second)
+        hidden, output = hidden * factor[None], output / factor
+        # Convex weights of the balanced neurons, and what they add up to in their signed cone.
+        weights = jnp.where(alive[None], hidden * jnp.abs(output)[None], 0.0).T
+        length = safe_norm(weights)
+        count = self.group.shape[0]
+        total = jnp.zeros_like(weights).at[self.group].add(weights)
+        lengths = jnp.zeros((count,), length.dtype).at[self.group].add(length)
+        share = length / jnp.where(lengths > 0, lengths, 1.0)[self.group]
+        turned = (1 - third) * weights + third * share[:, None] * total[self.group]
+        root = safe_sqrt(safe_norm(turned))
+        turned = (turned / jnp.where(root > 0, root, 1.0)[:, None]).T
+        moving = (third > 0) & alive
+        return Network(
+            jnp.where(moving[None], turned, hidden),
+            jnp.where(moving, jnp.sign(output) * root, output),
+        )
+
+
+def nearly_minimal(network: Network, X: Any) -> DecreasingPath:
+    """The path to a nearly minimal network: balanced, and collinear in every signed cone.
+
+    Args:
+        network: a `Network`, concrete.
+        X: array (n, d), of the dtype of the network.
+
+    Returns:
+        `DecreasingPath`; ``merge(path(1.0))`` has one neuron a signed cone. The fit on X is the
+        same all along, the penalty strictly decreases unless the network is nearly minimal already.
+
+    Raises:
+        ValueError, TypeError: shapes or dtypes that do not fit.
+
+    Example:
+        >>> import jaxrelu as jr, numpy as np
+        >>> X = np.asarray([[1.0, 0.5], [0.5, 1.0]], "float32")
+        >>> network = jr.Network(np.asarray([[1.0, 0.0], [0.0, 2.0]], "float32"), np.ones(2, "f4"))
+        >>> path = jr.nearly_minimal(network, X)
+        >>> bool(abs(path(0.9)(X) - network(X)).max() < 1e-6), jr.merge(path(1.0)).num_neurons
+        (True, 1)
+
+    Reference: the constant-fit steps of Mishkin and Pilanci (ICML 2023) put in one order: shrink,
+    balance, merge.
+    """
+    check_relu(network, "nearly_minimal")
+    X = as_float(X, "X")
+    hidden, output = as_float(network.hidden, "hidden"), as_float(network.output, "output")
+    _, cell = patterns_from_weights(X, hidden)
+    sign = (np.asarray(output) < 0).astype(np.int64)
+    _, group = np.unique(np.asarray(cell) * 2 + sign, return_inverse=True)
+    dead = (output == 0) | ~jnp.any(matmul(X, hidden) > 0, axis=0)
+    group = group.reshape(-1)
+    acts = np.array(_parts(np.asarray(hidden).T, np.asarray(output), group, np.asarray(dead)))
+    speed = max(1, int(np.sum(acts)))
+    begins = (np.cumsum(acts) - acts) / speed
+    return DecreasingPath(
+        Network(hidden, output), jnp.asarray(group, jnp.int32), dead,
+        jnp.asarray(begins, hidden.dtype), jnp.asarray(speed, hidden.dtype), jnp.asarray(acts),
+    )  # fmt: skip
+
+
+def _parts(hidden: Any, output: Any, group: Any, dead: Any) -> tuple[bool, bool, bool]:
+    """Whether there are dead weights, neurons out of balance, cones of several directions."""
+    few = 8 * float(np.finfo(hidden.dtype).eps)
+    norm, size = np.linalg.norm(hidden, axis=1), np.abs(output)
+    unbalanced = np.any((np.abs(norm - size) > few * (norm + size))[~dead])
+    length, total = norm * size, np.zeros_like(hidden)
+    np.add.at(total, group[~dead], (hidden * size[:, None])[~dead])
+    together = np.linalg.norm(total, axis=1).sum()
+    apart = length[~dead].sum() - together > few * together
+    return bool(np.any((norm + size)[dead] > 0)), bool(unbalanced), bool(apart)
+
+
+def _check_slot(network: Network, neuron: int) -> None:
+    if not -network.num_neurons <= neuron < network.num_neurons:
+        raise ValueError(f"neuron is {neuron}, the network has {network.num_neurons} slots.")

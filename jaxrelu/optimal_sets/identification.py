@@ -1,0 +1,223 @@
+r"""From one answer to all optimal networks: directions, coefficients, and what can be told.
+
+The directions and the polytope are those of `jaxrelu.optimal_sets.optimal_set`. Neurons lie on the
+walls of their cones as a rule, and then the same direction comes from several cells: directions are
+told apart by sign and angle *before* anything is counted, or the polytope has spurious dimensions
+and a unique network looks like many.
+
+Reference: Mishkin and Pilanci (ICML 2023), Theorem 3.1 and Section 3, with the duplicates on
+walls corrected.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from numpy.typing import NDArray
+
+from jaxrelu.core.aliases import Floats
+from jaxrelu.core.status import Status
+from jaxrelu.geometry.cones import block_patterns
+from jaxrelu.geometry.host import polytopes
+from jaxrelu.geometry.host.directions import distinct
+from jaxrelu.geometry.host.nonnegative_least_squares import nonnegative_least_squares
+from jaxrelu.losses.base import total_curvature
+from jaxrelu.optimal_sets.optimal_set import OptimalSet
+from jaxrelu.paths.path import solve_path
+from jaxrelu.programs.certificates import Certificate, certify
+from jaxrelu.programs.checks import check_program
+from jaxrelu.programs.optimality import block_correlations
+from jaxrelu.programs.program import Program, block_signs, fit, residual_at, sample_weights
+from jaxrelu.programs.solution import Solution
+
+# ||q|| >= lam (1 - this) belongs to the equicorrelation set.
+_TIGHT = 1e-6
+# Correlations between the two are too close to call.
+_DOUBTFUL = 1e-4
+# What a gap may be, at the least, of the objective; `solve` stops there by default.
+_OPTIMAL = 1e-6
+# What the answer must be polished to before anything is identified by it.
+_POLISHED = 1e-7
+_CLOSED = 1e-12
+
+
+def optimal_set(program: Program, solution: Solution, *, max_seconds: float = 30.0) -> OptimalSet:
+    """The set of all optimal networks of a program, from one certified answer.
+
+    The answer is solved further, to the rounding of float64, before anything is identified by it.
+
+    Args:
+        program: a `ConvexProgram` or `GatedProgram` in float64, concrete.
+        solution: its `Solution` at one lam, with status OPTIMAL.
+        max_seconds: for the search for the smallest network, an integer program; 0 for none, and
+            then `minimal_width` is that of a vertex.
+
+    Returns:
+        `OptimalSet`; look at `ambiguous`.
+
+    Raises:
+        ValueError, TypeError: a solution that is not OPTIMAL, of a batch, or of another program
+            (it is certified anew); float32, in which equality of correlations cannot be decided.
+
+    Example:
+        >>> import jax, jaxrelu as jr, numpy as np
+        >>> jax.config.update("jax_enable_x64", True)
+        >>> X = np.asarray([[1.0, 0.0], [-0.5, 0.75**0.5]])
+        >>> program = jr.ConvexProgram(X, np.asarray([2.0, 2.0]), jr.enumerate_patterns(X))
+        >>> optima = jr.optimal_set(program, jr.solve(program, 0.5))
+        >>> optima.dimension, optima.is_unique, optima.minimal_width
+        (1, False, 1)
+
+    Reference: Mishkin and Pilanci (ICML 2023), Theorem 3.1.
+    """
+    check_program(program)
+    if any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves((program, solution))):
+        raise TypeError("optimal_set looks at values: call it on the host, outside jit and vmap.")
+    if program.X.dtype != jnp.float64:
+        raise TypeError(
+            f"the program has dtype {program.X.dtype}: whether a correlation equals lam is decided "
+            'in float64. Set jax.config.update("jax_enable_x64", True) and pass float64 data.'
+        )
+    _check_solution(program, solution)
+    lam = float(solution.lam)
+    # Without a tolerance the solver goes on for as long as its gap falls; that of a path takes as
+    # many slots as the support needs.
+    polished = solve_path(program, [lam], rtol=0.0, atol=0.0, init=solution)[0]
+    given = _certified(program, solution, polished.certificate)
+    if not float(polished.certificate.gap) <= float(given.certificate.gap):
+        polished = given
+    q = _correlations(program, polished.residual, lam)
+    size = np.linalg.norm(q, axis=1)
+    tight = np.flatnonzero(size >= lam * (1 - _TIGHT))
+    doubtful = bool(np.any((size < lam * (1 - _TIGHT)) & (size > lam * (1 - _DOUBTFUL))))
+    directions = q[tight] / size[tight, None]
+    signs = np.asarray(block_signs(program))[tight]
+    features, gates = _features(program, directions, signs, tight)
+    first, member_of = distinct(directions, signs, None if program.has_cones else features)
+
+    weights = np.array(polished.weights).reshape(-1, q.shape[1])
+    along = np.maximum(np.sum(weights[tight] * directions, axis=1), 0.0)
+    # At an optimum nothing lies along other directions, and no correlation exceeds lam.
+    total = float(np.sum(np.linalg.norm(weights, axis=1)))
+    weights[tight] -= along[:, None] * directions
+    stray = float(np.sum(np.linalg.norm(weights, axis=1)))
+    excess = float(np.max(size, initial=0.0)) / lam - 1.0
+    gap = float(polished.certificate.gap) / abs(float(polished.certificate.upper) or 1.0)
+    closed = gap <= _CLOSED or int(polished.status) == Status.PRECISION_FLOOR
+    accurate = closed and stray <= _POLISHED * total and excess <= _POLISHED
+    coefficients: Floats = np.zeros(first.size)
+    np.add.at(coefficients, member_of, along)
+    direction_of = np.full(len(q), -1, np.int32)
+    direction_of[tight] = member_of
+    directions, signs, features = directions[first], signs[first], features[:, first]
+    weight = np.asarray(sample_weights(program))
+    bends = np.asarray(
+        total_curvature(program.loss, polished.fit, jnp.asarray(program.y), jnp.asarray(weight))
+    )
+    counts, linear = weight > 0, bool(np.any((weight > 0) & ~(bends > 0)))
+    P = polytopes.polytope(features[counts], coefficients)
+    interior, support, agree = polytopes.relative_interior(P)
+    inside = polytopes.polytope(features[counts][:, support], interior[support])
+    basis = np.zeros((first.size, inside.null.shape[1]))
+    basis[support] = inside.null
+    dimension, rank = inside.null.shape[1], inside.rows.shape[0]
+    sparse, exact = polytopes.fewest(inside, max_seconds)
+    ambiguous = not (accurate and agree and P.clear and inside.clear) or doubtful or linear
+    fewest = np.zeros(first.size)
+    fewest[support] = np.where(sparse > polytopes.ZERO * inside.size, sparse, 0.0)
+    return OptimalSet(
+        jnp.asarray(directions), jnp.asarray(signs), jnp.asarray(features),
+        jnp.asarray(coefficients), jnp.asarray(interior), jnp.asarray(fewest),
+        jnp.asarray(support), jnp.asarray(basis),
+        None if gates is None else jnp.asarray(gates[:, first]),
+        jnp.asarray(direction_of.reshape(program.block_shape)), jnp.asarray(program.X),
+        jnp.asarray(counts), polished.fit, polished.residual, jnp.asarray(lam),
+        rank, dimension, dimension == 0, int(np.sum(fewest > 0)), exact, ambiguous,
+    )  # fmt: skip
+
+
+def _check_solution(program: Program, solution: Solution) -> None:
+    if not isinstance(solution, Solution):
+        raise TypeError(f"solution is a {type(solution).__name__}; pass a Solution of jr.solve.")
+    if jnp.ndim(solution.lam) != 0:
+        raise ValueError(
+            "solution holds several lams: pass one of them, for example path[k] or "
+            "jax.tree.map(lambda leaf: leaf[k], grid)."
+        )
+    if int(solution.status) != Status.OPTIMAL:
+        raise ValueError(
+            f"solution is {Status(int(solution.status)).name}; the optimal set is known from an "
+            "optimal answer only: see jr.raise_if_failed(solution)."
+        )
+    shape = (*program.block_shape, program.X.shape[1])
+    if solution.weights.shape != shape:
+        raise ValueError(
+            f"solution.weights has shape {solution.weights.shape}, this program takes {shape}: "
+            "pass the solution of this program."
+        )
+
+
+def _certified(program: Program, solution: Solution, known: Certificate) -> Solution:
+    """The solution with the fit, residual and bounds that its weights have in this program.
+
+    A lower bound of the optimum that is `known` already counts: where lam is small, one from the
+    residual of the weights alone can be far off.
+    """
+    own = certify(program, solution.lam, solution.weights)
+    low = max(own, known, key=lambda bounds: float(bounds.lower))
+    gap, claimed = float(own.upper - low.lower), float(solution.certificate.gap)
+    if not gap <= 10 * max(claimed, _OPTIMAL * abs(float(own.upper))):
+        raise ValueError(
+            f"solution is not optimal for this program: its gap here is {gap:.3g} of "
+            f"{float(own.upper):.6g}, not {claimed:.3g}. Pass jr.solve(program, lam) of this very "
+            "program."
+        )
+    f = fit(program, own.weights)
+    proof = Certificate(low.lower, own.upper, own.upper - low.lower, own.weights, low.dual)
+    return replace(
+        solution, weights=own.weights, fit=f, residual=residual_at(program, f), certificate=proof
+    )
+
+
+def _correlations(program: Program, residual: Array, lam: float) -> Floats:
+    """Block correlations (b, d); those near lam exact to rounding, by non-negative least squares.
+
+    On data with many equal rows the batched projection can stop at six digits.
+    """
+    found = np.array(block_correlations(program, residual))
+    q: Floats = found.reshape(-1, found.shape[-1])
+    if not program.has_cones:
+        return q
+    X, r = np.asarray(program.X), np.asarray(residual)
+    masks, pattern = np.asarray(program.patterns.masks) > 0, block_patterns(program.block_shape)
+    sign = np.asarray(block_signs(program))
+    lengths = np.linalg.norm(X, axis=1)
+    unit = X / np.where(lengths > 0, lengths, 1.0)[:, None]
+    for block in np.flatnonzero(np.linalg.norm(q, axis=1) > lam * (1 - 10 * _DOUBTFUL)):
+        mask = masks[:, int(pattern[block])]
+        cone = np.where(mask, 1.0, -1.0)[:, None] * unit
+        c = sign[block] * (X.T @ (mask * r))
+        # Rows far from the projection have no multiplier, and are checked.
+        near = cone @ q[block] <= 1e-3 * lam
+        exact = c + cone[near].T @ nonnegative_least_squares(cone[near].T, -c)[0]
+        if np.min(cone @ exact, initial=0.0) >= -1e-9 * lam:
+            q[block] = exact
+    return q
+
+
+def _features(
+    program: Program, directions: Floats, signs: Floats, blocks: NDArray[np.int64]
+) -> tuple[Floats, Floats | None]:
+    """Signed features (n, k) of blocks, and the gates of a gated program."""
+    X = np.asarray(program.X)
+    linear = X @ directions.T
+    if program.has_cones:
+        # On a wall, what is left is rounding.
+        wall = np.abs(linear) <= 1e-9 * np.linalg.norm(X, axis=1)[:, None]
+        return signs * np.where(wall, 0.0, np.maximum(linear, 0.0)), None
+    masks = np.asarray(program.patterns.masks)[:, blocks]
+    return signs * masks * linear, np.asarray(program.patterns.gates)[:, blocks]

@@ -1,0 +1,159 @@
+r"""The optimal set: every optimal network of a program at one lam, as a polytope.
+
+The residual r of all optima is the same, so are the block correlations q_b, and the optimal weights
+are exactly
+
+    theta_e = a_e u_e,   u_e = q_e / lam,   a >= 0,   sum_e a_e z_e = fit,   z_e = s_e (X u_e)_+
+
+over the equicorrelation set E = {b : ||q_b|| = lam}; all other blocks are zero. Since <r, z_e> =
+lam for each of them, sum_e a_e is constant, and the set of coefficients is a polytope whose
+vertices have linearly independent features.
+
+Reference: Mishkin and Pilanci (ICML 2023), Theorem 3.1, with the sign of the fit corrected.
+"""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass, field
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from jaxrelu.core.aliases import Bools, Floats
+from jaxrelu.core.checks import as_float
+from jaxrelu.core.numerics import matmul
+from jaxrelu.core.pytrees import register
+from jaxrelu.geometry.host import polytopes
+from jaxrelu.geometry.host.polytopes import Polytope
+
+
+@register
+@dataclass(frozen=True)
+class OptimalSet:
+    """All optimal networks of a program at one lam, after removal of duplicate directions.
+
+    Coefficients a (k,) >= 0 are optimal if and only if ``features @ a`` equals `fit` on the samples
+    that count; the neuron of direction e then has the convex weight ``a[e] * directions[e]``. Their
+    sum is the same for all.
+
+    Attributes:
+        directions: (k, d), unit norm, the equicorrelation set E.
+        signs: (k,), +1 or -1.
+        features: (n, k), signs * relu(X directions^T), or with the gates of a gated program.
+        coefficients: (k,), those of the solution that was given, polished.
+        interior: (k,), a member with every coefficient of the support positive.
+        fewest: (k,), a member of `minimal_width` neurons.
+        support: (k,) bool, directions that some optimal network uses.
+        basis: (k, dimension), orthonormal: every member is ``interior + basis @ t``.
+        gates: (d, k) of a gated program, None for a ReLU program.
+        direction_of: (2, p) or (p,) int32, the direction that each block of the convex weights has
+            in every optimum, -1 for blocks that are zero. A direction on a wall has several blocks.
+        X: (n, d), the samples.
+        counts: (n,) bool, the samples of positive weight.
+        fit: (n,), that of every optimal network on the samples that count; on the others, that of
+            the solution that was given.
+        residual: (n,), minus the gradient of the loss at `fit`.
+        lam: scalar.
+        rank: rank of the features of the support.
+        dimension: of the polytope, the number of directions of the support minus `rank`.
+        is_unique: whether there is one optimal network (up to permutation and splitting).
+        minimal_width: the fewest neurons of an optimal network.
+        minimal_width_exact: False where that is an upper bound.
+        ambiguous: the solution could not be polished to the accuracy that identification needs; a
+            correlation, a coefficient or a singular value is too close to call; or the loss is
+            linear at the fit of some sample, where other fits may be optimal too. The integers are
+            then a guess.
+    """
+
+    directions: Array
+    signs: Array
+    features: Array
+    coefficients: Array
+    interior: Array
+    fewest: Array
+    support: Array
+    basis: Array
+    gates: Array | None
+    direction_of: Array
+    X: Array
+    counts: Array
+    fit: Array
+    residual: Array
+    lam: Array
+    rank: int = field(metadata={"static": True})
+    dimension: int = field(metadata={"static": True})
+    is_unique: bool = field(metadata={"static": True})
+    minimal_width: int = field(metadata={"static": True})
+    minimal_width_exact: bool = field(metadata={"static": True})
+    ambiguous: bool = field(metadata={"static": True})
+
+    def features_at(self, X: Any) -> Array:
+        """What each direction computes on other samples X (m, d): array (m, k)."""
+        X = as_float(X, "X")
+        if X.ndim != 2 or X.shape[1] != self.directions.shape[1]:
+            raise ValueError(
+                f"X has shape {X.shape}; pass samples of {self.directions.shape[1]} features."
+            )
+        linear = matmul(X, self.directions.T)
+        active = linear >= 0 if self.gates is None else matmul(X, self.gates) >= 0
+        return self.signs[None] * jnp.where(active, linear, 0.0)
+
+
+def vertices(optima: OptimalSet, *, at_most: int = 1000, seed: int = 0) -> Array:
+    """Vertices of the optimal set: the optimal networks with linearly independent features.
+
+    Args:
+        optima: an `OptimalSet`.
+        at_most: how many random objectives are tried where there are too many supports to try all
+            (more than 200,000); then some vertices come back, and a warning says so.
+        seed: of those objectives.
+
+    Returns:
+        Array (num, k) of coefficients, in a fixed order.
+
+    Example:
+        >>> import jax, jaxrelu as jr, numpy as np
+        >>> jax.config.update("jax_enable_x64", True)
+        >>> X = np.asarray([[1.0, 0.0], [-0.5, 0.75**0.5]])
+        >>> program = jr.ConvexProgram(X, np.asarray([2.0, 2.0]), jr.enumerate_patterns(X))
+        >>> jr.vertices(jr.optimal_set(program, jr.solve(program, 0.5))).shape
+        (2, 3)
+
+    Reference: Mishkin and Pilanci (ICML 2023), on minimal networks as the vertices of the set.
+    """
+    P, support = inside_support(optima)
+    found = polytopes.all_vertices(P)
+    if found is None:
+        warnings.warn(
+            f"{polytopes.bases(P)} supports are too many to try: vertices of {at_most} random "
+            "objectives are returned, not all.",
+            stacklevel=2,
+        )
+        found = polytopes.some_vertices(P, at_most, seed)
+    return on_all_directions(found, support)
+
+
+def inside_support(optima: OptimalSet) -> tuple[Polytope, Bools]:
+    """The polytope over the support, around its interior member.
+
+    Raises:
+        TypeError: no `OptimalSet`.
+    """
+    if not isinstance(optima, OptimalSet):
+        raise TypeError(
+            f"an OptimalSet is needed, not a {type(optima).__name__}: pass the result of "
+            "jr.optimal_set(program, solution)."
+        )
+    support = np.asarray(optima.support)
+    features = np.asarray(optima.features)[np.asarray(optima.counts)][:, support]
+    return polytopes.polytope(features, np.asarray(optima.interior)[support]), support
+
+
+def on_all_directions(points: Floats, support: Bools) -> Array:
+    """Coefficients of the support, (num, .), with zeros elsewhere: (num, k)."""
+    whole = np.zeros((len(points), support.size))
+    whole[:, support] = points
+    return jnp.asarray(whole)

@@ -1,0 +1,1 @@
+"""The optimum as a function of lam: what users call."""

@@ -1,0 +1,1 @@
+"""The optimum followed through every breakpoint."""

@@ -1,0 +1,233 @@
+"""`follow_path`, and the exact path that it returns."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from jaxrelu.core.pytrees import register
+from jaxrelu.paths.exact import active_system
+from jaxrelu.paths.exact.active_system import Geometry, Neuron, Point
+from jaxrelu.paths.exact.breakpoints import KINDS, Event, Stretch, walk
+from jaxrelu.paths.exact.continuity import jump, shape
+from jaxrelu.paths.exact.tangencies import split_at_touches
+from jaxrelu.programs.checks import check_lam, check_program
+from jaxrelu.programs.program import Program
+from jaxrelu.programs.solution import Solution
+from jaxrelu.solvers.verdict import certified
+
+
+@register
+@dataclass(frozen=True)
+class FollowedPath:
+    """The optimal network as an exact function of lam, with its breakpoints.
+
+    Call it with a lam: ``path(lam)`` is a certified `Solution`. There are E breakpoints and S
+    stretches between them, from the largest lam down; K is the largest number of neurons.
+
+    Attributes:
+        program: the program.
+        breakpoints: (E,), lams at which the structure of the optimum changes.
+        kind: (E,) int32, places in `kinds`.
+        block: (E,) int32, the block (sign, pattern) concerned; -1 for several.
+        sample: (E,) int32, the sample whose wall is hit or left; -1 for others.
+        jump: (E,), how far the optimal network of minimum norm jumps there, relative; zero where
+            it is continuous.
+        high, low: (S,), the ends of the stretches.
+        blocks: (S, K) int32, the neurons of each stretch; the number of blocks for none.
+        sizes: (S, K), their convex norms at `low`.
+        directions: (S, K, d), their unit directions at `low`.
+        walls: (S, K, n) bool, the samples on whose walls they lie.
+        num_directions: (S,) int32, distinct directions whose correlation is lam.
+        support_size: (S,) int32, those that some optimal network uses.
+        rank: (S,) int32, of the features of the support.
+        is_unique: (S,) bool, whether there is one optimal network.
+        ambiguous: (S,) bool, whether these four hang on a coefficient or a singular value that is
+            too close to call.
+        complete: whether the path was followed to its end; `low[-1]` is as far as it got.
+    """
+
+    program: Program
+    breakpoints: Array
+    kind: Array
+    block: Array
+    sample: Array
+    jump: Array
+    high: Array
+    low: Array
+    blocks: Array
+    sizes: Array
+    directions: Array
+    walls: Array
+    num_directions: Array
+    support_size: Array
+    rank: Array
+    is_unique: Array
+    ambiguous: Array
+    complete: bool = field(metadata={"static": True})
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """What the breakpoints are, in words."""
+        return tuple(KINDS[int(kind)] for kind in self.kind)
+
+    @property
+    def num_neurons(self) -> Array:
+        """(S,) int32, neurons along each stretch."""
+        return jnp.sum(self.sizes > 0, axis=1, dtype=jnp.int32)
+
+    def __call__(self, lam: Any) -> Solution:
+        """The optimum at a lam of the path, by Newton's method on its stretch, certified.
+
+        Raises:
+            ValueError: lam lies below the path, or in a gap of it.
+        """
+        value = float(check_lam(self.program, lam))
+        point, neurons = self._point(value)
+        shape = self.program.block_shape
+        flat = np.zeros((int(np.prod(shape)), point.directions.shape[1]))
+        for neuron, size, u in zip(neurons, point.sizes, point.directions, strict=True):
+            flat[neuron.block] += size * u
+        weights = jnp.asarray(flat.reshape(*shape, -1))
+        return certified(self.program, jnp.asarray(value, weights.dtype), weights)
+
+    def _point(self, lam: float) -> tuple[Point, list[Neuron]]:
+        geometry = active_system.geometry(self.program)
+        low, high = np.asarray(self.low), np.asarray(self.high)
+        breakpoints = np.asarray(self.breakpoints)
+        if not breakpoints.size or lam >= breakpoints[0]:
+            empty = active_system.empty(geometry, lam)
+            if geometry.largest(empty.residual) <= lam * (1 + 1e-8):
+                return empty, []
+        near = (low * (1 - 1e-8) <= lam) & (lam <= high * (1 + 1e-8))
+        for s in np.flatnonzero(near):
+            used = np.asarray(self.blocks[s]) < len(geometry.signs)
+            walls, blocks = np.asarray(self.walls[s])[used], np.asarray(self.blocks[s])[used]
+            neurons = [Neuron(int(b), on) for b, on in zip(blocks, walls, strict=True)]
+            sizes, u = np.asarray(self.sizes[s])[used], np.asarray(self.directions[s])[used]
+            zero = np.zeros(len(geometry.X))
+            point: Point | None = Point(float(low[s]), sizes, u, zero, zero)
+            ratio = (lam / low[s]) ** 0.1
+            for step in range(1, 11):  # in steps, each near enough for Newton's method
+                if point is not None:
+                    target = lam if step == 10 else float(low[s] * ratio**step)
+                    point = active_system.solve_equations(geometry, neurons, point, target)
+            if point is not None:
+                return point, neurons
+        last = np.min(low, initial=geometry.largest(active_system.empty(geometry, lam).residual))
+        raise ValueError(
+            f"lam is {lam:g}; the path was followed down to {last:g}: "
+            "pass a smaller lam_min or a larger max_events to follow_path, or use solve."
+        )
+
+
+def follow_path(program: Program, lam_min: Any = None, *, max_events: int = 1000) -> FollowedPath:
+    r"""The exact path of optimal networks from `lambda_max` down, with all breakpoints.
+
+    Between breakpoints the optimum is an analytic function of lam, computed to rounding at any of
+    them; breakpoints (a neuron is born or dies, a sample reaches or leaves the wall of a neuron,
+    the correlation of another block touches lam and falls again) are located to about nine digits.
+    For small and middling problems: a breakpoint takes some tens of milliseconds to a second, and
+    there are several for every neuron. For a grid of lams, use `solve_path`.
+
+    Args:
+        program: a `ConvexProgram` or `GatedProgram` in float64, concrete.
+        lam_min: scalar > 0, where to stop; default a hundredth of `lambda_max`.
+        max_events: stop after so many breakpoints.
+
+    Returns:
+        `FollowedPath`; look at ``complete``. Where the optimal network is not unique it follows one
+        of independent features, a vertex of the optimal set.
+
+    Raises:
+        ValueError, TypeError: as `solve`; TypeError for float32 and when traced.
+
+    Example:
+        >>> import jax, jaxrelu as jr, numpy as np
+        >>> jax.config.update("jax_enable_x64", True)
+        >>> X = np.eye(3)
+        >>> program = jr.ConvexProgram(X, np.asarray([3.0, 4.0, -2.0]), jr.enumerate_patterns(X))
+        >>> path = jr.follow_path(program, 0.1)
+        >>> path.breakpoints.round(6).tolist(), path.kinds
+        ([5.0, 2.0], ('born', 'born'))
+        >>> np.asarray(path(1.0).fit).round(6).tolist()  # y (1 - lam / ||y||) on each sign of y
+        [2.4, 3.2, -1.0]
+
+    Reference: Park and Hastie (2007) for predictor-corrector paths; the events are in
+    `jaxrelu.paths.exact.breakpoints`, the equations in `jaxrelu.paths.exact.active_system`.
+    """
+    check_program(program)
+    if any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves((program, lam_min))):
+        raise TypeError("follow_path looks at values: call it on the host, outside jit and vmap.")
+    if program.X.dtype != jnp.float64:
+        raise TypeError(
+            f"the program has dtype {program.X.dtype}: breakpoints are located in float64. Set "
+            'jax.config.update("jax_enable_x64", True) and pass float64 data.'
+        )
+    if max_events < 1:
+        raise ValueError(f"max_events is {max_events}; pass a positive integer.")
+    geometry = active_system.geometry(program)
+    if lam_min is None:
+        top = geometry.largest(active_system.empty(geometry, 1.0).residual)
+        lam_min = 0.01 * top if top > 0 else 1.0
+    lowest = float(check_lam(program, lam_min))
+    if not lowest > 0 or not np.isfinite(lowest):
+        raise ValueError(f"lam_min is {lowest:g}; pass a positive number.")
+    stretches, events, complete = walk(program, geometry, lowest, max_events)
+    stretches, events = split_at_touches(geometry, stretches, events)
+    return _assemble(program, geometry, stretches, events, complete)
+
+
+def _assemble(
+    program: Program,
+    geometry: Geometry,
+    stretches: list[Stretch],
+    events: list[Event],
+    complete: bool,
+) -> FollowedPath:
+    (n, d), total = geometry.X.shape, len(geometry.signs)
+    shapes = [shape(geometry, stretch) for stretch in stretches]
+    S, K = len(stretches), max([len(stretch.neurons) for stretch in stretches], default=0)
+    blocks = np.full((S, K), total, np.int32)
+    sizes, directions = np.zeros((S, K)), np.zeros((S, K, d))
+    walls = np.zeros((S, K, n), bool)
+    for s, (neurons, _, low) in enumerate(stretches):
+        k = len(neurons)
+        blocks[s, :k] = [neuron.block for neuron in neurons]
+        sizes[s, :k], directions[s, :k] = low.sizes, low.directions
+        walls[s, :k] = np.reshape([neuron.walls for neuron in neurons], (k, n))
+    jumps = np.zeros(len(events))
+    for e, event in enumerate(events):
+        above = [s for s in stretches if s.low.lam >= event.lam * (1 - 1e-9)]
+        below = [s for s in stretches if s.high.lam <= event.lam * (1 + 1e-9)]
+        if above and below:
+            jumps[e] = jump(geometry, above[-1], below[0])
+
+    def column(values: list[Any], dtype: Any) -> Array:
+        return jnp.asarray(np.asarray(values, dtype))
+
+    return FollowedPath(
+        program,
+        column([event.lam for event in events], float),
+        column([event.kind for event in events], np.int32),
+        column([event.block for event in events], np.int32),
+        column([event.sample for event in events], np.int32),
+        jnp.asarray(jumps),
+        column([stretch.high.lam for stretch in stretches], float),
+        column([stretch.low.lam for stretch in stretches], float),
+        jnp.asarray(blocks),
+        jnp.asarray(sizes),
+        jnp.asarray(directions),
+        jnp.asarray(walls),
+        column([found.num_directions for found in shapes], np.int32),
+        column([found.support_size for found in shapes], np.int32),
+        column([found.rank for found in shapes], np.int32),
+        column([found.is_unique for found in shapes], bool),
+        column([found.ambiguous for found in shapes], bool),
+        complete,
+    )

@@ -1,0 +1,142 @@
+"""`solve`: one lam, one algorithm of fixed shapes, one verdict."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from jaxrelu.paths.checks import checked_solver, step_limit, warm_point
+from jaxrelu.programs.checks import check_lam, check_program
+from jaxrelu.programs.program import Program
+from jaxrelu.programs.solution import Solution, shared
+from jaxrelu.programs.units import into_units
+from jaxrelu.solvers.active_newton.solver import ActiveNewton
+from jaxrelu.solvers.base import Solver, Tolerance, WarmStart, tolerances
+from jaxrelu.solvers.implicit_differentiation import finest, parameters, tangent
+from jaxrelu.solvers.scaled_program import Prepared, prepared
+from jaxrelu.solvers.verdict import solution_of
+
+
+def solve(
+    program: Program,
+    lam: Any,
+    *,
+    rtol: Any = None,
+    atol: Any = None,
+    max_steps: Any = None,
+    init: Solution | None = None,
+    solver: Solver | None = None,
+) -> Solution:
+    r"""Solves a convex program at one lam, to a certified duality gap.
+
+    min over weights of sum_i c_i loss(f_i, y_i) + lam sum ||theta||, in the cones of the patterns
+    (`jaxrelu.programs.program`). ``Status.OPTIMAL`` means upper - lower <= atol + rtol |upper|.
+
+    One algorithm of fixed shapes, traced or not: `jit`, `vmap` (over lam, y, sample weights or
+    whole programs of equal shape) work on it, and lam, tolerances and max_steps are data.
+
+    Args:
+        program: a `ConvexProgram` or `GatedProgram`.
+        lam: scalar, > 0.
+        rtol: relative tolerance of the gap; default 1e-6 in float64, 1e-3 in float32.
+        atol: absolute tolerance; default 50 eps times the objective at zero weights.
+        max_steps: limit on steps of the solver; default 2000 Newton steps.
+        init: a `Solution` of a program of equal shape, at any lam, to start from.
+        solver: an `ActiveNewton` (the default), an `ADMM`, or any `Solver`.
+
+    Returns:
+        `Solution`. On the host look at `status` or call `jaxrelu.raise_if_failed`; nothing raises
+        inside `jit`.
+
+    Raises:
+        ValueError, TypeError: wrong shapes, dtypes or values, with a sentence that names the fix.
+
+    Example:
+        >>> import jax, jaxrelu as jr, numpy as np
+        >>> X = np.asarray([[1.0, 0.2], [0.3, -1.0]], "float32")
+        >>> y = np.asarray([1.0, -1.0], "float32")
+        >>> patterns = jr.sample_patterns(jax.random.key(0), X, num_gates=4)
+        >>> solution = jr.solve(jr.ConvexProgram(X, y, patterns), 0.5)
+        >>> jr.Status(int(solution.status)).name
+        'OPTIMAL'
+
+    Reference: Pilanci and Ergen (ICML 2020); Mishkin and Pilanci (ICML 2023).
+    """
+    check_program(program)
+    solver = checked_solver(program, solver)
+    lam = check_lam(program, lam)
+    warm = warm_point(program, init)
+    tolerance = tolerances(program, rtol, atol)
+    steps = step_limit(solver, max_steps)
+    return shared(solve_compiled(program, lam, tolerance, steps, warm, solver, type(program.loss)))
+
+
+@partial(jax.jit, static_argnames=("loss_type",))
+def solve_compiled(
+    program: Program,
+    lam: Array,
+    tolerance: Tolerance,
+    max_steps: Array,
+    init: WarmStart | None,
+    solver: Any,
+    loss_type: type,
+) -> Solution:
+    """`solve` after its checks, compiled; `loss_type` is part of the key (`core.pytrees`)."""
+    del loss_type
+    return solve_traced(program, lam, tolerance, max_steps, init, solver)
+
+
+@jax.custom_jvp
+def solve_traced(
+    program: Program,
+    lam: Array,
+    tolerance: Tolerance,
+    max_steps: Array,
+    init: WarmStart | None,
+    solver: Solver,
+) -> Solution:
+    """`solve` after its checks: pure and traceable, with an implicit derivative."""
+    return _solved(_prepared(program), lam, tolerance, tolerance, max_steps, init, solver)
+
+
+@solve_traced.defjvp
+def _solve_jvp(primals: tuple[Any, ...], tangents: tuple[Any, ...]) -> tuple[Solution, Solution]:
+    program, lam, tolerance, max_steps, init, solver = primals
+    at, goal = _prepared(program), finest(tolerance)
+    if isinstance(solver, ActiveNewton):
+        end = solution = _solved(at, lam, tolerance, goal, max_steps, init, solver)
+    else:
+        solution = _solved(at, lam, tolerance, tolerance, max_steps, init, solver)
+        near = WarmStart(solution.weights, solution.residual, solution.lam)
+        solver = ActiveNewton()
+        steps = jnp.asarray(solver.default_max_steps)
+        end = _solved(at, lam, tolerance, goal, steps, near, solver)
+    basis = None if at.space is None else at.space.basis
+    change = parameters(*tangents[:2])
+    return solution, tangent(program, lam, end, change, solver.slots(program), basis)
+
+
+def _prepared(program: Program) -> Prepared:
+    # Or XLA folds products of a program that `jit` closes over, for minutes.
+    return prepared(jax.lax.optimization_barrier(program))
+
+
+def _solved(
+    at: Prepared,
+    lam: Array,
+    tolerance: Tolerance,
+    goal: Tolerance,
+    max_steps: Array,
+    init: WarmStart | None,
+    solver: Solver,
+) -> Solution:
+    """An answer solved to a goal, and judged by a tolerance."""
+    scaled_lam = into_units(lam, at.units.lam)
+    positive = (scaled_lam > 0) & jnp.isfinite(scaled_lam)
+    safe_lam = jnp.where(positive, scaled_lam, 1.0)
+    found = solver.run(at.scaled.program, safe_lam, at.tolerance(goal), max_steps, at.start(init))
+    return solution_of(at, scaled_lam, lam, tolerance, found)

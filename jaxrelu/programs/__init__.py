@@ -1,0 +1,1 @@
+"""The convex programs, and what proves an answer."""

@@ -1,0 +1,230 @@
+r"""Certificates: feasible points on both sides, and the bounds of the optimum that they prove.
+
+A certificate is two numbers, lower <= optimum <= upper. `upper` is the objective at weights that
+are feasible (repaired if need be). `lower` is the dual value -sum_i c_i loss*(-t r_i / c_i) of a
+multiple t r of the residual, t <= lam / max_b bound_b, where bound_b >= ||q_b|| holds for any
+multipliers; so both are valid however unfinished the computation was. Both are rounded to the safe
+side by bounds of their own evaluation (`jaxrelu.programs.bounds`).
+
+Reference: Fenchel duality; the block correlations q_b are those of `jaxrelu.programs.optimality`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from jaxrelu.core.chunks import in_chunks
+from jaxrelu.core.derivatives import nowhere
+from jaxrelu.core.numerics import safe_norm
+from jaxrelu.core.pytrees import register
+from jaxrelu.geometry.cone_projection import project
+from jaxrelu.geometry.cones import (
+    block_patterns,
+    cone_signs,
+    drop_negligible,
+    make_feasible,
+    projection_batch,
+)
+from jaxrelu.geometry.correlation_bounds import DualElements, best_multiple, polar_bounds
+from jaxrelu.geometry.gram import shared_rows
+from jaxrelu.programs.bounds import (
+    all_blocks,
+    correlation_bound,
+    dense,
+    inside,
+    lower_value,
+    upper_value,
+)
+from jaxrelu.programs.checks import check_lam, check_program, check_weights
+from jaxrelu.programs.preparation import lifted, lowered, row_space, with_interior
+from jaxrelu.programs.program import Program, fit, raw_correlations, residual_at
+from jaxrelu.programs.units import in_units, into_units, out_of_units, printed
+
+
+@register
+@dataclass(frozen=True)
+class Certificate:
+    """Two-sided bounds of the optimum, lower <= optimum <= upper, as they are printed.
+
+    Attributes:
+        lower: scalar, the dual value at `dual`, rounded down.
+        upper: scalar, the objective at `weights`, rounded up.
+        gap: scalar, upper - lower.
+        weights: the feasible weights (2, p, d), or (p, d) for a gated program: every row of every
+            cone holds exactly.
+        dual: (n,), dual feasible: ||Proj_K(s X^T D_j dual)|| <= lam for every block.
+        multipliers: None, or what `certify(..., multipliers=True)` returns.
+    """
+
+    lower: Array
+    upper: Array
+    gap: Array
+    weights: Array
+    dual: Array
+    multipliers: Array | None = None
+
+
+def certify(program: Program, lam: Any, weights: Any, *, multipliers: bool = False) -> Certificate:
+    r"""Certified bounds of the optimum from weights of any origin.
+
+    The weights are repaired (negligible blocks dropped, each block projected onto its cone, then
+    moved along the cone's interior witness by the smallest step that clears what is left); `upper`
+    is their objective, and `lower` the dual value of the best feasible multiple of their residual.
+
+    Args:
+        program: a `ConvexProgram` or `GatedProgram`.
+        lam: scalar, > 0.
+        weights: array (2, p, d), or (p, d) for a gated program: optimal, infeasible, random.
+        multipliers: return the mu >= 0 that prove the dual point feasible, too: with K_j =
+            (2 D_j - I) X, ||s X^T D_j dual + K_j^T mu[s, j]|| <= lam holds exactly. (2, p, n)
+            numbers, from a full projection of every block; not for gated programs, which need none.
+
+    Returns:
+        `Certificate`, with lower <= optimum <= upper as printed. Bad weights give a wide gap, never
+        a wrong one.
+
+    Raises:
+        ValueError, TypeError: see `jaxrelu.programs.checks.check_program`; a lam that is not
+        positive.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, jaxrelu as jr, numpy as np
+        >>> X = np.asarray([[1.0, 0.2], [0.3, -1.0]], "float32")
+        >>> y = np.asarray([1.0, -1.0], "float32")
+        >>> patterns = jr.sample_patterns(jax.random.key(0), X, num_gates=4)
+        >>> program = jr.ConvexProgram(X, y, patterns)
+        >>> c = jr.certify(program, 0.1, jnp.zeros((*program.block_shape, 2), "float32"))
+        >>> bool(c.lower <= c.upper)
+        True
+    """
+    check_program(program)
+    lam = check_lam(program, lam)
+    if multipliers and not program.has_cones:
+        raise ValueError("multipliers=True: blocks of a gated program have no cones; leave it out.")
+    return _certify(program, lam, check_weights(program, weights), bool(multipliers))
+
+
+@partial(jax.jit, static_argnames=("multipliers",))
+def _certify(program: Program, lam: Array, weights: Array, multipliers: bool) -> Certificate:
+    return _certified(multipliers, program, lam, weights)
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(0,))
+def _certified(multipliers: bool, program: Program, lam: Array, weights: Array) -> Certificate:
+    whole, units = in_units(program)
+    whole = with_interior(whole)
+    reduced, space = row_space(whole)
+    lam = into_units(lam, units.lam)
+    found = evidence(reduced, lam, lowered(into_units(weights, units.weights), space), multipliers)
+    blocks = inside(whole, all_blocks(lifted(found.weights, space)))
+    upper, _ = upper_value(whole, lam, blocks)
+    bound = correlation_bound(reduced, found.residual, found.duals, space)
+    lower, t = lower_value(whole, lam, found.residual, bound.bound)
+    low = printed(lower.value, units.objective, -1)
+    high = printed(upper.value, units.objective, 1)
+    mu = None
+    if found.multipliers is not None:
+        mu = out_of_units(t * found.multipliers, units.residual).reshape(*program.block_shape, -1)
+    return Certificate(
+        lower=low,
+        upper=high,
+        gap=high - low,
+        weights=out_of_units(dense(whole, blocks), units.weights),
+        dual=out_of_units(t * found.residual, units.residual),
+        multipliers=mu,
+    )
+
+
+@_certified.defjvp
+def _certified_jvp(
+    multipliers: bool, primals: Any, tangents: Any
+) -> tuple[Certificate, Certificate]:
+    bounds = _certified(multipliers, *primals)
+    return bounds, nowhere(tangents, bounds)
+
+
+class Evidence(NamedTuple):
+    """What proves both bounds: nearly feasible weights, the residual there, dual elements.
+
+    Attributes:
+        weights: of the program's shape.
+        residual: (n,).
+        duals: `DualElements` of all blocks.
+        multipliers: (b, n), of the rows of X, or None.
+    """
+
+    weights: Array
+    residual: Array
+    duals: DualElements
+    multipliers: Array | None
+
+
+def evidence(program: Program, lam: Array, weights: Array, multipliers: bool = False) -> Evidence:
+    """Evidence from weights of any origin, for a program in units with its witnesses.
+
+    Args:
+        program: with at most n features.
+        lam: scalar.
+        weights: of the program's shape.
+        multipliers: project every block in full, and keep its multipliers.
+
+    Returns:
+        `Evidence`.
+    """
+    weights = feasible_weights(program, weights)
+    residual = residual_at(program, fit(program, weights))
+    c = raw_correlations(program, residual)
+    c = c.reshape(-1, c.shape[-1])
+    duals = DualElements.nothing(c.shape[0], c.shape[1], c.dtype)
+    if not program.has_cones:
+        return Evidence(weights, residual, duals, None)
+    rows, masks = shared_rows(jnp.asarray(program.X)), jnp.asarray(program.patterns.masks)
+    pattern, batch = block_patterns(program.block_shape), projection_batch(len(c), len(masks))
+    if not multipliers:
+        duals = polar_bounds(rows, masks, pattern, c, duals, lam, batch=batch).duals
+        return Evidence(weights, residual, duals, None)
+
+    def projected(some: tuple[Array, Array]) -> tuple[DualElements, Array]:
+        points, index = some
+        signs = cone_signs(masks, index, points.dtype)
+        mu = project(rows, signs, points).multipliers
+        t = best_multiple(points, DualElements.of(rows, signs, mu).vectors)
+        lengths = jnp.where(rows.length > 0, rows.length, 1.0)[None]
+        # Of the rows of X; the elements are those of exactly these numbers.
+        own = jnp.where(rows.length[None] > 0, t[:, None] * mu / lengths, 0.0)
+        return DualElements.of(rows, signs, own * lengths), own
+
+    duals, mu = in_chunks(projected, (c, pattern), batch)
+    return Evidence(weights, residual, duals, mu)
+
+
+def feasible_weights(program: Program, weights: Array) -> Array:
+    """Weights inside the cones near given ones (the program carries its interior witnesses)."""
+    if not program.has_cones:
+        return weights
+    flat = weights.reshape(-1, weights.shape[-1])
+    pattern = block_patterns(program.block_shape)
+    interior = jnp.asarray(program.patterns.interior).T[pattern]
+    masks = jnp.asarray(program.patterns.masks)
+    rows = shared_rows(jnp.asarray(program.X))
+
+    def repair(block: tuple[Array, Array, Array]) -> Array:
+        theta, witness, index = block
+        signs = cone_signs(masks, index, theta.dtype)
+        return make_feasible(rows, signs, theta, witness)
+
+    # A chunk drops what is negligible in it, so negligible is decided here, over all blocks.
+    flat = drop_negligible(flat)
+    batch = projection_batch(flat.shape[0], masks.shape[0])
+    if batch == flat.shape[0]:
+        return repair((flat, interior, pattern)).reshape(weights.shape)
+    # Zero blocks need no work: with the others first, most chunks are free.
+    order = jnp.argsort(-safe_norm(flat))
+    repaired = in_chunks(repair, (flat[order], interior[order], pattern[order]), batch)
+    return jnp.zeros_like(flat).at[order].set(repaired).reshape(weights.shape)

@@ -1,0 +1,148 @@
+r"""From convex weights to networks and back, without changing fit or objective.
+
+A block theta of sign s is the neuron u = theta / sqrt(||theta||), a = s sqrt(||theta||): then
+relu(X u) a = s D X theta on the training data and (||u||^2 + a^2) / 2 = ||theta||, so the network's
+`nonconvex_objective` equals the convex objective. Back, a neuron (u, a) adds u |a| to the block of
+sign(a) and of the cell of u.
+
+Reference: Pilanci and Ergen (ICML 2020), Theorem 1; Mishkin and Pilanci (ICML 2023), Section 2.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from jaxrelu.core.checks import as_float
+from jaxrelu.core.numerics import matmul, safe_norm, safe_sqrt
+from jaxrelu.geometry.patterns import Patterns, patterns_from_weights
+from jaxrelu.losses.base import Loss
+from jaxrelu.losses.squared import SquaredLoss
+from jaxrelu.networks.checks import check_relu
+from jaxrelu.networks.network import GatedNetwork, Network
+from jaxrelu.programs.checks import check_program, check_weights
+from jaxrelu.programs.program import ConvexProgram, GatedProgram, Program
+from jaxrelu.programs.solution import Solution
+
+
+def to_network(program: Program, solution: Solution | Any) -> Network | GatedNetwork:
+    """The network of a solution: one slot a block, zero slots for zero blocks.
+
+    Args:
+        program: the program that was solved.
+        solution: a `Solution`, or convex weights of the program's shape.
+
+    Returns:
+        `Network` with 2p slots, positive output weights first, or `GatedNetwork` with p slots.
+        Traceable; ``network.compact()`` drops the zero slots on the host.
+
+    Raises:
+        ValueError, TypeError: weights whose shape or dtype is not the program's.
+
+    Example:
+        >>> import jax, jaxrelu as jr, numpy as np
+        >>> X = np.asarray([[1.0, 0.2], [0.3, -1.0]], "float32")
+        >>> y = np.asarray([1.0, -1.0], "float32")
+        >>> patterns = jr.sample_patterns(jax.random.key(0), X, num_gates=4)
+        >>> program = jr.ConvexProgram(X, y, patterns)
+        >>> network = jr.to_network(program, jr.solve(program, 0.1))
+        >>> bool(abs(network(X) - jr.solve(program, 0.1).fit).max() < 1e-5)
+        True
+
+    Reference: Pilanci and Ergen (ICML 2020), Theorem 1.
+    """
+    given = solution.weights if isinstance(solution, Solution) else solution
+    weights = check_weights(program, given)
+    flat = weights.reshape(-1, weights.shape[-1])
+    root = safe_sqrt(safe_norm(flat))
+    empty = (root == 0)[:, None]
+    hidden = jnp.where(empty, 0.0, flat / jnp.where(empty, 1.0, root[:, None])).T
+    if isinstance(program, GatedProgram):
+        return GatedNetwork(jnp.asarray(program.patterns.gates), hidden, root)
+    p = weights.shape[1]
+    return Network(hidden, jnp.concatenate([root[:p], -root[p:]]))
+
+
+def from_network(
+    network: Network | GatedNetwork,
+    X: Any,
+    y: Any,
+    loss: Loss | None = None,
+    *,
+    sample_weight: Any = None,
+) -> tuple[Program, Array]:
+    """The program over a network's own cells, and the network's convex weights in it.
+
+    Args:
+        network: a `Network` or `GatedNetwork`, concrete.
+        X: array (n, d), floating.
+        y: array (n,).
+        loss: a `Loss`; default the squared loss.
+        sample_weight: array (n,), or None.
+
+    Returns:
+        ``(program, weights)``: the weights have the network's fit, and their convex objective is at
+        most `nonconvex_objective` (equal when every neuron is balanced, ||u|| = |a|, and neurons
+        that share a signed cell are collinear). A neuron on a wall, which has no pattern of its
+        own, goes to a deterministic full-dimensional adjacent cell.
+
+    Raises:
+        ValueError, TypeError: shapes or dtypes that do not fit; a network with no neurons.
+
+    Example:
+        >>> import jaxrelu as jr, numpy as np
+        >>> X = np.asarray([[1.0, 0.2], [0.3, -1.0]], "float32")
+        >>> y = np.asarray([1.0, -1.0], "float32")
+        >>> network = jr.Network(np.eye(2, dtype="float32"), np.ones(2, "float32"))
+        >>> program, weights = jr.from_network(network, X, y)
+        >>> weights.shape[0]
+        2
+
+    Reference: Mishkin and Pilanci (ICML 2023); the cells of wall neurons as corrected in
+    `jaxrelu.geometry.patterns.patterns_from_weights`.
+    """
+    if not isinstance(network, GatedNetwork):
+        check_relu(network, "from_network")
+    loss = SquaredLoss() if loss is None else loss
+    X, y = as_float(X, "X"), as_float(y, "y")
+    hidden, output = as_float(network.hidden, "hidden"), as_float(network.output, "output")
+    if any(isinstance(a, jax.core.Tracer) for a in (X, y, hidden, output)):
+        raise TypeError("from_network looks at values: call it on the host, outside jit and vmap.")
+    if hidden.shape != (X.shape[-1], output.size) or output.ndim != 1:
+        raise ValueError(
+            f"hidden has shape {hidden.shape} and output {output.shape}, but X {X.shape}: pass a "
+            "network with hidden (d, m) and output (m,) for X (n, d)."
+        )
+    for name, value in (("hidden", hidden), ("output", output)):
+        if value.dtype != X.dtype:
+            raise TypeError(
+                f"{name} has dtype {value.dtype} and X has {X.dtype}; "
+                f"pass {name}.astype('{X.dtype}')."
+            )
+    scaled = (hidden * jnp.abs(output)[None]).T
+    if isinstance(network, GatedNetwork):
+        return _from_gated(network, X, y, loss, sample_weight, (hidden * output[None]).T)
+    patterns, index = patterns_from_weights(X, hidden)
+    program = ConvexProgram(X, y, patterns, loss, sample_weight)
+    check_program(program)
+    sign = jnp.where(output >= 0, 0, 1)
+    weights = jnp.zeros((*program.block_shape, X.shape[1]), X.dtype)
+    return program, weights.at[sign, index].add(scaled)
+
+
+def _from_gated(
+    network: GatedNetwork, X: Array, y: Array, loss: Loss, sample_weight: Any, scaled: Array
+) -> tuple[Program, Array]:
+    """Neurons with the same gate pattern share a block; every gate keeps its pattern."""
+    gates = jnp.asarray(network.gates)
+    masks = np.asarray(matmul(X, gates) >= 0)  # to the bit as the network evaluates it
+    _, first, index = np.unique(masks, axis=1, return_index=True, return_inverse=True)
+    patterns = Patterns(gates[:, first], jnp.asarray(masks[:, first]))
+    program = GatedProgram(X, y, patterns, loss, sample_weight)
+    check_program(program)
+    weights = jnp.zeros((*program.block_shape, X.shape[1]), X.dtype)
+    return program, weights.at[jnp.asarray(index.reshape(-1))].add(scaled)

@@ -1,0 +1,139 @@
+r"""The optimality conditions: block correlations, and how far weights are from the conditions.
+
+With r = -(c o loss')(f) and q_b = Proj_{K_b}(s X^T D_j r), weights are optimal if and only if they
+are feasible, ||q_b|| <= lam for every block, and theta_b = (||theta_b|| / lam) q_b.
+
+Reference: Mishkin and Pilanci (ICML 2023), Section 3 (KKT conditions of C-ReLU), with the sign of
+the residual corrected.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from jaxrelu.core.checks import as_float
+from jaxrelu.core.derivatives import close, excess, largest, longest
+from jaxrelu.core.numerics import matmul, safe_norm, unit
+from jaxrelu.geometry.cones import block_patterns
+from jaxrelu.geometry.correlations import correlations
+from jaxrelu.programs.checks import check_lam, check_program, check_weights
+from jaxrelu.programs.program import (
+    Program,
+    block_signs,
+    cone_values,
+    fit,
+    float_masks,
+    raw_correlations,
+    residual_at,
+)
+
+
+class KKTResidual(NamedTuple):
+    """Relative violations of the three optimality conditions, all zero at an optimum.
+
+    Attributes:
+        stationarity: max over non-zero blocks of ||q - lam theta / ||theta|| || / lam.
+        dual_feasibility: max over blocks of (||q|| - lam)_+ / lam.
+        primal_feasibility: max over rows and blocks of [-(2 d - 1) <x, theta>]_+ over
+            ||x|| ||theta||.
+    """
+
+    stationarity: Array
+    dual_feasibility: Array
+    primal_feasibility: Array
+
+
+def block_correlations(program: Program, residual: Any) -> Array:
+    r"""The block correlations q, a unique function of the residual.
+
+    q[s, j] = Proj_{K_j}(s X^T D_j r) for the ReLU program, X^T D_j r for the gated one.
+
+    Args:
+        program: a `ConvexProgram` or `GatedProgram`.
+        residual: array (n,), r = -(c o loss')(f).
+
+    Returns:
+        Array of the shape of the weights.
+
+    Raises:
+        ValueError, TypeError: see `jaxrelu.programs.checks.check_program`.
+
+    Example:
+        >>> import jax, jaxrelu as jr, numpy as np
+        >>> X = np.asarray([[1.0, 0.2], [0.3, -1.0]], "float32")
+        >>> y = np.asarray([1.0, -1.0], "float32")
+        >>> patterns = jr.sample_patterns(jax.random.key(0), X, num_gates=4)
+        >>> program = jr.ConvexProgram(X, y, patterns)
+        >>> jr.block_correlations(program, y).shape == (*program.block_shape, 2)
+        True
+
+    Reference: Mishkin and Pilanci (ICML 2023), the minimum-norm multiplier of Section 3.
+    """
+    check_program(program)
+    residual = as_float(residual, "residual")
+    n = program.X.shape[0]
+    if residual.shape != (n,):
+        raise ValueError(f"residual has shape {residual.shape}; pass one number a sample, ({n},).")
+    return _block_correlations(program, residual.astype(program.X.dtype))
+
+
+@jax.jit
+def _block_correlations(program: Program, residual: Array) -> Array:
+    if not program.has_cones:
+        return raw_correlations(program, residual)
+    return correlations(jnp.asarray(program.X), jnp.asarray(program.patterns.masks), residual)
+
+
+def kkt_residual(program: Program, lam: Any, weights: Any) -> KKTResidual:
+    """How far weights are from the optimality conditions, relative.
+
+    Args:
+        program: a `ConvexProgram` or `GatedProgram`.
+        lam: scalar, > 0.
+        weights: array (2, p, d), or (p, d) for a gated program.
+
+    Returns:
+        `KKTResidual`, three scalars.
+
+    Raises:
+        ValueError, TypeError: see `jaxrelu.programs.checks.check_program`; a lam that is not
+        positive.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, jaxrelu as jr, numpy as np
+        >>> X = np.asarray([[1.0, 0.2], [0.3, -1.0]], "float32")
+        >>> y = np.asarray([1.0, -1.0], "float32")
+        >>> patterns = jr.sample_patterns(jax.random.key(0), X, num_gates=4)
+        >>> program = jr.ConvexProgram(X, y, patterns)
+        >>> zero = jnp.zeros((*program.block_shape, 2), "float32")
+        >>> above = 1.01 * jr.lambda_max(program)
+        >>> float(jr.kkt_residual(program, above, zero).dual_feasibility)
+        0.0
+    """
+    check_program(program)
+    lam = check_lam(program, lam)
+    return _kkt_residual(program, lam, check_weights(program, weights))
+
+
+@jax.jit
+def _kkt_residual(program: Program, lam: Array, weights: Array) -> KKTResidual:
+    X, flat = jnp.asarray(program.X), weights.reshape(-1, weights.shape[-1])
+    q = _block_correlations(program, residual_at(program, fit(program, weights)))
+    q, size, small = q.reshape(flat.shape), safe_norm(flat), close(weights.dtype)
+    away = jnp.where((size > 0)[:, None], q - lam * unit(flat), 0.0)
+    off = jnp.where(jnp.any(size > 0), longest(away, at_least=small * lam), 0.0)
+    # The derivative of ||q|| by the residual is s D_j X u, u its direction.
+    masks = float_masks(program).T[block_patterns(program.block_shape)]
+    features = block_signs(program)[:, None] * masks * matmul(unit(q), X.T)
+    beyond = excess(longest(q, features) - lam, lam)
+    violation = jnp.zeros((), weights.dtype)
+    if program.has_cones:
+        scale = size[:, None] * safe_norm(X)[None]
+        outside = -cone_values(program, weights).reshape(scale.shape)
+        outside = jnp.where(scale > 0, outside / jnp.where(scale > 0, scale, 1.0), -1.0)
+        violation = excess(largest(outside.ravel()), 1.0)
+    return KKTResidual(off / lam, beyond / lam, violation)

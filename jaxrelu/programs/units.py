@@ -1,0 +1,83 @@
+r"""Units: a program in numbers around one, by powers of two, which change no digit.
+
+X = 2^a X', c = 2^e c' and, for a loss with l(t f, t y) = t^m l(f, y), y = 2^b y' (b = 0 for all
+other losses). Then weights are theta = 2^(b - a) theta', the objective is 2^(e + m b) times as
+large, and lam = 2^(a + e + (m - 1) b) lam'. Targets of 1e-153 or 1e200, whose squares no float64
+holds, are ordinary numbers in between; what does not fit on the way out shows in the answer.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+from jax import Array
+
+from jaxrelu.core.numerics import safe_norm
+from jaxrelu.core.rounding import largest_exponent, times_power, tiny
+from jaxrelu.losses.base import homogeneity
+from jaxrelu.programs.program import Program, sample_weights
+
+
+class Units(NamedTuple):
+    """Exponents of the powers of two between a program and the one in numbers around one.
+
+    A value of the program is 2^exponent times that in units: of the weights, of lam, of the
+    residual (and the dual vector) and of the objective.
+    """
+
+    features: Array
+    fit: Array
+    weights: Array
+    lam: Array
+    residual: Array
+    objective: Array
+
+
+def in_units(program: Program) -> tuple[Program, Units]:
+    """The program in numbers around one, and the way back."""
+    X, y = jnp.asarray(program.X), jnp.asarray(program.y)
+    feature = largest_exponent(X)
+    X = times_power(X, -feature)
+    # Rows of norm about one.
+    mean = jnp.mean(safe_norm(X))
+    usable = (mean > 0) & jnp.isfinite(mean)
+    rows = jnp.round(jnp.log2(jnp.where(usable, mean, 1.0))).astype(jnp.int32)
+    X, feature = times_power(X, -rows), feature + rows
+    degree = homogeneity(program.loss)
+    target = largest_exponent(y) if degree else jnp.zeros((), jnp.int32)
+    weight = jnp.zeros((), jnp.int32)
+    scaled_weight = None
+    if program.sample_weight is not None:
+        given = sample_weights(program)
+        weight = largest_exponent(given)
+        scaled_weight = times_power(given, -weight)
+    scaled = replace(program, X=X, y=times_power(y, -target), sample_weight=scaled_weight)
+    residual = weight + (degree - 1) * target if degree else weight
+    units = Units(
+        feature, target, target - feature, feature + residual, residual, residual + target
+    )
+    return scaled, units
+
+
+def into_units(values: Any, exponent: Array) -> Array:
+    """Values of a program in its units: 2^-exponent times as large."""
+    return times_power(jnp.asarray(values), -exponent)
+
+
+def out_of_units(values: Array, exponent: Array) -> Array:
+    """Values in units as those of the program: 2^exponent times as large."""
+    return times_power(values, exponent)
+
+
+def printed(value: Array, exponent: Array, side: int) -> Array:
+    """A bound in units as a number of the program; rounded to its side where digits are lost."""
+    out, least = times_power(value, exponent), tiny(value.dtype)
+    outward = jnp.where(side * value > 0, side * least, 0.0)
+    return jnp.where(are_lost(value, out), outward.astype(out.dtype), out)
+
+
+def are_lost(before: Array, after: Array) -> Array:
+    """Elementwise, whether a number that is not zero came out below the normal range."""
+    return (before != 0) & (jnp.abs(after) < tiny(after.dtype))

@@ -1,0 +1,320 @@
+"""Rounds of a working-set method driven from the host, with as many slots as each round needs.
+
+Compiled for every number of slots are the solve, the entry of blocks and the evaluation, for all of
+them at once screening and repair. Slots come as 16, 24, 32, 48, 64, ...: a Newton system has
+slots * d unknowns and costs their cube, so that empty slots are dear, while few numbers of slots
+mean few compiled shapes.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from jaxrelu.core.status import Status
+from jaxrelu.geometry.correlation_bounds import DualElements
+from jaxrelu.programs.bounds import Blocks
+from jaxrelu.solvers.active_newton.rounds import (
+    Finding,
+    Overall,
+    Schedule,
+    Solved,
+    after_certificate,
+    first_schedule,
+    repair,
+    screen_round,
+    solve_slots,
+)
+from jaxrelu.solvers.active_newton.solver import ActiveNewton
+from jaxrelu.solvers.active_newton.working_set import (
+    Screened,
+    WorkingSet,
+    at_stage,
+    cold_start,
+    enter,
+    entering,
+    known_stage,
+    subproblem_of,
+    warm_start,
+)
+from jaxrelu.solvers.augmented_lagrangian.newton_method import (
+    Iterate,
+    constant_coupling,
+    updated_coupling,
+)
+from jaxrelu.solvers.base import Evidence, Tolerance, WarmStart
+from jaxrelu.solvers.scaled_program import Prepared, Request, ScaledProgram, compiled
+from jaxrelu.solvers.verdict import Verdict, conclude, in_users_numbers
+
+_FEWEST_SLOTS = 16
+# A warm start that ends this many tolerances from the optimum is given up.
+_FAR = 1e3
+# Slots whose rows of the coupling are computed at once.
+_CHANGES = 4
+
+
+class Answer(NamedTuple):
+    """A certified answer at one lam: its `Verdict`, of the slots alone, and the steps taken."""
+
+    verdict: Verdict
+    num_steps: Any
+
+    @property
+    def gap(self) -> float:
+        """Upper - lower."""
+        with np.errstate(invalid="ignore"):  # both may be infinite
+            return float(self.verdict.upper - self.verdict.lower)
+
+    @property
+    def active(self) -> int:
+        """Blocks that are not zero."""
+        return int(np.count_nonzero(np.any(self.verdict.weights != 0, axis=1)))
+
+
+def slot_count(active: int, features: int = 1000) -> int:
+    """The smallest of 16, 24, 32, 48, 64, ... that holds so many blocks.
+
+    With few features it begins higher: below some 300 unknowns a step costs next to nothing.
+    """
+    slots = _FEWEST_SLOTS
+    while slots < max(active, min(300 // features, 64)):
+        slots = slots * 3 // 2 if slots & (slots - 1) == 0 else slots * 4 // 3
+    return slots
+
+
+class PathDriver:
+    """The working set of a path and its number of slots; the only mutable thing here."""
+
+    def __init__(
+        self, solver: ActiveNewton, at: Prepared, asked: Request, tolerance: Tolerance, limit: int
+    ) -> None:
+        self.solver, self.at, self.scaled = solver, at, at.scaled
+        # Of the solve, in units, and of the answers.
+        self.within, self.tolerance, self.limit = asked.tolerance, tolerance, limit
+        blocks = self.scaled.num_blocks
+        self.most = blocks if solver.capacity is None else min(solver.capacity, blocks)
+        self._forget()
+        # The coupling of the blocks in slots, the dearest part of a Newton system, and the blocks.
+        self.coupling: Array | None = None
+        self.coupled = np.zeros(0, np.int32)
+
+    def _forget(self) -> None:
+        """Begins from nothing: a working set of no blocks, known where zero weights are optimal."""
+        self.working, self.known = cold_start(self.scaled, self._slots(0)), np.inf
+
+    def start_from(self, warm: WarmStart, lam: Array) -> None:
+        """Takes the working set of a previous solution."""
+        active = int(np.count_nonzero(np.any(np.asarray(warm.weights) != 0, axis=-1)))
+        empty = cold_start(self.scaled, self._slots(active))
+        known, self.working = _warm(self.scaled, lam, warm, empty)
+        self.known = float(known)
+
+    def solve(self, lam: Array) -> Answer:
+        """One lam, from the working set of the last, or from nothing where that leads nowhere."""
+        warm = bool(np.any(np.asarray(self.working.blocks) < self.scaled.num_blocks))
+        answer = self._come_down(lam, self.limit)
+        if not (warm and self._is_lost(answer)):
+            return answer
+        self._forget()
+        again = self._come_down(lam, self.limit - int(answer.num_steps))
+        steps = answer.num_steps + again.num_steps
+        closer = np.isfinite(again.gap) and not answer.gap <= again.gap
+        return (again if closer else answer)._replace(num_steps=steps)
+
+    def _is_lost(self, answer: Answer) -> bool:
+        """Whether an answer is so far off that another start may do better."""
+        verdict, given = answer.verdict, in_users_numbers(self.at, self.tolerance)
+        far = Tolerance(_FAR * given.relative, _FAR * given.absolute)
+        failed = int(verdict.status) in (Status.STALLED, Status.NONFINITE)
+        full = answer.active >= self.most
+        return failed and not full and not bool(far.met(verdict.upper, verdict.lower))
+
+    def _come_down(self, lam: Array, limit: int) -> Answer:
+        """Rounds from what is known down to a lam, until its certificate closes."""
+        scaled, steps = self.scaled, np.int32(limit)
+        schedule = _begin(scaled, lam, self.known, self.within)
+        working, ratio = self.working, float(schedule.stage) / self.known
+        best: Answer | None = None
+        done = False
+        while not done:
+            solved = _solve(scaled, schedule, working, ratio, steps, self._coupling_of(working))
+            before, ratio = schedule.stage, 1.0
+            schedule, found, screened = _screen(
+                scaled, self.solver, lam, self.within, steps, schedule, np.int32(self.most),
+                solved.overall,
+            )  # fmt: skip
+            working = solved.working._replace(duals=screened.bounds.duals)
+            active, newcomers, due = jax.device_get(
+                (solved.active, jnp.sum(screened.found), found.due)
+            )
+            if due:
+                gap = np.inf if best is None else best.gap
+                blocks = Blocks(solved.blocks, self._repaired(solved))
+                answer, schedule, done = jax.device_get(
+                    _conclude(
+                        self.at, lam, self.tolerance, steps, schedule, found, solved.overall,
+                        blocks, screened.bounds.duals, gap,
+                    )
+                )  # fmt: skip
+                best = answer if best is None or answer.gap < gap else best
+            if not done:
+                slots = self._slots(int(active))
+                few = min(int(newcomers), entering(screened.found.shape[0], slots))
+                working = _resized(working, scaled.num_blocks, self._slots(int(active) + few))
+                working = _enter(scaled, before, schedule.stage, working, screened)
+        assert best is not None
+        occupied = int(np.sum(np.asarray(working.blocks) < scaled.num_blocks))
+        self.working = _resized(working, scaled.num_blocks, self._slots(occupied))
+        self.known = float(schedule.stage)
+        # Judged before the last round.
+        verdict = best.verdict
+        if int(schedule.steps) >= limit and int(verdict.status) == Status.STALLED:
+            verdict = verdict._replace(status=np.int32(Status.MAX_STEPS))
+        return Answer(verdict, np.asarray(schedule.steps))
+
+    def _coupling_of(self, working: WorkingSet) -> Array | None:
+        """The coupling of the blocks in slots, brought up to date where only some have changed."""
+        blocks = np.asarray(working.blocks)
+        if self.coupled.size != blocks.size:
+            self.coupling = _couple(self.scaled, working.blocks)
+        elif self.coupling is not None:
+            (changed,) = np.nonzero(blocks != self.coupled)
+            if changed.size > blocks.size // 4:
+                self.coupling = _couple(self.scaled, working.blocks)
+            else:
+                for start in range(0, changed.size, _CHANGES):
+                    some = changed[start : start + _CHANGES]
+                    some = np.pad(some, (0, _CHANGES - some.size), mode="edge")
+                    self.coupling = _recouple(self.scaled, working.blocks, self.coupling, some)
+        self.coupled = blocks.copy()
+        return self.coupling
+
+    def _repaired(self, solved: Solved) -> Any:
+        """The weights inside their cones: non-zero blocks only, a few at a time in one shape."""
+        blocks = np.asarray(solved.blocks)
+        weights = np.array(solved.weights)
+        active = np.flatnonzero(np.any(weights != 0, axis=1))
+        for start in range(0, active.size, _FEWEST_SLOTS):
+            index = active[start : start + _FEWEST_SLOTS]
+            padding = _FEWEST_SLOTS - index.size
+            block = np.pad(blocks[index], (0, padding), constant_values=self.scaled.num_blocks)
+            weight = np.pad(weights[index], ((0, padding), (0, 0)))
+            given = Blocks(jnp.asarray(block), jnp.asarray(weight))
+            some = _repair(self.scaled, given).weights
+            weights[index] = np.asarray(some)[: index.size]
+        return weights
+
+    def _slots(self, active: int) -> int:
+        return min(slot_count(active, self.scaled.X.shape[1]), self.most)
+
+
+@compiled
+def _begin(scaled: ScaledProgram, lam: Array, known: Array, tolerance: Tolerance) -> Schedule:
+    return first_schedule(scaled, lam, known, tolerance)
+
+
+@compiled
+def _warm(
+    scaled: ScaledProgram, lam: Array, warm: WarmStart, empty: WorkingSet
+) -> tuple[Array, WorkingSet]:
+    known = known_stage(scaled, lam, warm)
+    return known, warm_start(scaled, known, warm, empty.blocks.shape[0])
+
+
+@compiled
+def _couple(scaled: ScaledProgram, blocks: Array) -> Array | None:
+    return constant_coupling(subproblem_of(scaled, jnp.ones((), scaled.X.dtype), blocks))
+
+
+def _change_coupling(
+    scaled: ScaledProgram, blocks: Array, coupling: Array, changed: Array
+) -> Array:
+    problem = subproblem_of(scaled, jnp.ones((), scaled.X.dtype), blocks)
+    return updated_coupling(problem, coupling, changed)
+
+
+_recouple = compiled(_change_coupling, donate=(2,))
+
+
+@compiled
+def _solve(
+    scaled: ScaledProgram,
+    schedule: Schedule,
+    working: WorkingSet,
+    ratio: Array,
+    max_steps: Array,
+    coupling: Array | None,
+) -> Solved:
+    working, most = at_stage(working, ratio), max_steps - schedule.steps
+    return solve_slots(scaled, schedule.stage, working, schedule.precision, most, coupling)
+
+
+@compiled
+def _screen(
+    scaled: ScaledProgram,
+    solver: ActiveNewton,
+    lam: Array,
+    tolerance: Tolerance,
+    max_steps: Array,
+    schedule: Schedule,
+    slots: Array,
+    solved: Overall,
+) -> tuple[Schedule, Finding, Screened]:
+    return screen_round(
+        scaled, lam, tolerance, max_steps, schedule, slots, solved,
+        solver.pattern_batch_size,
+    )  # fmt: skip
+
+
+@compiled
+def _enter(
+    scaled: ScaledProgram, before: Array, stage: Array, working: WorkingSet, screened: Screened
+) -> WorkingSet:
+    return enter(scaled, stage, at_stage(working, stage / before), screened)
+
+
+_repair = compiled(repair)
+
+
+@compiled
+def _conclude(
+    at: Prepared,
+    lam: Array,
+    tolerance: Tolerance,
+    max_steps: Array,
+    schedule: Schedule,
+    found: Finding,
+    solved: Overall,
+    blocks: Blocks,
+    duals: DualElements,
+    gap_before: Array,
+) -> tuple[Answer, Schedule, Array]:
+    steps = schedule.steps
+    evidence = Evidence(blocks, solved.residual, duals, steps, solved.finite, steps >= max_steps)
+    verdict = conclude(at, lam, tolerance, evidence)
+    # The rounds go by the values as they are printed.
+    given = in_users_numbers(at, tolerance)
+    upper, gap = verdict.upper, verdict.upper - verdict.lower
+    return Answer(verdict, steps), *after_certificate(
+        given, schedule, found, upper, gap, gap_before
+    )
+
+
+def _resized(working: WorkingSet, num_blocks: int, slots: int) -> WorkingSet:
+    """The occupied slots moved to the front of a working set of another size (on the host)."""
+    if working.blocks.shape[0] == slots:
+        return working
+    chosen = np.flatnonzero(np.asarray(working.blocks) < num_blocks)[:slots]
+
+    def move(array: Array, empty: float) -> Any:
+        values = np.asarray(array)
+        out = np.full((slots, *values.shape[1:]), empty, values.dtype)
+        out[: chosen.size] = values[chosen]
+        return jnp.asarray(out)
+
+    at = Iterate(*(move(a, 0.0) for a in working.at))
+    return WorkingSet(move(working.blocks, num_blocks), at, working.duals)

@@ -1,0 +1,388 @@
+"""One round of a working-set method: solve on the slots, screen all blocks, certify.
+
+The traced solver (`jaxrelu.solvers.active_newton.solver`) repeats rounds inside one loop; the
+driver of a path (`jaxrelu.solvers.active_newton.path_driver`) repeats them from the host, with as
+many slots as each round needs.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from jaxrelu.core.numerics import eps, safe_norm
+from jaxrelu.geometry.cones import cone_signs, drop_negligible, make_feasible
+from jaxrelu.geometry.correlation_bounds import DualElements
+from jaxrelu.programs.bounds import (
+    Blocks,
+    best_share,
+    correlation_bound,
+    dual_value,
+    lower_value,
+    upper_value,
+)
+from jaxrelu.programs.program import loss_value, residual_at
+from jaxrelu.solvers.active_newton.working_set import (
+    Screened,
+    WorkingSet,
+    first_scale,
+    holds_slot,
+    lasting,
+    remember,
+    screen,
+    subproblem_of,
+)
+from jaxrelu.solvers.augmented_lagrangian.nearest_rows import minimise_near_walls
+from jaxrelu.solvers.augmented_lagrangian.newton_method import Outcome
+from jaxrelu.solvers.augmented_lagrangian.subproblem import Subproblem
+from jaxrelu.solvers.base import Tolerance
+from jaxrelu.solvers.scaled_program import ScaledProgram
+
+INNER_STEPS = 60
+# Precisions of the rounds: the first one, in units of the tolerance, and from one to the next.
+_FIRST = 3000.0
+_FINER = 0.03
+MAX_ROUNDS = 300
+# Rounds without violators and without progress before a solver gives up.
+_MOST_FUTILE = 4
+# From stage to stage on the way down to a small lam, and how far above its stage a block that is
+# missing may be for the next one.
+SHRINK = 0.7
+_CALM = 1.1
+# Slots that are full are solved so finely before they are too few: a finer solve may empty some.
+_CROWDED = 1e-6
+# Stages closer to each other than this do not make room.
+_CLOSEST = 0.98
+
+
+class Schedule(NamedTuple):
+    """How the next round is to be solved, and what is counted.
+
+    Attributes:
+        stage: the strength of the round: a start from far above comes down to lam.
+        shrink: from stage to stage.
+        reached: bool, a stage was solved and no block was missing.
+        precision: of the solve on the slots.
+        rounds, steps: int32, rounds and Newton steps so far.
+        futile: int32, rounds in turn that changed nothing.
+    """
+
+    stage: Array
+    shrink: Array
+    reached: Array
+    precision: Array
+    rounds: Array
+    steps: Array
+    futile: Array
+
+
+class Finding(NamedTuple):
+    """What a round has found: scalar bools.
+
+    Attributes:
+        missing: a block without a slot is above the round's stage.
+        settled: none is, at lam itself.
+        ready: the certificate promises to close, or nothing finer can be solved.
+        full: a block is missing that no slot can be found for.
+        last: the steps or the rounds are used up, or no step can be taken.
+        due: a certificate is wanted.
+    """
+
+    missing: Array
+    settled: Array
+    ready: Array
+    full: Array
+    last: Array
+    due: Array
+
+
+def highest_stage(scaled: ScaledProgram) -> Array:
+    """Above every correlation at zero weights, without passing the masks: sum_i |r_i| ||x_i||."""
+    zero = jnp.zeros_like(jnp.asarray(scaled.program.y))
+    residual = residual_at(scaled.program, zero)
+    return jnp.sum(jnp.abs(residual) * scaled.samples.length)
+
+
+def first_schedule(scaled: ScaledProgram, lam: Array, known: Any, tolerance: Tolerance) -> Schedule:
+    """The first round on the way to lam from what is known at another one.
+
+    From nothing, `known` infinite, the way begins where zero weights are optimal.
+    """
+    stage = jnp.maximum(lam, jnp.minimum(SHRINK * known, highest_stage(scaled)))
+    zero, no = jnp.asarray(0, jnp.int32), jnp.asarray(False)
+    shrink = jnp.asarray(SHRINK, scaled.X.dtype)
+    return Schedule(stage, shrink, no, first_precision(scaled, tolerance), zero, zero, zero)
+
+
+def screen_round(
+    scaled: ScaledProgram,
+    lam: Array,
+    tolerance: Tolerance,
+    max_steps: Any,
+    schedule: Schedule,
+    slots: Any,
+    solved: Overall,
+    pattern_batch: int | None,
+) -> tuple[Schedule, Finding, Screened]:
+    """Screens all blocks at the answer of a round, and says how the next one is to be solved.
+
+    At a small lam nearly every block violates at zero weights, and far more of them would enter
+    than stay: on the way down each stage finds the few that it adds. Where the slots are full and a
+    block is missing, they hold blocks that the optimum does not need. Then the next stage lies
+    above this one, where some of them leave, and from there on stages are closer to each other, so
+    that fewer enter at once.
+
+    Args:
+        scaled: the scaled program.
+        lam: the end of the way down.
+        tolerance: of the certificate at lam.
+        max_steps: Newton steps in all.
+        schedule: of the round.
+        slots: how many blocks may hold one.
+        solved: its answer on the slots.
+        pattern_batch: as in `screen`.
+
+    Returns:
+        The `Schedule` of the next round, what was found, and all blocks screened.
+    """
+    stage, shrink, precision = schedule.stage, schedule.shrink, schedule.precision
+    rounds, steps = schedule.rounds + 1, schedule.steps + solved.num_steps
+    over = (steps >= max_steps) | (rounds >= MAX_ROUNDS)
+    last = over | ~solved.finite | solved.stuck
+    limit = screening_limit(scaled, jnp.where(last, lam, stage), tolerance)
+    duals, residual = solved.duals, solved.residual
+    screened = screen(scaled, duals, solved.inside, residual, limit, pattern_batch)
+
+    missing, above = jnp.any(screened.found), stage > lam
+    crowded = missing & (solved.lasting >= slots)
+    finest = finest_precision(scaled)
+    fine, closest = precision <= max(_CROWDED, finest), shrink > _CLOSEST
+    up, too_few = crowded & fine & ~closest, crowded & fine & closest
+    # Once the slots were full, a stage is left only with no block missing.
+    largest = jnp.max(jnp.where(screened.found, screened.size, 0.0), initial=0.0)
+    calm = jnp.where(shrink > SHRINK, ~missing, ~crowded & (largest <= _CALM * stage))
+    down, settled = above & calm, ~missing & ~above
+
+    lower = jnp.maximum(lam, shrink * jnp.minimum(stage, screened.bound))
+    closer = jnp.where(schedule.reached, jnp.sqrt(shrink), shrink)
+    next_stage = jnp.where(down, lower, jnp.where(up, stage / closer, stage))
+    shrink = jnp.where(up, closer, shrink)
+    shrink = jnp.where(down, jnp.maximum(SHRINK, shrink**1.5), shrink)
+    finer_next = settled | (crowded & ~fine)
+    following = schedule._replace(
+        # In the end the slots show at lam what they can do.
+        stage=jnp.where(too_few, lam, next_stage),
+        shrink=jnp.where(too_few, 1.0, shrink).astype(shrink.dtype),
+        reached=schedule.reached | down,
+        precision=jnp.where(finer_next, finer(scaled, precision), precision),
+        rounds=rounds,
+        steps=steps,
+    )
+    promises = promising(scaled, lam, tolerance, residual, solved.value, screened.bound)
+    # The repair is worth its projections only where it may be the last one.
+    ready, full = settled & (promises | (precision <= finest)), too_few & ~above
+    found = Finding(missing, settled, ready, full, last, ready | full | last)
+    return following, found, screened
+
+
+def after_certificate(
+    tolerance: Tolerance,
+    schedule: Schedule,
+    found: Finding,
+    upper: Array,
+    gap: Array,
+    gap_before: Array,
+) -> tuple[Schedule, Array]:
+    """Counts rounds that leave the gap where it was; whether the last round has been."""
+    # Rounds without a missing block that change nothing cannot be repeated for ever.
+    idle = jnp.where(gap <= 0.5 * gap_before, 0, schedule.futile + 1)
+    futile = jnp.where(found.ready, idle, schedule.futile)
+    done = tolerance.met(upper, upper - gap) | found.full | found.last | (futile >= _MOST_FUTILE)
+    return schedule._replace(futile=futile), found.due & done
+
+
+class Solved(NamedTuple):
+    """The program restricted to the slots, solved.
+
+    Attributes:
+        working: the working set, slots of zero blocks emptied.
+        blocks: (k,), the block that each slot working.
+        weights: (k, d), zero where a block is or is negligible; not repaired.
+        residual: (n,), minus the gradient of the loss there.
+        value: scalar, the objective there and, to first order, what the repair will add.
+        inside: (b,) bool, blocks that working a slot.
+        active: int32, non-zero blocks.
+        lasting: int32, those that are more than next to nothing.
+        num_steps: Newton steps taken.
+        finite: the residual is.
+        stuck: the first Newton step broke down, as a factorisation in float32 may at a tiny lam.
+    """
+
+    working: WorkingSet
+    blocks: Array
+    weights: Array
+    residual: Array
+    value: Array
+    inside: Array
+    active: Array
+    lasting: Array
+    num_steps: Array
+    finite: Array
+    stuck: Array
+
+    @property
+    def overall(self) -> Overall:
+        """What of it concerns all blocks."""
+        return Overall(
+            self.working.duals, self.residual, self.value, self.inside, self.lasting,
+            self.num_steps, self.finite, self.stuck,
+        )  # fmt: skip
+
+
+class Overall(NamedTuple):
+    """What of a `Solved` concerns all blocks: no shape hangs on the number of slots."""
+
+    duals: DualElements
+    residual: Array
+    value: Array
+    inside: Array
+    lasting: Array
+    num_steps: Array
+    finite: Array
+    stuck: Array
+
+
+class Best(NamedTuple):
+    """The best certificate so far: blocks of the slots, a residual and its dual elements."""
+
+    blocks: Blocks
+    residual: Array
+    duals: DualElements
+    gap: Array
+    upper: Array
+
+
+def first_precision(scaled: ScaledProgram, tolerance: Tolerance) -> Array:
+    """Where the rounds start: most of them only have to find the next violators."""
+    dtype = scaled.X.dtype
+    first = _FIRST * _relative(scaled, tolerance)
+    return jnp.clip(first, finest_precision(scaled), 1e-2).astype(dtype)
+
+
+def finest_precision(scaled: ScaledProgram) -> float:
+    """Below this the inner method works at rounding level."""
+    return 100 * eps(scaled.X.dtype)
+
+
+def finer(scaled: ScaledProgram, precision: Any) -> Any:
+    """The precision of the round after one that left no violators."""
+    return jnp.maximum(_FINER * precision, finest_precision(scaled))
+
+
+def screening_limit(scaled: ScaledProgram, lam: Array, tolerance: Tolerance) -> Array:
+    """Blocks above it are violators; the excess over lam costs a tenth of the tolerance."""
+    excess = 0.1 * _relative(scaled, tolerance)
+    return lam * (1.0 + jnp.maximum(excess, 10 * eps(scaled.X.dtype)))
+
+
+def _relative(scaled: ScaledProgram, tolerance: Tolerance) -> Array:
+    """A relative gap that is small enough: the optimum is at most the objective at zero weights."""
+    some = scaled.at_zero > 0
+    share = jnp.where(some, tolerance.absolute / jnp.where(some, scaled.at_zero, 1.0), 0.0)
+    return tolerance.relative + share
+
+
+def solve_slots(
+    scaled: ScaledProgram,
+    lam: Array,
+    working: WorkingSet,
+    precision: Array,
+    max_steps: Any,
+    coupling: Array | None = None,
+) -> Solved:
+    """Solves on the slots at lam to a precision of stationarity and constraints."""
+    problem = subproblem_of(scaled, lam, working.blocks)
+    most, scale = jnp.minimum(INNER_STEPS, max_steps), first_scale(scaled, lam)
+    inner = minimise_near_walls(problem, working.at, precision, most, scale, coupling)
+    return solved_slots(scaled, lam, working, problem, inner)
+
+
+def solved_slots(
+    scaled: ScaledProgram, lam: Array, working: WorkingSet, problem: Subproblem, inner: Outcome
+) -> Solved:
+    """What the inner method's answer on the slots means for the program."""
+    weights = drop_negligible(jnp.where(inner.active[:, None], inner.iterate.weights, 0.0))
+    fit = problem.fit(weights)
+    residual = -problem.gradient(fit)
+    after = remember(scaled, working._replace(at=inner.iterate), problem, inner.active)
+    # What the constraints will cost to first order: the multipliers times the violations.
+    outside = jnp.maximum(-problem.slack(weights), 0.0)
+    repair_cost = jnp.sum(inner.iterate.cone_dual * outside)
+    return Solved(
+        after,
+        working.blocks,
+        weights,
+        residual,
+        loss_value(scaled.program, fit) + lam * jnp.sum(safe_norm(weights)) + repair_cost,
+        holds_slot(scaled, after.blocks),
+        jnp.sum(inner.active, dtype=jnp.int32),
+        jnp.sum(lasting(scaled, after), dtype=jnp.int32),
+        inner.num_steps,
+        jnp.all(jnp.isfinite(residual)),
+        ~inner.finite & (inner.num_steps == 0),
+    )
+
+
+def promising(
+    scaled: ScaledProgram,
+    lam: Array,
+    tolerance: Tolerance,
+    residual: Array,
+    value: Array,
+    bound: Array,
+) -> Array:
+    """Whether the tolerance would be met if repair and rounding cost nothing."""
+    t = best_share(scaled.program, lam, residual, bound)
+    return tolerance.met(value, dual_value(scaled.program, t * residual))
+
+
+def repair(scaled: ScaledProgram, blocks: Blocks) -> Blocks:
+    """Blocks inside their cones near given ones."""
+    if not scaled.program.has_cones:
+        return blocks
+    interior = jnp.asarray(scaled.program.patterns.interior).T
+    pattern = scaled.pattern[jnp.where(blocks.ids < scaled.num_blocks, blocks.ids, 0)]
+    signs = cone_signs(scaled.masks, pattern, blocks.weights.dtype)
+    weights = make_feasible(scaled.rows, signs, blocks.weights, interior[pattern])
+    return blocks._replace(weights=weights)
+
+
+def certify_slots(
+    scaled: ScaledProgram, lam: Array, blocks: Blocks, residual: Array, duals: DualElements
+) -> Best:
+    """Repairs the blocks of the slots and evaluates both values."""
+    program = scaled.program
+    blocks = repair(scaled, blocks)
+    upper = upper_value(program, lam, blocks)[0].value
+    bound = correlation_bound(program, residual, duals).bound
+    lower = lower_value(program, lam, residual, bound)[0].value
+    return Best(blocks, residual, duals, upper - lower, upper)
+
+
+def no_certificate(scaled: ScaledProgram, working: WorkingSet) -> Best:
+    """Zero weights with nothing known: replaced by the first certificate."""
+    zero, dtype = jnp.zeros_like(scaled.y), scaled.X.dtype
+    largest = jnp.asarray(jnp.finfo(dtype).max, dtype)  # type: ignore[no-untyped-call]
+    residual = residual_at(scaled.program, zero)
+    blocks = Blocks(working.blocks, jnp.zeros_like(working.at.weights))
+    nothing = DualElements.nothing(scaled.num_blocks, scaled.X.shape[1], dtype)
+    return Best(blocks, residual, nothing, largest, scaled.at_zero)
+
+
+def closer(new: Best, old: Best) -> Best:
+    """The one with the smaller gap."""
+    take = new.gap < old.gap
+    return jax.tree.map(lambda a, b: jnp.where(take, a, b), new, old)

@@ -1,0 +1,241 @@
+"""The working set: which blocks hold a slot, how all others are screened, who enters.
+
+Screening rarely projects. Every block carries an element v_b of its dual cone, and
+min_t ||c_b + t v_b|| bounds its correlation; only blocks above lam are projected, in batches, the
+largest first, until one batch holds a violator. An entering block starts in the direction of its
+projection q_b, with the projection's multipliers as its own and the magnitude that minimises the
+objective along it, (||q_b|| - lam) / <z_b, h o z_b> with z_b = D_b X q_b / ||q_b||, shared out
+when several enter; started at exactly zero it would be dropped again.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from jaxrelu.core.numerics import matmul, safe_norm, unit
+from jaxrelu.geometry.cone_projection import project
+from jaxrelu.geometry.cones import cone_signs, projection_batch
+from jaxrelu.geometry.correlation_bounds import DualElements, PolarBounds, polar_bounds
+from jaxrelu.programs.program import loss_value
+from jaxrelu.solvers.augmented_lagrangian.newton_method import Iterate
+from jaxrelu.solvers.augmented_lagrangian.subproblem import Subproblem
+from jaxrelu.solvers.base import WarmStart
+from jaxrelu.solvers.scaled_program import ScaledProgram
+
+_LEAST_BEND = 0.01
+# Blocks so much smaller than the largest one give up their slots where there are no others: those
+# that are zero at the optimum and whose correlation is lam come no closer to zero than the solve.
+_LIGHT = 1e-6
+
+
+class WorkingSet(NamedTuple):
+    """The slots of a solve, and what is remembered of all blocks.
+
+    Attributes:
+        blocks: (k,) int32, the block in each slot; num_blocks where it is empty.
+        at: `Iterate` of the slots.
+        duals: `DualElements` of all blocks.
+    """
+
+    blocks: Array
+    at: Iterate
+    duals: DualElements
+
+
+def cold_start(scaled: ScaledProgram, slots: int) -> WorkingSet:
+    """An empty working set."""
+    b, d, n = scaled.num_blocks, scaled.X.shape[1], scaled.rows.unit.shape[0]
+    dtype = scaled.X.dtype
+    at = Iterate(
+        jnp.zeros((slots, d), dtype), jnp.zeros((slots, d), dtype), jnp.zeros((slots, n), dtype)
+    )
+    return WorkingSet(jnp.full((slots,), b, jnp.int32), at, DualElements.nothing(b, d, dtype))
+
+
+def known_stage(scaled: ScaledProgram, lam: Array, init: WarmStart) -> Array:
+    """The lam of a known point; that of the next solve where it has none."""
+    return jnp.where(jnp.isfinite(init.lam) & (init.lam > 0), init.lam, lam)
+
+
+def at_stage(working: WorkingSet, ratio: Array) -> WorkingSet:
+    """Multipliers of another lam: proportional to it, to first order."""
+    at = working.at._replace(
+        norm_dual=ratio * working.at.norm_dual, cone_dual=ratio * working.at.cone_dual
+    )
+    return working._replace(at=at)
+
+
+def warm_start(scaled: ScaledProgram, lam: Array, init: WarmStart, slots: int) -> WorkingSet:
+    """The largest blocks of a known point, multipliers from one projection at its residual.
+
+    The working set belongs to `lam`.
+    """
+    empty = cold_start(scaled, slots)
+    flat = init.weights.reshape(scaled.num_blocks, -1)
+    size, blocks = jax.lax.top_k(safe_norm(flat), slots)
+    used = size > 0
+    safe = jnp.where(used, blocks, 0)
+    signed = scaled.sign[safe][:, None] * scaled.gathered(safe)
+    c = matmul(signed * init.residual[None], scaled.X)
+    signs = _cone_signs(scaled, safe)
+    found = project(scaled.rows, signs, jnp.where(used[:, None], c, 0.0))
+    # Multipliers are proportional to lam to first order, and at an optimum ||q_b|| is lam. Far from
+    # one it is much larger, and multipliers of that size would throw the method off.
+    known = jnp.maximum(known_stage(scaled, lam, init), found.bound)
+    mu = found.multipliers * (lam / known)[:, None]
+    weights = jnp.where(used[:, None], flat[safe], 0.0)
+    at = Iterate(weights, lam * unit(weights), jnp.where(used[:, None], mu, 0.0))
+    return WorkingSet(jnp.where(used, blocks, scaled.num_blocks).astype(jnp.int32), at, empty.duals)
+
+
+def _cone_signs(scaled: ScaledProgram, blocks: Array) -> Array:
+    n = scaled.rows.unit.shape[0]
+    return cone_signs(scaled.masks[:n], scaled.pattern[blocks], scaled.X.dtype)
+
+
+def subproblem_of(scaled: ScaledProgram, lam: Array, blocks: Array) -> Subproblem:
+    """Gathers the blocks in slots for the inner method."""
+    occupied = blocks < scaled.num_blocks
+    safe = jnp.where(occupied, blocks, 0)
+    signs = jnp.where(occupied[:, None], _cone_signs(scaled, safe), 0.0)
+    return Subproblem(
+        scaled.X,
+        jnp.asarray(scaled.program.y),
+        scaled.weight,
+        scaled.loss,
+        scaled.samples,
+        scaled.rows,
+        _signed_masks(scaled, blocks),
+        signs,
+        lam,
+    )
+
+
+def _signed_masks(scaled: ScaledProgram, blocks: Array) -> Array:
+    occupied = blocks < scaled.num_blocks
+    safe = jnp.where(occupied, blocks, 0)
+    sign = jnp.where(occupied, scaled.sign[safe], 0.0)
+    return sign[:, None] * scaled.gathered(safe)
+
+
+def first_scale(scaled: ScaledProgram, lam: Array) -> Array:
+    """A positive size of weights for a working set of zeros: the loss at zero over lam."""
+    zero = jnp.zeros_like(jnp.asarray(scaled.program.y))
+    value = loss_value(scaled.program, zero) / lam
+    return jnp.where(value > 0, value, 1.0)
+
+
+def remember(
+    scaled: ScaledProgram, working: WorkingSet, problem: Subproblem, active: Array
+) -> WorkingSet:
+    """Keeps the dual-cone elements of all slots, and empties the slots of zero blocks."""
+    own = DualElements.of(scaled.rows, problem.cone_signs, working.at.cone_dual)
+    duals = working.duals.put(working.blocks, own)
+    blocks = jnp.where(active, working.blocks, scaled.num_blocks)
+    return working._replace(blocks=blocks, duals=duals)
+
+
+def holds_slot(scaled: ScaledProgram, blocks: Array) -> Array:
+    """(b,) bool: blocks that hold a slot."""
+    return jnp.zeros((scaled.num_blocks,), bool).at[blocks].set(True, mode="drop")
+
+
+class Screened(NamedTuple):
+    """All blocks screened.
+
+    Attributes:
+        bounds: valid bounds of all blocks, with the projections of the last batch.
+        bound: scalar, the largest.
+        found: (batch,) bool, lanes of the last batch whose projection exceeds the limit.
+        size: (batch,), the norms of those projections.
+    """
+
+    bounds: PolarBounds
+    bound: Array
+    found: Array
+    size: Array
+
+
+def screen(
+    scaled: ScaledProgram,
+    duals: DualElements,
+    inside: Array,
+    residual: Array,
+    limit: Array,
+    pattern_batch: int | None = None,
+) -> Screened:
+    """Bounds of all blocks at a residual; those in slots are not projected."""
+    most = projection_batch(scaled.num_blocks, scaled.rows.unit.shape[0])
+    # To an accelerator more of them cost little, and a round finds more of the missing blocks.
+    some = 32 if jax.default_backend() == "cpu" else 128
+    batch = min(most, some, pattern_batch or some)
+    c = scaled.correlations(residual, pattern_batch)
+    n = scaled.rows.unit.shape[0]
+    bounds = polar_bounds(
+        scaled.rows,
+        scaled.masks[:n],
+        scaled.pattern,
+        c,
+        duals,
+        limit,
+        skip=inside,
+        batch=batch,
+        stop_at_violation=True,
+    )
+    size = safe_norm(bounds.points)
+    found = (size > limit) & (bounds.bound[bounds.chunk] > limit)
+    return Screened(bounds, jnp.max(bounds.bound, initial=0.0), found, size)
+
+
+def lasting(scaled: ScaledProgram, working: WorkingSet) -> Array:
+    """(k,) bool: slots of blocks that are more than next to nothing against the largest one."""
+    size = safe_norm(working.at.weights)
+    occupied = working.blocks < scaled.num_blocks
+    return occupied & (size > _LIGHT * jnp.max(jnp.where(occupied, size, 0.0), initial=0.0))
+
+
+def entering(lanes: int, slots: int) -> int:
+    """How many violators may enter at once: too many and most of them leave again."""
+    return min(lanes, slots, max(4, slots // 4))
+
+
+def enter(scaled: ScaledProgram, lam: Array, working: WorkingSet, screened: Screened) -> WorkingSet:
+    """Puts the worst violators into empty slots; if there is none, of blocks next to nothing."""
+    bounds, found, size = screened.bounds, screened.found, screened.size
+    problem = subproblem_of(scaled, lam, working.blocks)
+    slots = working.blocks.shape[0]
+    count = entering(found.shape[0], slots)
+    _, lane = jax.lax.top_k(jnp.where(found, size, -1.0), count)
+    empty = working.blocks >= scaled.num_blocks
+    empty = jnp.where(jnp.any(empty), empty, ~lasting(scaled, working))
+    slot = jnp.argsort(~empty, stable=True)[:count]
+    enters = found[lane] & empty[slot]
+
+    block, q = bounds.chunk[lane], bounds.points[lane]
+    direction = unit(q)
+    features = scaled.gathered(block) * matmul(direction, scaled.X.T)
+    # A loss that is linear at the fit (Huber's far away) is not so all along the way.
+    largest = problem.sample_weight * jnp.asarray(problem.loss.smoothness, features.dtype)
+    bend = jnp.maximum(problem.curvature(problem.fit(working.at.weights)), _LEAST_BEND * largest)
+    steepness = matmul(features * features, bend[:, None])[:, 0]
+    share = jnp.maximum(jnp.sum(enters), 1).astype(q.dtype)
+    magnitude = (size[lane] - lam) / jnp.where(steepness > 0, steepness, 1.0) / share
+    magnitude = jnp.where(steepness > 0, magnitude, 0.0)
+
+    # At an optimum ||q|| is lam: multipliers that belong to a longer one push far too hard.
+    shorter = lam / jnp.maximum(size[lane], lam)
+    target = jnp.where(enters, slot, slots)
+
+    def put(array: Array, values: Array) -> Array:
+        return array.at[target].set(values.astype(array.dtype), mode="drop")
+
+    at = Iterate(
+        put(working.at.weights, magnitude[:, None] * direction),
+        put(working.at.norm_dual, lam * direction),
+        put(working.at.cone_dual, shorter[:, None] * bounds.multipliers[lane]),
+    )
+    return working._replace(blocks=put(working.blocks, block), at=at)

@@ -1,0 +1,1 @@
+"""The inner method, on the blocks of a working set."""

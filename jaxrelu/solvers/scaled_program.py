@@ -1,0 +1,189 @@
+"""The scaled program: in numbers around one, in its row space, in flat block order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from jaxrelu.core.chunks import in_chunks
+from jaxrelu.core.numerics import eps, matmul
+from jaxrelu.geometry.cones import block_patterns
+from jaxrelu.geometry.gram import Rows, shared_rows
+from jaxrelu.losses.base import Loss
+from jaxrelu.programs.preparation import RowSpace, lowered, row_space, with_interior
+from jaxrelu.programs.program import Program, block_signs, loss_value, sample_weights
+from jaxrelu.programs.units import Units, in_units, into_units
+from jaxrelu.solvers.base import Tolerance, WarmStart
+
+
+class ScaledProgram(NamedTuple):
+    """A program in units and in its row space, in flat block order, computed once a call.
+
+    Attributes:
+        program: in numbers around one, with witnesses.
+        samples: the rows of X.
+        rows: the rows of the cones: the same, or none if gated.
+        pattern, sign: (b,), of every block.
+        at_zero: scalar, the objective at zero weights.
+    """
+
+    program: Program
+    samples: Rows
+    rows: Rows
+    pattern: Array
+    sign: Array
+    at_zero: Array
+
+    @property
+    def X(self) -> Array:
+        """(n, d)."""
+        return jnp.asarray(self.program.X)
+
+    @property
+    def y(self) -> Array:
+        """(n,)."""
+        return jnp.asarray(self.program.y)
+
+    @property
+    def masks(self) -> Array:
+        """(n, p)."""
+        return jnp.asarray(self.program.patterns.masks)
+
+    @property
+    def weight(self) -> Array:
+        """(n,), the sample weights."""
+        return sample_weights(self.program)
+
+    @property
+    def default_absolute(self) -> Array:
+        """The absolute tolerance where none is given: 50 eps times the objective at zero."""
+        return 50 * eps(self.X.dtype) * self.at_zero
+
+    @property
+    def num_blocks(self) -> int:
+        """2p, or p for a gated program."""
+        return self.pattern.shape[0]
+
+    @property
+    def loss(self) -> Loss:
+        """The loss of the program."""
+        return self.program.loss
+
+    def gathered(self, blocks: Array) -> Array:
+        """D_b of some blocks, (m, n), in the dtype of X."""
+        return self.masks.T[self.pattern[blocks]].astype(self.X.dtype)
+
+    def correlations(self, residual: Array, batch: int | None) -> Array:
+        """s_b X^T D_b r of all blocks, (b, d); masks are unpacked `batch` patterns at a time."""
+
+        def some(masks: Array) -> Array:
+            return matmul(masks.astype(self.X.dtype) * residual[None], self.X)
+
+        rows = self.masks.T
+        g = in_chunks(some, rows, rows.shape[0] if batch is None else batch)
+        return self.sign[:, None] * g[self.pattern]
+
+
+def compiled(function: Callable[..., Any], donate: tuple[int, ...] = ()) -> Callable[..., Any]:
+    """Jit of a function of a `ScaledProgram` (or `Prepared`), the type of its loss in the key.
+
+    Args:
+        function: its first argument is the program.
+        donate: positions of further arguments that are given up, counted from the program.
+
+    Returns:
+        The compiled function, with JAX's ``lower``; see `jaxrelu.core.pytrees.register` for why the
+        type is needed.
+    """
+
+    @partial(jax.jit, static_argnums=0, donate_argnums=tuple(1 + i for i in donate))
+    def call(loss_type: type, scaled: ScaledProgram, *args: Any) -> Any:
+        del loss_type
+        return function(scaled, *args)
+
+    def run(scaled: ScaledProgram, *args: Any) -> Any:
+        return call(type(scaled.loss), scaled, *args)
+
+    run.lower = lambda scaled, *args: call.lower(type(scaled.loss), scaled, *args)  # type: ignore[attr-defined]
+    return run
+
+
+def scaled_program(program: Program) -> ScaledProgram:
+    """Lays out the blocks of a program in units."""
+    X = jnp.asarray(program.X)
+    samples = shared_rows(X)
+    rows = samples if program.has_cones else shared_rows(X[:0])
+    return ScaledProgram(
+        program, samples, rows, block_patterns(program.block_shape), block_signs(program),
+        loss_value(program, jnp.zeros_like(jnp.asarray(program.y))),
+    )  # fmt: skip
+
+
+class Prepared(NamedTuple):
+    """What does not depend on lam, for calls from the host that keep working sets.
+
+    Attributes:
+        scaled: the program as solvers take it.
+        features: the program in units with all its features, where `scaled` has fewer.
+        space: its row space, or None.
+        units: the way back.
+    """
+
+    scaled: ScaledProgram
+    features: Program | None
+    space: RowSpace | None
+    units: Units
+
+    @property
+    def loss(self) -> Loss:
+        """The loss of the program."""
+        return self.scaled.loss
+
+    def tolerance(self, given: Tolerance) -> Tolerance:
+        """A tolerance in units, the default filled in."""
+        return given.filled(self.scaled.default_absolute, self.units.objective)
+
+    def start(self, given: WarmStart | None) -> WarmStart | None:
+        """A point to start from, in units and in the row space."""
+        if given is None:
+            return None
+        weights = lowered(into_units(given.weights, self.units.weights), self.space)
+        residual = into_units(given.residual, self.units.residual)
+        return WarmStart(weights, residual, into_units(given.lam, self.units.lam))
+
+    @property
+    def whole(self) -> Program:
+        """The program in units, with all its features."""
+        return self.scaled.program if self.features is None else self.features
+
+
+def prepared(program: Program) -> Prepared:
+    """A program in numbers around one, with witnesses, and with at most n features."""
+    whole, units = in_units(program)
+    whole = with_interior(whole)
+    reduced, space = row_space(whole)
+    return Prepared(scaled_program(reduced), None if space is None else whole, space, units)
+
+
+class Request(NamedTuple):
+    """What is asked of a prepared program, in its units: lams (L,), a tolerance, a start."""
+
+    lams: Array
+    tolerance: Tolerance
+    init: WarmStart | None
+
+
+@partial(jax.jit, static_argnames=("loss_type",))
+def prepare(
+    program: Program, lams: Array, tolerance: Tolerance, init: WarmStart | None, loss_type: type
+) -> tuple[Prepared, Request]:
+    """`prepared` with a request in its units; `loss_type` is part of the key (`core.pytrees`)."""
+    del loss_type
+    at = prepared(program)
+    request = Request(into_units(lams, at.units.lam), at.tolerance(tolerance), at.start(init))
+    return at, request

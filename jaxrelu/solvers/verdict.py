@@ -1,0 +1,157 @@
+r"""From evidence to a certificate and a status: the only place that says OPTIMAL.
+
+Whatever solver found it, an answer goes one way: its blocks are moved inside their cones, both
+values are evaluated there with the rounding of their own evaluation, and the numbers that are
+handed out are judged as they are printed.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from jaxrelu.core.numerics import safe_norm
+from jaxrelu.core.status import Status
+from jaxrelu.programs.bounds import (
+    Blocks,
+    all_blocks,
+    correlation_bound,
+    dense,
+    inside,
+    lower_value,
+    upper_value,
+)
+from jaxrelu.programs.certificates import Certificate, evidence
+from jaxrelu.programs.preparation import lifted, lowered
+from jaxrelu.programs.program import Program, residual_at
+from jaxrelu.programs.solution import Solution
+from jaxrelu.programs.units import are_lost, into_units, out_of_units, printed
+from jaxrelu.solvers.base import Evidence, Tolerance, tolerances
+from jaxrelu.solvers.scaled_program import Prepared, prepared
+
+
+class Verdict(NamedTuple):
+    """A certified answer: blocks (k,) with their weights (k, d), and what is known of them.
+
+    Traced or not, or on the host.
+    """
+
+    blocks: Any
+    weights: Any
+    fit: Any
+    residual: Any
+    dual: Any
+    lower: Any
+    upper: Any
+    status: Any
+
+
+def conclude(at: Prepared, lam: Array, tolerance: Tolerance, found: Evidence) -> Verdict:
+    """Evaluates both values at what a solver returned, and gives the status.
+
+    Args:
+        at: the program.
+        lam: in units; what is not positive and finite ends as INVALID.
+        tolerance: in the numbers of the user.
+        found: what the solver returned for the scaled program.
+
+    Returns:
+        `Verdict`, in the numbers of the user.
+    """
+    program, units = at.whole, at.units
+    valid = (lam > 0) & jnp.isfinite(lam)
+    residual, weights = found.residual, lifted(found.blocks.weights, at.space)
+    blocks = inside(program, found.blocks._replace(weights=weights))
+    upper, fit = upper_value(program, lam, blocks)
+    bound = correlation_bound(at.scaled.program, residual, found.duals, at.space)
+    lower, t = lower_value(program, lam, residual, bound.bound)
+    dual = t * residual
+    # A bound that is too large by its rounding shortens the dual point by as much.
+    shortened = bound.rounding * jnp.sum(safe_norm(blocks.weights))
+    rounding = upper.rounding + lower.rounding + shortened
+
+    weights = out_of_units(blocks.weights, units.weights)
+    given_dual = out_of_units(dual, units.residual)
+    high = printed(upper.value, units.objective, 1)
+    low = printed(lower.value, units.objective, -1)
+    pairs = [
+        (blocks.weights, weights),
+        (dual, given_dual),
+        (upper.value, out_of_units(upper.value, units.objective)),
+        (lower.value, out_of_units(lower.value, units.objective)),
+    ]
+    lost = jnp.any(jnp.stack([jnp.any(are_lost(*pair)) for pair in pairs]))
+
+    met = in_users_numbers(at, tolerance).met(high, low)
+    # As far as that: the rounding of a few such evaluations.
+    close = (upper.value - lower.value <= 4.0 * rounding) | lost
+    sound = found.finite & jnp.isfinite(high) & jnp.isfinite(low) & jnp.all(jnp.isfinite(weights))
+    status = jnp.where(found.exhausted, Status.MAX_STEPS, Status.STALLED)
+    status = jnp.where(close, Status.PRECISION_FLOOR, status)
+    status = jnp.where(met & ~lost, Status.OPTIMAL, status)
+    status = jnp.where(sound, status, Status.NONFINITE)
+    status = jnp.where(valid, status, Status.INVALID).astype(jnp.int32)
+    return Verdict(
+        blocks.ids,
+        weights,
+        out_of_units(fit, units.fit),
+        out_of_units(residual_at(program, fit), units.residual),
+        given_dual,
+        low,
+        high,
+        status,
+    )
+
+
+def in_users_numbers(at: Prepared, tolerance: Tolerance) -> Tolerance:
+    """The tolerance for values as they are printed, the default filled in."""
+    default = out_of_units(at.scaled.default_absolute, at.units.objective)
+    # A default that overflows would be met by anything.
+    return tolerance.filled(jnp.where(jnp.isfinite(default), default, 0.0))
+
+
+def solution_of(
+    at: Prepared, lam: Array, users_lam: Array, tolerance: Tolerance, found: Evidence
+) -> Solution:
+    """The verdict on evidence as a `Solution` with dense weights."""
+    verdict = conclude(at, lam, tolerance, found)
+    weights = dense(at.whole, Blocks(verdict.blocks, verdict.weights))
+    certificate = Certificate(
+        lower=verdict.lower,
+        upper=verdict.upper,
+        gap=verdict.upper - verdict.lower,
+        weights=weights,
+        dual=verdict.dual,
+    )
+    return Solution(
+        weights=weights,
+        lam=users_lam,
+        fit=verdict.fit,
+        residual=verdict.residual,
+        certificate=certificate,
+        status=verdict.status,
+        num_steps=found.num_steps,
+    )
+
+
+def certified(program: Program, lam: Array, weights: Array) -> Solution:
+    """Weights from anywhere as a `Solution`: judged at the default tolerance, no steps taken."""
+    return _certified(program, lam, weights, tolerances(program, None, None), type(program.loss))
+
+
+@partial(jax.jit, static_argnames=("loss_type",))
+def _certified(
+    program: Program, lam: Array, weights: Array, tolerance: Tolerance, loss_type: type
+) -> Solution:
+    del loss_type
+    at = prepared(program)
+    scaled_lam, yes = into_units(lam, at.units.lam), jnp.asarray(True)
+    weights = lowered(into_units(weights, at.units.weights), at.space)
+    near = evidence(at.scaled.program, scaled_lam, weights)
+    no_steps = jnp.asarray(0, jnp.int32)
+    found = Evidence(all_blocks(near.weights), near.residual, near.duals, no_steps, yes, yes)
+    return solution_of(at, scaled_lam, lam, tolerance, found)

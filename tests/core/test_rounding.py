@@ -1,0 +1,159 @@
+"""The constants of rounding, measured against extended precision on this device."""
+
+import jax
+import jax.numpy as jnp
+import mpmath
+import numpy as np
+import pytest
+from jax.scipy.special import xlog1py, xlogy
+
+from jaxrelu.core import rounding
+from jaxrelu.core.numerics import eps
+from jaxrelu.losses import LogisticLoss, SquaredLoss
+from jaxrelu.losses.base import conjugate_error, value_error
+
+DTYPES = ["float64", "float32"]
+every_dtype = pytest.mark.parametrize("dtype", DTYPES)
+
+
+def spread(rng, shape, dtype):
+    """Numbers over many orders of magnitude, of both signs."""
+    width = 30 if dtype == "float64" else 6
+    return (rng.standard_normal(shape) * 10.0 ** rng.uniform(-width, width, shape)).astype(dtype)
+
+
+@every_dtype
+@pytest.mark.parametrize("count", [1, 7, 9, 64, 65, 1000])
+def test_products_and_sums_stay_within_their_roundings(dtype, count):
+    rng = np.random.default_rng(count)
+    a, b = spread(rng, (3, count), dtype), spread(rng, (count, 4), dtype)
+    a[0], b[:, 0] = np.abs(a[0]), 1.0  # the errors of a sum of one sign do not cancel
+    wide_a, wide_b = a.astype(np.longdouble), b.astype(np.longdouble)
+    allowed = rounding.roundoff(dtype) * rounding.sum_roundings(count, dtype)
+    error = np.abs(np.asarray(jax.jit(rounding.product)(a, b)) - wide_a @ wide_b)
+    assert np.all(error <= allowed * (np.abs(wide_a) @ np.abs(wide_b)))
+    error = np.abs(np.asarray(jax.jit(rounding.added)(a)) - wide_a.sum(axis=1))
+    assert np.all(error <= allowed * np.abs(wide_a).sum(axis=1))
+
+
+def test_long_sums_in_float32_are_rounded_seldom():
+    assert rounding.sum_roundings(5000, "float32") < 40
+    assert rounding.sum_roundings(5000, "float64") == 5001
+    # One after another, the errors of equal terms would add up to some 3e-4.
+    terms = jnp.full((10_000,), 0.1, jnp.float32)
+    assert abs(float(rounding.added(terms)) / (1e4 * float(terms[0])) - 1) < 1e-6
+
+
+def relative_error(function, exact, x, dtype):
+    """The largest error of a compiled function, in eps, against 40 digits."""
+    found = np.asarray(jax.jit(function)(x.astype(dtype)))
+    with mpmath.workdps(40):
+        true = [exact(mpmath.mpf(float(v))) for v in x.astype(dtype)]
+        off = [
+            abs(mpmath.mpf(float(f)) - t) / abs(t)
+            for f, t in zip(found, true, strict=True)
+            if abs(t) > rounding.tiny(dtype)
+        ]
+    return float(max(off)) / eps(dtype)
+
+
+FUNCTIONS = {
+    "exp": (jnp.exp, mpmath.exp, "both"),
+    "log": (jnp.log, mpmath.log, "positive"),
+    "log1p": (jnp.log1p, lambda x: mpmath.log(1 + x), "positive"),
+    "log1p of negative": (jnp.log1p, lambda x: mpmath.log(1 + x), "above -1"),
+    "softplus": (jax.nn.softplus, lambda x: mpmath.log(1 + mpmath.exp(x)), "both"),
+    "sigmoid": (jax.nn.sigmoid, lambda x: 1 / (1 + mpmath.exp(-x)), "both"),
+    "xlogy": (lambda x: xlogy(x, x), lambda x: x * mpmath.log(x), "positive"),
+    "xlog1py": (lambda x: xlog1py(x, x), lambda x: x * mpmath.log(1 + x), "above -1"),
+}
+
+
+@every_dtype
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_elementary_functions_are_as_good_as_their_constant(name, dtype):
+    function, exact, domain = FUNCTIONS[name]
+    rng = np.random.default_rng(0)
+    size = 10.0 ** rng.uniform(-12, 1.5, 1500)
+    x = {
+        "positive": size,
+        "both": size * rng.choice([-1, 1], size.shape),
+        "above -1": -np.minimum(size, 1 - 10.0 ** rng.uniform(-6, -0.01, size.shape)),
+    }[domain]
+    assert relative_error(function, exact, x, dtype) <= rounding.ELEMENTARY / 2
+
+
+@every_dtype
+@pytest.mark.parametrize("loss", [SquaredLoss(), LogisticLoss()])
+def test_losses_are_as_good_as_they_say(loss, dtype):
+    rng = np.random.default_rng(1)
+    fit = (rng.standard_normal(400) * 10.0 ** rng.uniform(-6, 1.2, 400)).astype(dtype)
+    target = np.sign(rng.standard_normal(400)).astype(dtype)
+    low, high = 10.0 ** rng.uniform(-7, -0.01, 200), 1 - 10.0 ** rng.uniform(-6, -0.3, 200)
+    p = np.concatenate([low, high])
+    dual = (-target * p).astype(dtype)
+
+    def exact(value, x, y):
+        with mpmath.workdps(40):
+            x, y = mpmath.mpf(float(x)), mpmath.mpf(float(y))
+            return value(x, y)
+
+    if isinstance(loss, SquaredLoss):
+        values = [exact(lambda f, y: (f - y) ** 2 / 2, *v) for v in zip(fit, target, strict=True)]
+        conjugates = [
+            exact(lambda r, y: r * y + r**2 / 2, *v) for v in zip(dual, target, strict=True)
+        ]
+    else:
+
+        def entropy(r, y):
+            q = -r * y
+            return q * mpmath.log(q) + ((1 - q) * mpmath.log(1 - q) if q < 1 else 0)
+
+        values = [
+            exact(lambda f, y: mpmath.log(1 + mpmath.exp(-y * f)), *v)
+            for v in zip(fit, target, strict=True)
+        ]
+        conjugates = [exact(entropy, *v) for v in zip(dual, target, strict=True)]
+    for computed, true, allowed in (
+        (jax.jit(loss.value)(fit, target), values, value_error(loss, fit, target)),
+        (jax.jit(loss.conjugate)(dual, target), conjugates, conjugate_error(loss, dual, target)),
+    ):
+        found = np.asarray(computed)
+        off = [abs(mpmath.mpf(float(c)) - t) for c, t in zip(found, true, strict=True)]
+        # Half of what is allowed: the other half is a margin.
+        limit = 0.5 * eps(dtype) * np.asarray(allowed, float) + rounding.tiny(dtype)
+        assert np.all(np.asarray(off, float) <= limit)
+
+
+@every_dtype
+def test_outward_rounding_is_outward_and_exact_at_zero(dtype):
+    values = np.asarray([0.0, 1.0, -1.0, 1e-30, 0.0, np.nan], dtype)
+    errors = np.asarray([0.0, 0.0, 1e-3, 0.0, 1e-30, 0.0], dtype)
+    high, low = rounding.upward(values, errors), rounding.downward(values, errors)
+    assert high[0] == low[0] == 0
+    assert np.all(np.asarray(high[1:5]) > values[1:5] + errors[1:5])
+    assert np.all(np.asarray(low[1:5]) < values[1:5] - errors[1:5])
+    assert np.isnan(high[5])
+    assert np.isnan(low[5])
+
+
+@every_dtype
+@pytest.mark.parametrize("exponent", [0, 1, -7, 100, -100, 1500, -1500])
+def test_powers_of_two_change_no_digit(dtype, exponent):
+    small = np.asarray([1.5, -3.0, 0.0, np.inf], dtype)
+    # There and back, through whatever the exponent makes of it.
+    found = rounding.times_power(jnp.asarray(small), jnp.int32(exponent))
+    with np.errstate(over="ignore", under="ignore"):
+        expected = np.ldexp(small, exponent)
+    expected = np.where(np.abs(expected) < rounding.tiny(dtype), 0.0, expected)
+    np.testing.assert_array_equal(found, expected)
+
+
+@every_dtype
+def test_exponents_of_the_largest_number(dtype):
+    tiny = np.finfo(dtype).smallest_subnormal
+    for values, exponent in (
+        ([1.0, 2.0, -5.0], 2), ([2.0], 1), ([0.99], -1), ([0.0], 0), ([tiny], 0),
+        ([np.nan, 0.25, np.inf], -2),
+    ):  # fmt: skip
+        assert int(rounding.largest_exponent(jnp.asarray(values, dtype))) == exponent
