@@ -37,7 +37,7 @@ from jax import Array
 
 from jaxrelu.core.derivatives import close, first_order, known_where, still
 from jaxrelu.core.numerics import eps, matmul, safe_norm, unit
-from jaxrelu.losses.base import total_curvature, total_gradient
+from jaxrelu.losses.base import total, total_curvature, total_gradient
 from jaxrelu.programs.certificates import Certificate
 from jaxrelu.programs.program import Program, sample_weights
 from jaxrelu.programs.solution import Solution
@@ -159,13 +159,13 @@ def _value(
     features = jnp.sum(support.system.signed_masks * matmul(theta, dX.T), axis=0)
     walls = jnp.sum(support.multipliers * support.system.face.slid(theta, dX))
 
-    def total(y: Any, weight: Any, loss: Any, at: Array) -> Array:
+    def loss_at(y: Any, weight: Any, loss: Any, at: Array) -> Array:
         given = sample_weights(program) if weight is None else jnp.asarray(weight)
         return total(loss, at, jnp.asarray(y), given)
 
     point = (program.y, program.sample_weight, program.loss, f)
     moves = (change.y, change.sample_weight, change.loss, features)
-    return jax.jvp(total, point, moves)[1] + change.lam * norms - walls
+    return jax.jvp(loss_at, point, moves)[1] + change.lam * norms - walls
 
 
 def _closed(solution: Solution) -> Array:
