@@ -29,6 +29,7 @@ from jaxrelu.closed_form.answer import Task, checked
 from jaxrelu.closed_form.support_vectors import shortest
 from jaxrelu.core.aliases import Floats
 from jaxrelu.core.pytrees import register
+from jaxrelu.core.tracing import on_host
 from jaxrelu.losses.logistic import LogisticLoss
 from jaxrelu.networks.network import Network
 
@@ -58,6 +59,7 @@ class Separable:
         return self.value - self.lower
 
 
+@on_host()
 def separable(X: Any, y: Any) -> Separable:
     r"""The max-margin network of orthogonally separable data.
 

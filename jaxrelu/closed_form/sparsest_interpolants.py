@@ -29,6 +29,7 @@ from jax import Array
 from jaxrelu.closed_form.answer import checked, tolerance
 from jaxrelu.closed_form.dictionary import Cells, least_polar
 from jaxrelu.core.pytrees import register
+from jaxrelu.core.tracing import on_host
 from jaxrelu.losses.squared import SquaredLoss
 from jaxrelu.networks.network import Network
 
@@ -59,6 +60,7 @@ class L0L1:
     norm: float
 
 
+@on_host()
 def l0_l1_equivalent(X: Any, y: Any) -> L0L1:
     r"""Whether the interpolant with the fewest neurons is one of least norm.
 

@@ -34,6 +34,7 @@ from jaxrelu.closed_form.answer import ClosedForm, Task, checked, positive, tole
 from jaxrelu.closed_form.support_vectors import shortest
 from jaxrelu.core.aliases import Floats
 from jaxrelu.core.pytrees import register
+from jaxrelu.core.tracing import on_host
 from jaxrelu.geometry.patterns import Patterns
 from jaxrelu.global_optimality.polar_gauge.gauge import polar_gauge
 from jaxrelu.global_optimality.polar_gauge.spikes import spike_bounds
@@ -69,6 +70,7 @@ class SpikeFree:
     witness: Array
 
 
+@on_host()
 def is_spike_free(X: Any) -> SpikeFree:
     r"""Whether (X u)_+ = X z has a solution with ||z|| <= ||u|| for every u; exact.
 
@@ -115,6 +117,7 @@ def is_spike_free(X: Any) -> SpikeFree:
     return SpikeFree(True if found.upper <= proven else None, 1.0, found.upper, none)
 
 
+@on_host()
 def spike_free(X: Any, y: Any, lam: Any, loss: Loss = _SQUARED_LOSS) -> ClosedForm:
     r"""The program with D = I, two neurons that see every sample; optimal for spike-free data.
 

@@ -38,6 +38,7 @@ from jaxrelu.closed_form.rank_one_data import line
 from jaxrelu.core.aliases import Floats
 from jaxrelu.core.checks import as_float
 from jaxrelu.core.pytrees import register
+from jaxrelu.core.tracing import on_host
 from jaxrelu.losses.squared import SquaredLoss
 from jaxrelu.networks.network import Network
 
@@ -80,6 +81,7 @@ class Spline:
         return self.network(jnp.concatenate([data, ones], axis=1)) + self.constant
 
 
+@on_host()
 def spline(X: Any, y: Any, lam: Any = None, *, bias: str = "free", constant: bool = True) -> Spline:
     r"""The optimal network of one feature, or of data of rank one: a linear spline.
 
@@ -130,6 +132,7 @@ def spline(X: Any, y: Any, lam: Any = None, *, bias: str = "free", constant: boo
     return _spline(task, found, axis, value, lower)
 
 
+@on_host()
 def spline_norm(x: Any, y: Any) -> float:
     r"""The least norm of a spline through points, with free biases and a free constant.
 

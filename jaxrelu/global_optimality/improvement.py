@@ -19,6 +19,7 @@ from jax import Array
 
 from jaxrelu.core.pytrees import register
 from jaxrelu.core.status import Status
+from jaxrelu.core.tracing import on_host
 from jaxrelu.losses.base import Loss
 from jaxrelu.losses.squared import SquaredLoss
 from jaxrelu.networks.irreducible import minimal
@@ -53,6 +54,7 @@ class Improved:
     status: Array
 
 
+@on_host()
 def improve(
     network: Network | GatedNetwork,
     X: Any,

@@ -22,6 +22,7 @@ from jax import Array
 
 from jaxrelu.core.aliases import Floats
 from jaxrelu.core.status import Status
+from jaxrelu.core.tracing import on_host
 from jaxrelu.global_optimality.certificate import global_certificate
 from jaxrelu.global_optimality.checks import check_search, one_lam
 from jaxrelu.global_optimality.local_training import train_from
@@ -87,6 +88,7 @@ class Refined:
     history: tuple[Round, ...]
 
 
+@on_host()
 def refine(
     program: ConvexProgram,
     lam: Any,
@@ -146,6 +148,7 @@ def refine(
     )[0]
 
 
+@on_host()
 def refine_path(
     program: ConvexProgram,
     lams: Any,

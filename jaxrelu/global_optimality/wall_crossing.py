@@ -28,6 +28,7 @@ from numpy.typing import NDArray
 
 from jaxrelu.core.aliases import Bools, Floats
 from jaxrelu.core.status import Status
+from jaxrelu.core.tracing import on_host
 from jaxrelu.geometry.host.bits import unit_columns
 from jaxrelu.geometry.host.nonnegative_least_squares import nonnegative_least_squares
 from jaxrelu.global_optimality.checks import check_search, one_lam
@@ -64,6 +65,7 @@ class Crossed:
     status: Status
 
 
+@on_host()
 def cross_walls(
     program: ConvexProgram,
     lam: Any,

@@ -21,6 +21,7 @@ import numpy as np
 from jax import Array
 
 from jaxrelu.core.checks import as_float
+from jaxrelu.core.tracing import is_traced, outside_traces
 
 
 class Loss(Protocol):
@@ -92,6 +93,13 @@ def _weighted(weight: Array, value: Array) -> Array:
     return weight * jnp.where((weight == 0) & ~jnp.isfinite(value), 0.0, value)
 
 
+def check_target(loss: Loss, target: Any) -> None:
+    """Raises what the loss raises for a target that it cannot take; a traced one has no values."""
+    if not is_traced(target):
+        with outside_traces():
+            loss.check_target(target)
+
+
 def checked_samples(
     loss: Loss, fit: Array, y: Any, sample_weight: Any = None
 ) -> tuple[Array, Array]:
@@ -111,7 +119,7 @@ def checked_samples(
     """
     target = as_float(y, "y")
     if sample_weight is None:
-        sample_weight = jnp.ones_like(fit)
+        sample_weight = np.ones(fit.shape, fit.dtype)
     weight = as_float(sample_weight, "sample_weight")
     for name, value in (("y", target), ("sample_weight", weight)):
         if value.shape != fit.shape:
@@ -119,8 +127,8 @@ def checked_samples(
                 f"{name} has shape {value.shape}, but X has {fit.shape[0]} rows: "
                 f"pass one value a row, shape {fit.shape}."
             )
-    loss.check_target(y)
-    if not isinstance(weight, jax.core.Tracer) and bool(np.any(np.asarray(weight) < 0)):
+    check_target(loss, y)
+    if not is_traced(sample_weight) and bool(np.any(np.asarray(sample_weight) < 0)):
         raise ValueError("sample_weight has negative entries; weights are >= 0.")
     return target.astype(fit.dtype), weight.astype(fit.dtype)
 

@@ -37,6 +37,7 @@ from numpy.typing import NDArray
 
 from jaxrelu.core.aliases import Floats
 from jaxrelu.core.checks import as_float
+from jaxrelu.core.tracing import on_host
 from jaxrelu.geometry.host.nonnegative_least_squares import nonnegative_least_squares
 from jaxrelu.geometry.patterns import Patterns
 from jaxrelu.global_optimality.polar_gauge.gauge import polar_gauge
@@ -82,6 +83,7 @@ class MarginConditions(NamedTuple):
         return self.value - self.lower
 
 
+@on_host()
 def margin_conditions(
     network: Network,
     X: Any,

@@ -22,6 +22,7 @@ from jaxrelu.core.aliases import Floats
 from jaxrelu.core.numerics import eps
 from jaxrelu.core.pytrees import register
 from jaxrelu.core.status import Status
+from jaxrelu.core.tracing import on_host
 from jaxrelu.geometry.patterns import Patterns
 from jaxrelu.margins.alternatives import fit_space, separation
 from jaxrelu.margins.method_of_multipliers import End, host_arrays, minimise_weights
@@ -72,6 +73,7 @@ class MaxMargin:
     num_steps: Array
 
 
+@on_host()
 def max_margin(
     X: Any,
     y: Any,

@@ -19,6 +19,7 @@ from jax import Array
 from jaxrelu.core.aliases import Floats
 from jaxrelu.core.numerics import eps
 from jaxrelu.core.pytrees import register
+from jaxrelu.core.tracing import on_host
 from jaxrelu.geometry.patterns import Patterns
 from jaxrelu.margins.alternatives import fit_space, nearest_fit
 from jaxrelu.margins.exact_fit import exact_fit
@@ -63,6 +64,7 @@ class MinimumNorm:
     num_steps: Array
 
 
+@on_host()
 def minimum_norm(
     X: Any,
     y: Any,

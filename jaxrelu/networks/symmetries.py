@@ -21,6 +21,7 @@ from jax import Array
 from jaxrelu.core.checks import as_float
 from jaxrelu.core.numerics import matmul, safe_norm
 from jaxrelu.core.pytrees import register
+from jaxrelu.core.tracing import on_host, refuse_traced
 from jaxrelu.geometry.host.directions import distinct
 from jaxrelu.geometry.patterns import patterns_from_weights
 from jaxrelu.networks.checks import check_relu
@@ -64,7 +65,7 @@ def split(network: Network, neuron: int, shares: Any) -> Network:
         shares: array (j,), >= 0 with sum 1; the first copy keeps the slot, the others come last.
 
     Returns:
-        `Network` with j - 1 more slots.
+        `Network` with j - 1 more slots. Traceable in the network.
 
     Raises:
         ValueError, TypeError: shares that are negative or do not sum to one; no such slot; not a
@@ -79,6 +80,7 @@ def split(network: Network, neuron: int, shares: Any) -> Network:
     Reference: Mishkin and Pilanci (ICML 2023), Section 2.
     """
     check_relu(network, "split")
+    refuse_traced("split", {"neuron": neuron, "shares": shares})
     g = np.asarray(shares, float)
     if g.ndim != 1 or g.size == 0 or np.any(g < 0) or abs(g.sum() - 1.0) > 1e-6:
         raise ValueError(f"shares is {shares!r}; pass numbers >= 0 that sum to 1.")
@@ -92,6 +94,7 @@ def split(network: Network, neuron: int, shares: Any) -> Network:
     )
 
 
+@on_host()
 def merge(network: Network) -> Network:
     """Merges collinear neurons of equal output sign, and drops zero ones; on the host.
 
@@ -137,7 +140,7 @@ def permute(network: Network, order: Any) -> Network:
         order: array (m,), slot k of the result is slot ``order[k]`` of the network.
 
     Returns:
-        `Network`.
+        `Network`. Traceable in the network.
 
     Raises:
         ValueError, TypeError: not a permutation of the slots; not a `Network`.
@@ -151,6 +154,7 @@ def permute(network: Network, order: Any) -> Network:
     Reference: Mishkin and Pilanci (ICML 2023), Section 2.
     """
     check_relu(network, "permute")
+    refuse_traced("permute", {"order": order})
     order = np.asarray(order)
     if order.shape != network.output.shape or not np.array_equal(
         np.sort(order), np.arange(order.size)
@@ -213,6 +217,7 @@ class DecreasingPath:
         )
 
 
+@on_host()
 def nearly_minimal(network: Network, X: Any) -> DecreasingPath:
     """The path to a nearly minimal network: balanced, and collinear in every signed cone.
 

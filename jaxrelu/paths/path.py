@@ -11,7 +11,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
@@ -19,6 +18,7 @@ from jax import Array
 from jaxrelu.core.numerics import matmul, safe_norm
 from jaxrelu.core.pytrees import register
 from jaxrelu.core.status import Status
+from jaxrelu.core.tracing import on_host
 from jaxrelu.paths.checks import check_lams, step_limit, warm_point
 from jaxrelu.programs.certificates import Certificate
 from jaxrelu.programs.checks import check_lam, check_program
@@ -99,6 +99,7 @@ class Path:
         return flat.at[blocks].set(block_weights, mode="drop").reshape(*shape, d)
 
 
+@on_host("or use solve_grid, which can be traced")
 def solve_path(
     program: Program,
     lams: Any,
@@ -153,12 +154,6 @@ def solve_path(
         )
     lams, tolerance = check_lams(program, lams), tolerances(program, rtol, atol)
     steps = step_limit(solver, max_steps)
-    given = (program, lams, init, tolerance, steps)
-    if any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves(given)):
-        raise TypeError(
-            "solve_path is driven from the host and cannot be traced: call it outside jit and "
-            "vmap, or use solve_grid, which can."
-        )
     solver.check(program)
     if max_active is not None and max_active < 0:
         raise ValueError(f"max_active is {max_active}; pass a number of blocks >= 0, or None.")
@@ -180,6 +175,7 @@ def solve_path(
     return _assemble(program, lams, answers, basis)
 
 
+@on_host()
 def interpolate(path: Path, lam: Any) -> Solution:
     r"""A certified answer between two lams of a path, without solving.
 

@@ -8,6 +8,7 @@ import numpy as np
 from jax import Array
 
 from jaxrelu.core.numerics import safe_norm
+from jaxrelu.core.tracing import on_host
 from jaxrelu.geometry.cones import block_patterns
 from jaxrelu.geometry.correlation_bounds import largest_correlation
 from jaxrelu.geometry.gram import shared_rows
@@ -61,6 +62,7 @@ def _lambda_max(program: Program) -> Array:
     )
 
 
+@on_host("or use lambda_max, which can be traced")
 def lambda_grid(program: Program, num: int = 50, ratio: float = 1e-2) -> Array:
     """A geometric grid, descending from lambda_max to ratio * lambda_max.
 

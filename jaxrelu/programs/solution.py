@@ -12,6 +12,7 @@ from jax import Array
 
 from jaxrelu.core.pytrees import register
 from jaxrelu.core.status import Status, describe, remedy
+from jaxrelu.core.tracing import on_host
 from jaxrelu.programs.certificates import Certificate
 
 
@@ -58,6 +59,7 @@ def shared(answer: Solution) -> Solution:
     return replace(answer, certificate=replace(answer.certificate, weights=answer.weights))
 
 
+@on_host("after them")
 def raise_if_failed(solution: Any) -> None:
     """Raises unless every status is OPTIMAL; names the lams that failed, why, and the remedy.
 
@@ -74,10 +76,6 @@ def raise_if_failed(solution: Any) -> None:
         >>> patterns = jr.sample_patterns(jax.random.key(0), X, num_gates=4)
         >>> jr.raise_if_failed(jr.solve(jr.ConvexProgram(X, y, patterns), 0.5))
     """
-    if isinstance(solution.status, jax.core.Tracer):
-        raise TypeError(
-            "raise_if_failed looks at values: call it on the host, outside jit and vmap."
-        )
     status = np.atleast_1d(np.asarray(solution.status)).ravel()
     lams = np.asarray(solution.lams if hasattr(solution, "lams") else solution.lam)
     lams = np.broadcast_to(np.atleast_1d(lams).ravel(), status.shape)

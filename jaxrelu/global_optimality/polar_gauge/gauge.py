@@ -23,6 +23,7 @@ from jax.typing import ArrayLike
 
 from jaxrelu.core.aliases import Floats
 from jaxrelu.core.checks import check_seconds, host_float
+from jaxrelu.core.tracing import on_host
 from jaxrelu.geometry.checks import NOT_FINITE, host_matrix
 from jaxrelu.global_optimality.polar_gauge.ascent import local_maxima
 from jaxrelu.global_optimality.polar_gauge.branch_and_bound import Interval, branch_and_bound
@@ -64,6 +65,7 @@ class PolarGauge:
     closed: bool
 
 
+@on_host()
 def polar_gauge(
     X: ArrayLike,
     r: ArrayLike,
@@ -110,8 +112,6 @@ def polar_gauge(
     Pilanci, "Convex geometry and duality of over-parameterized neural networks", JMLR 22 (2021).
     """
     data = host_matrix(X, "X", "(n, d)")
-    if isinstance(r, jax.core.Tracer):
-        raise TypeError("r is traced, but the gauge is computed on the host: call it outside jit.")
     residual = np.asarray(r)
     if residual.dtype.kind not in "fiub":
         raise TypeError(f"r has dtype {residual.dtype}; pass an array of real numbers.")
