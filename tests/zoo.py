@@ -186,6 +186,15 @@ def one_feature():
     return program(X, y, jr.enumerate_patterns(X))
 
 
+def smallest(gated=False, loss=None):
+    """A program of 6 samples, 2 features and 3 patterns, for what is compiled again and again."""
+    X, y = data(17, (6, 2))
+    patterns = jr.sample_patterns(jax.random.key(1), X, 6)
+    patterns = jax.tree.map(np.asarray, tiled(patterns, 3))
+    y = y if loss is None else np.where(y >= 0, 1.0, -1.0)
+    return program(X, y, patterns, loss=loss, gated=gated)
+
+
 COMMON = [
     generic, planted, duplicate_patterns, duplicate_rows, zero_rows, rank_deficient, zero_column,
     constant_target, uneven_columns, sample_weights,

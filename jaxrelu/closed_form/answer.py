@@ -21,7 +21,7 @@ _EXACT = 1e-6
 
 
 @register
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ClosedForm:
     r"""An optimal network with its proof, lower <= optimum <= value.
 
@@ -47,6 +47,11 @@ class ClosedForm:
     value: float
     lower: float
     polar: float
+
+    @property
+    def upper(self) -> float:
+        """The value, by the name that it has in a certificate."""
+        return self.value
 
     @property
     def gap(self) -> float:

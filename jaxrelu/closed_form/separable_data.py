@@ -35,7 +35,7 @@ from jaxrelu.networks.network import Network
 
 
 @register
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Separable:
     """A max-margin network with its proof, lower <= optimum <= value.
 
@@ -52,6 +52,11 @@ class Separable:
     dual: Array
     value: float
     lower: float
+
+    @property
+    def upper(self) -> float:
+        """The value, by the name that it has in a certificate."""
+        return self.value
 
     @property
     def gap(self) -> float:

@@ -38,7 +38,7 @@ _PROVEN = 1e-6
 
 
 @register
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class L0L1:
     """Whether the interpolant with the fewest neurons has the least norm: lower <= t <= upper.
 

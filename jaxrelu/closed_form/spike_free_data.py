@@ -51,7 +51,7 @@ _OUTSIDE = 1e-6
 
 
 @register
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class SpikeFree:
     """Whether data are spike-free: lower <= M <= upper, spike-free is M = 1.
 

@@ -47,7 +47,7 @@ _BIASES = ("free", "penalised", "none")
 
 
 @register
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Spline:
     """An optimal spline as a network, with its proof, lower <= optimum <= value.
 
@@ -68,6 +68,11 @@ class Spline:
     residual: Array
     value: float
     lower: float
+
+    @property
+    def upper(self) -> float:
+        """The value, by the name that it has in a certificate."""
+        return self.value
 
     @property
     def gap(self) -> float:

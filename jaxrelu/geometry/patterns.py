@@ -36,7 +36,7 @@ _BATCH = 2**21  # entries of the masks whose witnesses are computed at once
 
 
 @register
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Patterns:
     """Activation patterns with their gates and points inside their cones.
 

@@ -34,7 +34,7 @@ from jaxrelu.networks.network import Network
 from jaxrelu.programs.certificates import Certificate
 from jaxrelu.programs.mapping import to_network
 from jaxrelu.programs.program import ConvexProgram
-from jaxrelu.programs.solution import Solution
+from jaxrelu.programs.solution import Solution, Solved
 from jaxrelu.solvers.active_newton.solver import ActiveNewton
 
 _STARTS = 256
@@ -62,15 +62,16 @@ class Round(NamedTuple):
     seconds: float
 
 
-@dataclass(frozen=True)
-class Refined:
+@dataclass(frozen=True, eq=False)
+class Refined(Solved):
     """An answer to the non-convex training problem with its global certificate.
 
     Attributes:
         network: the network.
         program: the `ConvexProgram` over the final patterns.
         solution: its `Solution`; ``solution.certificate`` is about these patterns alone.
-        certificate: `Certificate` of the training problem over all networks.
+        certificate: `Certificate` of the training problem over all networks; its `lower`, `upper`
+            and `gap` are attributes as well.
         gauge: the `PolarGauge` of the residual that it rests on.
         status: ``Status.OPTIMAL``: the global gap is closed. ``Status.MAX_STEPS``: time, rounds or
             places ran out. ``Status.STALLED``: no direction above lam was found, but the upper

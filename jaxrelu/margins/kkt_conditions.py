@@ -78,6 +78,11 @@ class MarginConditions(NamedTuple):
     unique: Array
 
     @property
+    def upper(self) -> Array:
+        """The value, by the name that it has in a certificate."""
+        return self.value
+
+    @property
     def gap(self) -> Array:
         """Value - lower: how far the network can be from the optimum."""
         return self.value - self.lower

@@ -28,13 +28,14 @@ from jaxrelu.margins.alternatives import fit_space, separation
 from jaxrelu.margins.method_of_multipliers import End, host_arrays, minimise_weights
 from jaxrelu.margins.problem import compact_network, limits, problem
 from jaxrelu.networks.network import Network
+from jaxrelu.programs.certificates import Certificate
 from jaxrelu.solvers.base import Solver
 
 _SPECK = 1e-3  # of the tolerance, of the largest block
 
 
 @register
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class MaxMargin:
     """The network of least weights with y_i f_i >= 1, and its proof.
 
@@ -71,6 +72,11 @@ class MaxMargin:
     farkas: Array
     status: Array
     num_steps: Array
+
+    @property
+    def certificate(self) -> Certificate:
+        """The two bounds, and the weights and the dual point that prove them."""
+        return Certificate(self.lower, self.upper, self.gap, self.weights, self.dual)
 
 
 @on_host()

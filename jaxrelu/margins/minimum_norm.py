@@ -26,11 +26,12 @@ from jaxrelu.margins.exact_fit import exact_fit
 from jaxrelu.margins.method_of_multipliers import host_arrays, minimise_weights
 from jaxrelu.margins.problem import compact_network, limits, problem
 from jaxrelu.networks.network import Network
+from jaxrelu.programs.certificates import Certificate
 from jaxrelu.solvers.base import Solver
 
 
 @register
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class MinimumNorm:
     """The network of least weights with a given fit, and its proof.
 
@@ -62,6 +63,11 @@ class MinimumNorm:
     farkas: Array
     status: Array
     num_steps: Array
+
+    @property
+    def certificate(self) -> Certificate:
+        """The two bounds, and the weights and the dual point that prove them."""
+        return Certificate(self.lower, self.upper, self.gap, self.weights, self.dual)
 
 
 @on_host()

@@ -45,7 +45,7 @@ _OPTIMAL = 1e-3
 
 
 @register
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class DescentPath:
     """A continuous path of networks along which the objective never rises.
 

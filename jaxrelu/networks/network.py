@@ -25,7 +25,7 @@ _SQUARED_LOSS = SquaredLoss()
 
 
 @register
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Network:
     """A two-layer ReLU network, f(X) = relu(X hidden) output.
 
@@ -80,7 +80,7 @@ class Network:
 
 
 @register
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class GatedNetwork:
     """A two-layer gated ReLU network, f(X) = sum_k 1[X g_k >= 0] (X u_k) a_k.
 

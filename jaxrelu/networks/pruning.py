@@ -32,7 +32,7 @@ RULES = ("random", "weight", "activation", "gradient", "residual")
 
 
 @register
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Pruned:
     """A pruned network and what every step did.
 

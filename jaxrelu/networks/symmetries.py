@@ -164,7 +164,7 @@ def permute(network: Network, order: Any) -> Network:
 
 
 @register
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class DecreasingPath:
     """A continuous path of networks of one fit along which the penalty strictly decreases.
 

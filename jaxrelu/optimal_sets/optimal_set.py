@@ -32,7 +32,7 @@ from jaxrelu.geometry.host.polytopes import Polytope
 
 
 @register
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class OptimalSet:
     """All optimal networks of a program at one lam, after removal of duplicate directions.
 

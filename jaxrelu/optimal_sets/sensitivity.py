@@ -48,7 +48,7 @@ _NEAR = 1e-4
 
 
 @register
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Sensitivity:
     """First derivatives of the optimal fit at one lam, and whether they can be trusted.
 

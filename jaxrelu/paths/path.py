@@ -32,11 +32,12 @@ from jaxrelu.solvers.verdict import certified
 
 
 @register
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Path:
     """Certified answers along a sequence of lams; only non-zero blocks are kept.
 
-    Row k belongs to ``lams[k]``, in the order the lams were given in. ``path[k]`` is a `Solution`.
+    Row k belongs to ``lams[k]``, in the order the lams were given in. ``path[k]`` is a `Solution`,
+    and what a batch of them has is read by the same names.
 
     Attributes:
         program: the program.
@@ -61,6 +62,16 @@ class Path:
     gap: Array
     status: Array
     num_steps: Array
+
+    @property
+    def lam(self) -> Array:
+        """(L,), the lams, by the name that they have on a `Solution`."""
+        return self.lams
+
+    @property
+    def certificate(self) -> PathCertificate:
+        """The certificates; dense weights are made when they are asked for."""
+        return PathCertificate(self)
 
     def __len__(self) -> int:
         """Number of lams."""
@@ -97,6 +108,45 @@ class Path:
         shape, d = self.program.block_shape, block_weights.shape[-1]
         flat = jnp.zeros((int(np.prod(shape)), d), block_weights.dtype)
         return flat.at[blocks].set(block_weights, mode="drop").reshape(*shape, d)
+
+
+@register
+@dataclass(frozen=True, eq=False)
+class PathCertificate:
+    """The certificates of a path, read as a batched `Certificate` is.
+
+    The dense weights (L, 2, p, d) that one holds are made anew whenever `weights` is read.
+
+    Attributes:
+        path: the `Path`.
+    """
+
+    path: Path
+
+    @property
+    def lower(self) -> Array:
+        """(L,), lower bounds of the optima."""
+        return self.path.lower
+
+    @property
+    def upper(self) -> Array:
+        """(L,), upper bounds: the objectives at `weights`."""
+        return self.path.upper
+
+    @property
+    def gap(self) -> Array:
+        """(L,), upper - lower."""
+        return self.path.gap
+
+    @property
+    def dual(self) -> Array:
+        """(L, n), dual feasible."""
+        return self.path.dual
+
+    @property
+    def weights(self) -> Array:
+        """(L, 2, p, d) or (L, p, d): allocates them all."""
+        return self.path.weights
 
 
 @on_host("or use solve_grid, which can be traced")
@@ -200,7 +250,7 @@ def interpolate(path: Path, lam: Any) -> Solution:
         >>> program = jr.ConvexProgram(X, y, jr.sample_patterns(jax.random.key(0), X, 4))
         >>> path = jr.solve_path(program, [0.5, 0.4])
         >>> between = jr.interpolate(path, 0.45)
-        >>> bool(between.certificate.gap < 0.02 * between.certificate.upper)
+        >>> bool(between.gap < 0.02 * between.upper)
         True
 
     Reference: the optimal value is concave in lam, and the objective convex in the weights.

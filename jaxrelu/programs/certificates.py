@@ -11,7 +11,7 @@ Reference: Fenchel duality; the block correlations q_b are those of `jaxrelu.pro
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
@@ -44,7 +44,7 @@ from jaxrelu.programs.program import (
 
 
 @register
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Certificate:
     """Two-sided bounds of the optimum, lower <= optimum <= upper.
 
@@ -61,6 +61,31 @@ class Certificate:
     gap: Array
     weights: Array
     dual: Array
+
+
+class Certified:
+    """What has a certificate shows its bounds by their own names."""
+
+    if TYPE_CHECKING:  # a field of some, a property of others
+
+        @property
+        def certificate(self) -> Certificate:
+            """The two bounds and their proof."""
+
+    @property
+    def lower(self) -> Array:
+        """That of the certificate."""
+        return self.certificate.lower
+
+    @property
+    def upper(self) -> Array:
+        """That of the certificate."""
+        return self.certificate.upper
+
+    @property
+    def gap(self) -> Array:
+        """That of the certificate, upper - lower."""
+        return self.certificate.gap
 
 
 def certify(program: Program, lam: Any, weights: Any) -> Certificate:

@@ -42,7 +42,7 @@ _STALLED = 0.005
 _MOST_LIFTED = 1500
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class PolarGauge:
     """An interval that holds the polar gauge.
 

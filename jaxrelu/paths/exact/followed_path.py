@@ -23,7 +23,7 @@ from jaxrelu.solvers.verdict import certified
 
 
 @register
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class FollowedPath:
     """The optimal network as an exact function of lam, with its breakpoints.
 
