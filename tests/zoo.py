@@ -24,7 +24,7 @@ OPTIMA = sorted((ROOT.parent / "shared" / "reference").glob("*.npz"))
 
 
 @jr.register
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Huber:
     """A loss that a user writes: quadratic up to delta, linear beyond."""
 

@@ -6,7 +6,7 @@ r = -gradient(fit, target); for the squared loss r = y - f.
 
 A loss of your own is a frozen dataclass with the five members of `Loss`, registered as a pytree by
 `jaxrelu.core.pytrees.register` (which says why); its parameters are leaves, so one may trace, batch
-and differentiate them.
+and differentiate them. Parameters that are arrays do not compare or hash: give it ``eq=False``.
 
 Reference: the conjugates enter the dual value -sum_i w_i conjugate(-r_i / w_i, y_i).
 """
@@ -41,7 +41,10 @@ class Loss(Protocol):
         """sup_f dual_i f - l(f, y_i), shape (n,); +inf outside the domain."""
 
     def check_target(self, target: Any) -> None:
-        """Raises ValueError, naming the fix, for a target that the loss cannot take."""
+        """Raises ValueError, naming the fix, for a target that the loss cannot take.
+
+        It is asked about known values only, outside of any trace.
+        """
 
 
 def curvature(loss: Loss, fit: Array, target: Array) -> Array:

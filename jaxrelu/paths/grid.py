@@ -18,7 +18,7 @@ import numpy as np
 from jax import Array
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from jaxrelu.core.tracing import is_traced
+from jaxrelu.core.tracing import is_traced, refuse_traced
 from jaxrelu.geometry.gram import are_many
 from jaxrelu.paths.checks import check_lams, checked_solver, step_limit, warm_point
 from jaxrelu.paths.solve import solve_compiled, solve_traced
@@ -89,6 +89,8 @@ def solve_grid(
     lam and warm starts along them.
     """
     check_program(program)
+    sizes = {"lam_batch_size": lam_batch_size, "pattern_batch_size": pattern_batch_size}
+    refuse_traced("solve_grid", sizes)
     if pattern_batch_size is not None:
         solver = ActiveNewton() if solver is None else solver
         if not isinstance(solver, ActiveNewton):

@@ -18,7 +18,7 @@ from jax import Array
 from jaxrelu.core.numerics import matmul, safe_norm
 from jaxrelu.core.pytrees import register
 from jaxrelu.core.status import Status
-from jaxrelu.core.tracing import on_host
+from jaxrelu.core.tracing import on_host, refuse_traced
 from jaxrelu.paths.checks import check_lams, step_limit, warm_point
 from jaxrelu.programs.certificates import Certificate
 from jaxrelu.programs.checks import check_lam, check_program
@@ -79,6 +79,7 @@ class Path:
 
     def __getitem__(self, k: int) -> Solution:
         """The `Solution` at ``lams[k]``, with dense weights."""
+        refuse_traced("path[k]", {"k": k}, "or index the leaves of the path")
         if not -len(self) <= k < len(self):
             raise IndexError(f"path[{k}]: the path has {len(self)} lams.")
         weights = self._dense(self.blocks[k], self.block_weights[k])

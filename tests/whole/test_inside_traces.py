@@ -141,6 +141,23 @@ def test_functions_of_the_host_refuse_traced_values_by_name(name):
         zoo.trace_all(function)
 
 
+SIZES = {
+    "neuron": lambda t: jr.split(NETWORK, t, [1.0]),
+    "shares": lambda t: jr.split(NETWORK, 0, t),
+    "order": lambda t: jr.permute(NETWORK, t),
+    "lam_batch_size": lambda t: jr.solve_grid(PROGRAM, [0.5], lam_batch_size=t),
+    "pattern_batch_size": lambda t: jr.solve_grid(PROGRAM, [0.5], pattern_batch_size=t),
+    "Network": lambda t: jr.Network(NETWORK.hidden, t).compact(),
+    "GatedNetwork": lambda t: jr.GatedNetwork(t, NETWORK.hidden, t).compact(),
+}
+
+
+@pytest.mark.parametrize("name", SIZES)
+def test_what_shapes_hang_on_is_refused_where_it_is_traced(name):
+    with pytest.raises(TypeError, match=f"^{name} is traced, but .* looks at values: call it on"):
+        jax.eval_shape(SIZES[name], 1)
+
+
 def changed(program=PROGRAM, **changes):
     return dataclasses.replace(program, **changes)
 
