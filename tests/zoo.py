@@ -188,12 +188,16 @@ def one_feature():
 
 
 def smallest(gated=False, loss=None):
-    """A program of 6 samples, 2 features and 3 patterns, for what is compiled again and again."""
+    """A program of 6 samples, 2 features and 3 patterns, for what is compiled again and again.
+
+    Nothing of it is computed by JAX.
+    """
     X, y = data(17, (6, 2))
-    patterns = jr.sample_patterns(jax.random.key(1), X, 6)
-    patterns = jax.tree.map(np.asarray, tiled(patterns, 3))
+    gates = np.random.default_rng(18).standard_normal((2, 3))
+    masks = X @ gates >= 0
+    interior = np.stack([reference.max_margin_direction(X, mask)[0] for mask in masks.T], axis=1)
     y = y if loss is None else np.where(y >= 0, 1.0, -1.0)
-    return program(X, y, patterns, loss=loss, gated=gated)
+    return program(X, y, jr.Patterns(gates, masks, interior), loss=loss, gated=gated)
 
 
 COMMON = [

@@ -77,7 +77,7 @@ class Use:
 
     subject: Any
     call: Callable[[Any, Any], Any]
-    # Takes seconds to compile: the quick lane traces it, and the slow one compares values.
+    # Takes seconds to compile: all cells are traced, and values compared where pairs ask for it.
     dear: bool = False
     # A scalar of what comes out, to differentiate by x.
     value: Callable[[Any], Any] = lambda out: sum(jnp.sum(leaf**2) for leaf in floats(out))
@@ -241,13 +241,17 @@ def cover(cells):
 
 
 COVER = cover(CELLS)
+DEAR = [cell for cell in CELLS if USES[cell[0]].dear]
+CHEAP = [cell for cell in CELLS if not USES[cell[0]].dear]
 
 
-def parameters(cells, is_quick):
-    return [
-        pytest.param(*c, id="-".join(c), marks=[] if is_quick(c) else [pytest.mark.slow])
+def parameters(cells, quick):
+    """A decorator that runs a test on cells; those not in `quick` are marked slow."""
+    params = [
+        pytest.param(*c, id="-".join(c), marks=[] if c in quick else [pytest.mark.slow])
         for c in cells
     ]
+    return pytest.mark.parametrize(("name", "transform", "leaves", "passing", "dtype"), params)
 
 
 def prepared(name, transform, leaves, passing, dtype):
@@ -282,9 +286,9 @@ def slopes(name):
     return [(after - before) / (2 * step) for before, after in ends]
 
 
-@pytest.mark.parametrize(
-    ("name", "transform", "leaves", "passing", "dtype"),
-    parameters(CELLS, lambda cell: cell in COVER and not USES[cell[0]].dear),
+@parameters(
+    CHEAP + [cell for cell in COVER if cell in DEAR],
+    quick=[cell for cell in COVER if cell in CHEAP],
 )
 def test_values_are_those_of_the_plain_call(name, transform, leaves, passing, dtype):
     found = TRANSFORMS[transform](*prepared(name, transform, leaves, passing, dtype))
@@ -305,10 +309,7 @@ def test_values_are_those_of_the_plain_call(name, transform, leaves, passing, dt
             np.testing.assert_array_equal(one, other)
 
 
-@pytest.mark.parametrize(
-    ("name", "transform", "leaves", "passing", "dtype"),
-    parameters([cell for cell in COVER if USES[cell[0]].dear], lambda cell: True),
-)
+@parameters(DEAR, quick=COVER)
 def test_what_is_dear_can_be_traced(name, transform, leaves, passing, dtype):
     # Nothing is compiled: shapes and dtypes are those of the plain call, one row a point.
     function, subject, xs = prepared(name, transform, leaves, passing, dtype)
