@@ -47,7 +47,7 @@ def rank_one(X: Any, y: Any, lam: Any, loss: Loss = _SQUARED_LOSS) -> ClosedForm
 
     Raises:
         ValueError, TypeError: X of another rank, shapes that do not fit, lam that is not positive;
-            called in a trace.
+            a traced argument.
 
     Example:
         >>> import numpy as np

@@ -81,7 +81,7 @@ def separable(X: Any, y: Any) -> Separable:
     Raises:
         ValueError, TypeError: data that are not orthogonally separable, with the two rows that show
             it; rows too short for a margin of one beside the others; labels that are not -1 and
-            +1; shapes that do not fit; called in a trace.
+            +1; shapes that do not fit; a traced argument.
 
     Example:
         >>> import numpy as np

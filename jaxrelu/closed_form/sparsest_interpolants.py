@@ -77,7 +77,7 @@ def l0_l1_equivalent(X: Any, y: Any) -> L0L1:
 
     Raises:
         ValueError, TypeError: dependent rows, y = 0, shapes that do not fit, too many patterns to
-            list (2^n); called in a trace.
+            list (2^n); a traced argument.
 
     Example:
         >>> import numpy as np

@@ -86,7 +86,7 @@ def is_spike_free(X: Any) -> SpikeFree:
         `SpikeFree`.
 
     Raises:
-        ValueError, TypeError: shapes that do not fit, NaN or inf; called in a trace.
+        ValueError, TypeError: shapes that do not fit, NaN or inf; a traced argument.
 
     Example:
         >>> import numpy as np
@@ -136,7 +136,7 @@ def spike_free(X: Any, y: Any, lam: Any, loss: Loss = _SQUARED_LOSS) -> ClosedFo
 
     Raises:
         ValueError, TypeError: no u is positive on all rows; shapes that do not fit, lam that is not
-            positive; called in a trace.
+            positive; a traced argument.
         RuntimeError: the solver did not reach its tolerance.
 
     Example:

@@ -105,7 +105,7 @@ def spline(X: Any, y: Any, lam: Any = None, *, bias: str = "free", constant: boo
 
     Raises:
         ValueError, TypeError: data of another rank, targets that cannot be interpolated, a free
-            bias without a constant whose infimum was not attained; called in a trace.
+            bias without a constant whose infimum was not attained; a traced argument.
 
     Example:
         >>> import numpy as np

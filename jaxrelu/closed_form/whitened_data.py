@@ -56,7 +56,7 @@ def whitened(X: Any, y: Any, lam: Any, loss: Loss = _SQUARED_LOSS) -> ClosedForm
 
     Raises:
         ValueError, TypeError: rows that are not orthonormal, shapes that do not fit, lam that is
-            not positive; called in a trace.
+            not positive; a traced argument.
 
     Example:
         >>> import numpy as np

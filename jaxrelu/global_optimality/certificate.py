@@ -77,7 +77,7 @@ def certify_global(
 
     Raises:
         ValueError, TypeError: as `from_network`; a `GatedNetwork`, whose program is exact already;
-            called in a trace.
+            a traced argument.
 
     Example:
         >>> import jaxrelu as jr, numpy as np

@@ -123,7 +123,7 @@ def margin_conditions(
 
     Raises:
         ValueError: a network that does not separate the data, other labels, shapes that do not fit.
-        TypeError: called in a trace; both patterns and gauge_upper.
+        TypeError: a traced argument; both patterns and gauge_upper.
 
     Example:
         >>> import jax.numpy as jnp, jaxrelu as jr

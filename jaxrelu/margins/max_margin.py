@@ -110,7 +110,7 @@ def max_margin(
         different labels never are separated.
 
     Raises:
-        ValueError, TypeError: other labels, shapes that do not fit, called in a trace.
+        ValueError, TypeError: other labels, shapes that do not fit, a traced argument.
 
     Example:
         >>> import jax.numpy as jnp, jaxrelu as jr

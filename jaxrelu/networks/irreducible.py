@@ -57,7 +57,7 @@ def minimal(network: Network | GatedNetwork, X: Any) -> Network | GatedNetwork:
         network, an optimal one: a vertex of its optimal set.
 
     Raises:
-        ValueError, TypeError: shapes that do not fit; called inside a trace.
+        ValueError, TypeError: shapes that do not fit; a traced argument.
 
     Example:
         >>> import jaxrelu as jr, numpy as np

@@ -85,7 +85,7 @@ def stationarity(
         a float32 network let `wall_tolerance` be 1e-5. A zero neuron is stationary in both senses.
 
     Raises:
-        ValueError, TypeError: shapes that do not fit, lam that is not positive; called in a trace;
+        ValueError, TypeError: shapes that do not fit, lam that is not positive; a traced argument;
             a neuron with so many dependent walls that the cells around it cannot be listed.
 
     Example:

@@ -106,8 +106,7 @@ def merge(network: Network) -> Network:
         of ``balance(network)``, to the 1e-6 at which directions count as equal.
 
     Raises:
-        TypeError: not a `Network`; called inside a JAX transformation, where the number of neurons
-            cannot depend on values.
+        TypeError: not a `Network`; a traced one, of which the number of neurons cannot be known.
 
     Example:
         >>> import jax.numpy as jnp, jaxrelu as jr

@@ -286,7 +286,7 @@ def sparsest(optima: OptimalSet) -> Network | GatedNetwork:
         The network, with `minimal_width` neurons.
 
     Raises:
-        TypeError: called inside a JAX transformation, where values are not known.
+        TypeError: a traced set.
 
     Example:
         >>> import jax, jaxrelu as jr, numpy as np

@@ -182,7 +182,7 @@ def solve_path(
         `Path`, of length L whatever happened.
 
     Raises:
-        ValueError, TypeError: as `solve`; TypeError when traced.
+        ValueError, TypeError: as `solve`; TypeError for traced arguments.
 
     Example:
         >>> import jax, jaxrelu as jr, numpy as np

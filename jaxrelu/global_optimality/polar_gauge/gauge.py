@@ -99,7 +99,8 @@ def polar_gauge(
         `PolarGauge`.
 
     Raises:
-        ValueError, TypeError: an argument has the wrong shape or dtype or is not finite.
+        ValueError, TypeError: an argument has the wrong shape or dtype, is not finite or is
+            traced: what is done next hangs on values throughout.
 
     Example:
         >>> import numpy as np, jaxrelu as jr

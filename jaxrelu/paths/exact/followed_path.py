@@ -147,7 +147,7 @@ def follow_path(program: Program, lam_min: Any = None, *, max_events: int = 1000
         of independent features, a vertex of the optimal set.
 
     Raises:
-        ValueError, TypeError: as `solve`; TypeError for float32 and when traced.
+        ValueError, TypeError: as `solve`; TypeError for float32 and traced arguments.
 
     Example:
         >>> import jax, jaxrelu as jr, numpy as np
