@@ -21,12 +21,14 @@ from scipy.optimize import brentq
 
 from jaxrelu.closed_form.answer import ClosedForm, Task, checked, positive, tolerance
 from jaxrelu.core.aliases import Floats
+from jaxrelu.core.tracing import on_host
 from jaxrelu.losses.base import Loss
 from jaxrelu.losses.squared import SquaredLoss
 
 _SQUARED_LOSS = SquaredLoss()
 
 
+@on_host()
 def rank_one(X: Any, y: Any, lam: Any, loss: Loss = _SQUARED_LOSS) -> ClosedForm:
     r"""The optimal network of data on a line through the origin, without a bias.
 
@@ -45,7 +47,7 @@ def rank_one(X: Any, y: Any, lam: Any, loss: Loss = _SQUARED_LOSS) -> ClosedForm
 
     Raises:
         ValueError, TypeError: X of another rank, shapes that do not fit, lam that is not positive;
-            called in a trace.
+            a traced argument.
 
     Example:
         >>> import numpy as np

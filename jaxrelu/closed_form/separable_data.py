@@ -29,12 +29,13 @@ from jaxrelu.closed_form.answer import Task, checked
 from jaxrelu.closed_form.support_vectors import shortest
 from jaxrelu.core.aliases import Floats
 from jaxrelu.core.pytrees import register
+from jaxrelu.core.tracing import on_host
 from jaxrelu.losses.logistic import LogisticLoss
 from jaxrelu.networks.network import Network
 
 
 @register
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Separable:
     """A max-margin network with its proof, lower <= optimum <= value.
 
@@ -53,11 +54,17 @@ class Separable:
     lower: float
 
     @property
+    def upper(self) -> float:
+        """The value, by the name that it has in a certificate."""
+        return self.value
+
+    @property
     def gap(self) -> float:
         """Value - lower."""
         return self.value - self.lower
 
 
+@on_host()
 def separable(X: Any, y: Any) -> Separable:
     r"""The max-margin network of orthogonally separable data.
 
@@ -74,7 +81,7 @@ def separable(X: Any, y: Any) -> Separable:
     Raises:
         ValueError, TypeError: data that are not orthogonally separable, with the two rows that show
             it; rows too short for a margin of one beside the others; labels that are not -1 and
-            +1; shapes that do not fit; called in a trace.
+            +1; shapes that do not fit; a traced argument.
 
     Example:
         >>> import numpy as np

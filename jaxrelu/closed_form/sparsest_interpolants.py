@@ -29,6 +29,7 @@ from jax import Array
 from jaxrelu.closed_form.answer import checked, tolerance
 from jaxrelu.closed_form.dictionary import Cells, least_polar
 from jaxrelu.core.pytrees import register
+from jaxrelu.core.tracing import on_host
 from jaxrelu.losses.squared import SquaredLoss
 from jaxrelu.networks.network import Network
 
@@ -37,7 +38,7 @@ _PROVEN = 1e-6
 
 
 @register
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class L0L1:
     """Whether the interpolant with the fewest neurons has the least norm: lower <= t <= upper.
 
@@ -59,6 +60,7 @@ class L0L1:
     norm: float
 
 
+@on_host()
 def l0_l1_equivalent(X: Any, y: Any) -> L0L1:
     r"""Whether the interpolant with the fewest neurons is one of least norm.
 
@@ -75,7 +77,7 @@ def l0_l1_equivalent(X: Any, y: Any) -> L0L1:
 
     Raises:
         ValueError, TypeError: dependent rows, y = 0, shapes that do not fit, too many patterns to
-            list (2^n); called in a trace.
+            list (2^n); a traced argument.
 
     Example:
         >>> import numpy as np

@@ -34,6 +34,7 @@ from jaxrelu.closed_form.answer import ClosedForm, Task, checked, positive, tole
 from jaxrelu.closed_form.support_vectors import shortest
 from jaxrelu.core.aliases import Floats
 from jaxrelu.core.pytrees import register
+from jaxrelu.core.tracing import on_host
 from jaxrelu.geometry.patterns import Patterns
 from jaxrelu.global_optimality.polar_gauge.gauge import polar_gauge
 from jaxrelu.global_optimality.polar_gauge.spikes import spike_bounds
@@ -50,7 +51,7 @@ _OUTSIDE = 1e-6
 
 
 @register
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class SpikeFree:
     """Whether data are spike-free: lower <= M <= upper, spike-free is M = 1.
 
@@ -69,6 +70,7 @@ class SpikeFree:
     witness: Array
 
 
+@on_host()
 def is_spike_free(X: Any) -> SpikeFree:
     r"""Whether (X u)_+ = X z has a solution with ||z|| <= ||u|| for every u; exact.
 
@@ -84,7 +86,7 @@ def is_spike_free(X: Any) -> SpikeFree:
         `SpikeFree`.
 
     Raises:
-        ValueError, TypeError: shapes that do not fit, NaN or inf; called in a trace.
+        ValueError, TypeError: shapes that do not fit, NaN or inf; a traced argument.
 
     Example:
         >>> import numpy as np
@@ -115,6 +117,7 @@ def is_spike_free(X: Any) -> SpikeFree:
     return SpikeFree(True if found.upper <= proven else None, 1.0, found.upper, none)
 
 
+@on_host()
 def spike_free(X: Any, y: Any, lam: Any, loss: Loss = _SQUARED_LOSS) -> ClosedForm:
     r"""The program with D = I, two neurons that see every sample; optimal for spike-free data.
 
@@ -133,7 +136,7 @@ def spike_free(X: Any, y: Any, lam: Any, loss: Loss = _SQUARED_LOSS) -> ClosedFo
 
     Raises:
         ValueError, TypeError: no u is positive on all rows; shapes that do not fit, lam that is not
-            positive; called in a trace.
+            positive; a traced argument.
         RuntimeError: the solver did not reach its tolerance.
 
     Example:

@@ -38,6 +38,7 @@ from jaxrelu.closed_form.rank_one_data import line
 from jaxrelu.core.aliases import Floats
 from jaxrelu.core.checks import as_float
 from jaxrelu.core.pytrees import register
+from jaxrelu.core.tracing import on_host
 from jaxrelu.losses.squared import SquaredLoss
 from jaxrelu.networks.network import Network
 
@@ -46,7 +47,7 @@ _BIASES = ("free", "penalised", "none")
 
 
 @register
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Spline:
     """An optimal spline as a network, with its proof, lower <= optimum <= value.
 
@@ -69,6 +70,11 @@ class Spline:
     lower: float
 
     @property
+    def upper(self) -> float:
+        """The value, by the name that it has in a certificate."""
+        return self.value
+
+    @property
     def gap(self) -> float:
         """Value - lower; at rounding level the spline is proven to be optimal."""
         return self.value - self.lower
@@ -80,6 +86,7 @@ class Spline:
         return self.network(jnp.concatenate([data, ones], axis=1)) + self.constant
 
 
+@on_host()
 def spline(X: Any, y: Any, lam: Any = None, *, bias: str = "free", constant: bool = True) -> Spline:
     r"""The optimal network of one feature, or of data of rank one: a linear spline.
 
@@ -98,7 +105,7 @@ def spline(X: Any, y: Any, lam: Any = None, *, bias: str = "free", constant: boo
 
     Raises:
         ValueError, TypeError: data of another rank, targets that cannot be interpolated, a free
-            bias without a constant whose infimum was not attained; called in a trace.
+            bias without a constant whose infimum was not attained; a traced argument.
 
     Example:
         >>> import numpy as np
@@ -130,6 +137,7 @@ def spline(X: Any, y: Any, lam: Any = None, *, bias: str = "free", constant: boo
     return _spline(task, found, axis, value, lower)
 
 
+@on_host()
 def spline_norm(x: Any, y: Any) -> float:
     r"""The least norm of a spline through points, with free biases and a free constant.
 

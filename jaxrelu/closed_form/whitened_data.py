@@ -30,6 +30,7 @@ from scipy.optimize import brentq
 
 from jaxrelu.closed_form.answer import ClosedForm, Task, checked, positive, tolerance
 from jaxrelu.core.aliases import Floats
+from jaxrelu.core.tracing import on_host
 from jaxrelu.losses.base import Loss
 from jaxrelu.losses.logistic import LogisticLoss
 from jaxrelu.losses.squared import SquaredLoss
@@ -37,6 +38,7 @@ from jaxrelu.losses.squared import SquaredLoss
 _SQUARED_LOSS = SquaredLoss()
 
 
+@on_host()
 def whitened(X: Any, y: Any, lam: Any, loss: Loss = _SQUARED_LOSS) -> ClosedForm:
     r"""The optimal network of data with orthonormal rows, for every convex loss.
 
@@ -54,7 +56,7 @@ def whitened(X: Any, y: Any, lam: Any, loss: Loss = _SQUARED_LOSS) -> ClosedForm
 
     Raises:
         ValueError, TypeError: rows that are not orthonormal, shapes that do not fit, lam that is
-            not positive; called in a trace.
+            not positive; a traced argument.
 
     Example:
         >>> import numpy as np

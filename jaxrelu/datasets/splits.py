@@ -18,7 +18,7 @@ from jaxrelu.datasets.rounding import constant
 from jaxrelu.datasets.tables import Dataset, Task
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Split:
     """The standardised training and test part of a data set, see `prepare`.
 

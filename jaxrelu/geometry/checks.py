@@ -44,11 +44,6 @@ def host_matrix(value: Any, name: str, letters: str, data: FloatArray | None = N
 
     With the data X (n, d) given, the argument must have the dtype of X and d rows.
     """
-    if isinstance(value, jax.core.Tracer):
-        raise TypeError(
-            f"{name} is traced, but patterns are chosen on the host: call this outside jit, vmap "
-            "and grad, and pass its result in."
-        )
     array = np.asarray(value)
     check_matrix(array, name, letters, None if data is None else data.dtype)
     if data is not None and len(array) != data.shape[1]:

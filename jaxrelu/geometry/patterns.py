@@ -25,6 +25,7 @@ from jax.typing import ArrayLike
 from jaxrelu.core.aliases import Bools, FloatArray
 from jaxrelu.core.numerics import eps, matmul, safe_norm, unit
 from jaxrelu.core.pytrees import register
+from jaxrelu.core.tracing import is_traced, on_host, outside_traces
 from jaxrelu.geometry.checks import NOT_FINITE, check_matrix, host_matrix
 from jaxrelu.geometry.cones import interior_directions
 from jaxrelu.geometry.host.arrangements import half_cells
@@ -35,7 +36,7 @@ _BATCH = 2**21  # entries of the masks whose witnesses are computed at once
 
 
 @register
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Patterns:
     """Activation patterns with their gates and points inside their cones.
 
@@ -105,10 +106,10 @@ def check_patterns(patterns: Patterns, X: Array | FloatArray) -> None:
                 f"{shapes[name]}: build the patterns from this X, for example with "
                 "patterns_from_gates(X, gates)."
             )
-    if any(isinstance(leaf, jax.core.Tracer) for leaf in (X, *given.values())):
+    if is_traced(X, given):
         return
     # Known values that a trace closes over are compared now, not when its program runs.
-    with jax.ensure_compile_time_eval():
+    with outside_traces():
         finite, binary, wrong = jax.device_get(_compare(X, patterns))
     for name, fine in finite.items():
         if not fine:
@@ -123,6 +124,7 @@ def check_patterns(patterns: Patterns, X: Array | FloatArray) -> None:
         )
 
 
+@on_host()
 def sample_patterns(key: Array, X: ArrayLike, num_gates: int, *, gated: bool = False) -> Patterns:
     """The distinct activation patterns of normally distributed gates.
 
@@ -166,6 +168,7 @@ def sample_patterns(key: Array, X: ArrayLike, num_gates: int, *, gated: bool = F
     return _select(data, np.asarray(gates), gated, "another key or a larger num_gates")
 
 
+@on_host()
 def patterns_from_gates(X: ArrayLike, gates: ArrayLike, *, gated: bool = False) -> Patterns:
     """The distinct usable activation patterns of given gates.
 
@@ -199,6 +202,7 @@ def patterns_from_gates(X: ArrayLike, gates: ArrayLike, *, gated: bool = False) 
     return _select(data, given, gated, "other gates, or enumerate_patterns(X)")
 
 
+@on_host()
 def patterns_from_weights(X: ArrayLike, hidden: ArrayLike) -> tuple[Patterns, Array]:
     """The cells of a network's neurons, and the cell of each neuron.
 
@@ -252,6 +256,7 @@ def patterns_from_weights(X: ArrayLike, hidden: ArrayLike) -> tuple[Patterns, Ar
     return Patterns(witness, jnp.asarray(masks), witness), jnp.asarray(index, dtype=jnp.int32)
 
 
+@on_host()
 def enumerate_patterns(X: ArrayLike) -> Patterns:
     """Every activation pattern whose cone has an interior, except the all-zero one.
 

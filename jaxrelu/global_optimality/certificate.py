@@ -20,6 +20,7 @@ from jax import Array
 
 from jaxrelu.core.checks import as_float, check_seconds
 from jaxrelu.core.numerics import safe_norm, unit
+from jaxrelu.core.tracing import on_host
 from jaxrelu.global_optimality.polar_gauge.gauge import PolarGauge, gauge, random_starts
 from jaxrelu.global_optimality.polar_gauge.lines import Arrangement
 from jaxrelu.losses.base import Loss
@@ -36,6 +37,7 @@ from jaxrelu.solvers.base import tolerances
 _STARTS = 256
 
 
+@on_host()
 def certify_global(
     network: Network | Any,
     X: Any,
@@ -76,7 +78,7 @@ def certify_global(
 
     Raises:
         ValueError, TypeError: as `from_network`; a `GatedNetwork`, whose program is exact already;
-            called in a trace.
+            a traced argument.
 
     Example:
         >>> import jaxrelu as jr, numpy as np

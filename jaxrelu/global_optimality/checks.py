@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import jax
 import numpy as np
 from jax import Array
 
@@ -27,8 +26,7 @@ def check_search(
     """The checked lams, tolerance and seconds of a search over patterns.
 
     Raises:
-        ValueError, TypeError: as `solve`; a gated program, limits below one, a negative time, a
-            traced lam.
+        ValueError, TypeError: as `solve`; a gated program, limits below one, a negative time.
     """
     if not isinstance(program, ConvexProgram):
         raise TypeError(
@@ -36,8 +34,6 @@ def check_search(
             "program are part of its model, and its optimum is global as it stands."
         )
     check_program(program)
-    if isinstance(lams, jax.core.Tracer):
-        raise TypeError(f"lam is traced, but {caller} decides on values: call it outside jit.")
     strengths = check_lams(program, lams)
     for name, value in (("max_patterns", max_patterns), ("max_rounds", max_rounds)):
         if int(value) < 1:
@@ -56,4 +52,4 @@ def one_lam(lam: Any) -> Any:
         raise ValueError(
             f"lam has shape {np.shape(lam)}: pass one number, or use refine_path for several."
         )
-    return lam if isinstance(lam, jax.core.Tracer) else [lam]
+    return [lam]

@@ -19,12 +19,13 @@ from jax import Array
 
 from jaxrelu.core.pytrees import register
 from jaxrelu.core.status import Status
+from jaxrelu.core.tracing import on_host
 from jaxrelu.losses.base import Loss
 from jaxrelu.losses.squared import SquaredLoss
 from jaxrelu.networks.irreducible import minimal
 from jaxrelu.networks.network import GatedNetwork, Network, nonconvex_objective
 from jaxrelu.paths.solve import solve
-from jaxrelu.programs.certificates import Certificate, certify
+from jaxrelu.programs.certificates import Certificate, Certified, certify
 from jaxrelu.programs.checks import check_lam
 from jaxrelu.programs.mapping import from_network, to_network
 from jaxrelu.programs.program import fit, residual_at
@@ -33,15 +34,16 @@ from jaxrelu.solvers.base import Solver
 
 
 @register
-@dataclass(frozen=True)
-class Improved:
+@dataclass(frozen=True, eq=False)
+class Improved(Certified):
     """A network that is at least as good as the one it came from.
 
     Attributes:
         network: the improved network, balanced and without superfluous neurons.
         certificate: `Certificate` of the convex program over the cells of the given network: no
-            network with neurons in those cells has an objective below ``certificate.lower``.
-        objective: scalar, `nonconvex_objective` of `network`; ``certificate.upper`` up to rounding.
+            network with neurons in those cells has an objective below its `lower`. That, `upper`
+            and `gap` are attributes as well.
+        objective: scalar, `nonconvex_objective` of `network`; `upper` up to rounding.
         objective_before: scalar, that of the given network.
         status: int32, the `Status` of the solve.
     """
@@ -53,6 +55,7 @@ class Improved:
     status: Array
 
 
+@on_host()
 def improve(
     network: Network | GatedNetwork,
     X: Any,

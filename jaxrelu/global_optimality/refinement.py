@@ -22,6 +22,7 @@ from jax import Array
 
 from jaxrelu.core.aliases import Floats
 from jaxrelu.core.status import Status
+from jaxrelu.core.tracing import on_host
 from jaxrelu.global_optimality.certificate import global_certificate
 from jaxrelu.global_optimality.checks import check_search, one_lam
 from jaxrelu.global_optimality.local_training import train_from
@@ -33,7 +34,7 @@ from jaxrelu.networks.network import Network
 from jaxrelu.programs.certificates import Certificate
 from jaxrelu.programs.mapping import to_network
 from jaxrelu.programs.program import ConvexProgram
-from jaxrelu.programs.solution import Solution
+from jaxrelu.programs.solution import Solution, Solved
 from jaxrelu.solvers.active_newton.solver import ActiveNewton
 
 _STARTS = 256
@@ -61,15 +62,16 @@ class Round(NamedTuple):
     seconds: float
 
 
-@dataclass(frozen=True)
-class Refined:
+@dataclass(frozen=True, eq=False)
+class Refined(Solved):
     """An answer to the non-convex training problem with its global certificate.
 
     Attributes:
         network: the network.
         program: the `ConvexProgram` over the final patterns.
         solution: its `Solution`; ``solution.certificate`` is about these patterns alone.
-        certificate: `Certificate` of the training problem over all networks.
+        certificate: `Certificate` of the training problem over all networks; its `lower`, `upper`
+            and `gap` are attributes as well.
         gauge: the `PolarGauge` of the residual that it rests on.
         status: ``Status.OPTIMAL``: the global gap is closed. ``Status.MAX_STEPS``: time, rounds or
             places ran out. ``Status.STALLED``: no direction above lam was found, but the upper
@@ -87,6 +89,7 @@ class Refined:
     history: tuple[Round, ...]
 
 
+@on_host()
 def refine(
     program: ConvexProgram,
     lam: Any,
@@ -146,6 +149,7 @@ def refine(
     )[0]
 
 
+@on_host()
 def refine_path(
     program: ConvexProgram,
     lams: Any,

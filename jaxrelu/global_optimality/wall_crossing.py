@@ -28,14 +28,16 @@ from numpy.typing import NDArray
 
 from jaxrelu.core.aliases import Bools, Floats
 from jaxrelu.core.status import Status
+from jaxrelu.core.tracing import on_host
 from jaxrelu.geometry.host.bits import unit_columns
 from jaxrelu.geometry.host.nonnegative_least_squares import nonnegative_least_squares
 from jaxrelu.global_optimality.checks import check_search, one_lam
 from jaxrelu.global_optimality.restricted_master import Master
 from jaxrelu.networks.network import Network
+from jaxrelu.programs.certificates import Certificate
 from jaxrelu.programs.mapping import to_network
 from jaxrelu.programs.program import ConvexProgram
-from jaxrelu.programs.solution import Solution
+from jaxrelu.programs.solution import Solution, Solved
 from jaxrelu.solvers.active_newton.solver import ActiveNewton
 
 _INNER = 0.01
@@ -43,14 +45,15 @@ _ON_WALL = 1e-4
 _PARALLEL = 1e-10
 
 
-@dataclass(frozen=True)
-class Crossed:
+@dataclass(frozen=True, eq=False)
+class Crossed(Solved):
     """The end of a search through walls.
 
     Attributes:
         network: the network.
         program: the `ConvexProgram` over the final cells.
-        solution: its `Solution`.
+        solution: its `Solution`; `certificate`, with `lower`, `upper` and `gap`, `lam`, `fit` and
+            `residual` are its own.
         objectives: one a round, the best until then; the last is that of `network`.
         status: ``Status.OPTIMAL``: no wall is left to cross. ``Status.MAX_STEPS``: rounds, time or
             places ran out. ``Status.STALLED``: the program over the cells could not be solved to
@@ -63,7 +66,13 @@ class Crossed:
     objectives: tuple[float, ...]
     status: Status
 
+    @property
+    def certificate(self) -> Certificate:
+        """That of the solution: about the final cells alone."""
+        return self.solution.certificate
 
+
+@on_host()
 def cross_walls(
     program: ConvexProgram,
     lam: Any,

@@ -6,7 +6,8 @@ r = -gradient(fit, target); for the squared loss r = y - f.
 
 A loss of your own is a frozen dataclass with the five members of `Loss`, registered as a pytree by
 `jaxrelu.core.pytrees.register` (which says why); its parameters are leaves, so one may trace, batch
-and differentiate them. Three more members may be there:
+and differentiate them. Parameters that are arrays do not compare or hash: give it ``eq=False``.
+Three more members may be there:
 
 * ``homogeneity`` (int): m with l(t f, t y) = t^m l(f, y) for t > 0. It lets targets of any size be
   solved in numbers around one; without it they are taken as they are.
@@ -28,6 +29,7 @@ from jax import Array
 
 from jaxrelu.core.checks import as_float
 from jaxrelu.core.rounding import ELEMENTARY
+from jaxrelu.core.tracing import is_traced, outside_traces
 
 
 class Loss(Protocol):
@@ -47,7 +49,10 @@ class Loss(Protocol):
         """sup_f dual_i f - l(f, y_i), shape (n,); +inf outside the domain."""
 
     def check_target(self, target: Any) -> None:
-        """Raises ValueError, naming the fix, for a target that the loss cannot take."""
+        """Raises ValueError, naming the fix, for a target that the loss cannot take.
+
+        It is asked about known values only, outside of any trace.
+        """
 
 
 def homogeneity(loss: Loss) -> int:
@@ -120,6 +125,13 @@ def _weighted(weight: Array, value: Array) -> Array:
     return weight * jnp.where((weight == 0) & ~jnp.isfinite(value), 0.0, value)
 
 
+def check_target(loss: Loss, target: Any) -> None:
+    """Raises what the loss raises for a target that it cannot take; a traced one has no values."""
+    if not is_traced(target):
+        with outside_traces():
+            loss.check_target(target)
+
+
 def checked_samples(
     loss: Loss, fit: Array, y: Any, sample_weight: Any = None
 ) -> tuple[Array, Array]:
@@ -139,7 +151,7 @@ def checked_samples(
     """
     target = as_float(y, "y")
     if sample_weight is None:
-        sample_weight = jnp.ones_like(fit)
+        sample_weight = np.ones(fit.shape, fit.dtype)
     weight = as_float(sample_weight, "sample_weight")
     for name, value in (("y", target), ("sample_weight", weight)):
         if value.shape != fit.shape:
@@ -147,8 +159,8 @@ def checked_samples(
                 f"{name} has shape {value.shape}, but X has {fit.shape[0]} rows: "
                 f"pass one value a row, shape {fit.shape}."
             )
-    loss.check_target(y)
-    if not isinstance(weight, jax.core.Tracer) and bool(np.any(np.asarray(weight) < 0)):
+    check_target(loss, y)
+    if not is_traced(sample_weight) and bool(np.any(np.asarray(sample_weight) < 0)):
         raise ValueError("sample_weight has negative entries; weights are >= 0.")
     return target.astype(fit.dtype), weight.astype(fit.dtype)
 

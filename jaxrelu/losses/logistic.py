@@ -14,6 +14,7 @@ from jax.scipy.special import xlog1py, xlogy
 from jaxrelu.core.checks import as_float
 from jaxrelu.core.pytrees import register
 from jaxrelu.core.rounding import ELEMENTARY
+from jaxrelu.core.tracing import is_traced
 
 
 @register
@@ -65,7 +66,7 @@ class LogisticLoss:
 
     def check_target(self, target: Any) -> None:
         """Labels must be -1 and +1; NaN is let through and ends as `Status.NONFINITE`."""
-        if isinstance(target, jax.core.Tracer):
+        if is_traced(target):
             return
         as_float(target, "y")
         labels = np.unique(np.asarray(target))

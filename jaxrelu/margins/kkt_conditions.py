@@ -37,6 +37,7 @@ from numpy.typing import NDArray
 
 from jaxrelu.core.aliases import Floats
 from jaxrelu.core.checks import as_float
+from jaxrelu.core.tracing import on_host
 from jaxrelu.geometry.host.nonnegative_least_squares import nonnegative_least_squares
 from jaxrelu.geometry.patterns import Patterns
 from jaxrelu.global_optimality.polar_gauge.gauge import polar_gauge
@@ -77,11 +78,17 @@ class MarginConditions(NamedTuple):
     unique: Array
 
     @property
+    def upper(self) -> Array:
+        """The value, by the name that it has in a certificate."""
+        return self.value
+
+    @property
     def gap(self) -> Array:
         """Value - lower: how far the network can be from the optimum."""
         return self.value - self.lower
 
 
+@on_host()
 def margin_conditions(
     network: Network,
     X: Any,
@@ -116,7 +123,7 @@ def margin_conditions(
 
     Raises:
         ValueError: a network that does not separate the data, other labels, shapes that do not fit.
-        TypeError: called in a trace; both patterns and gauge_upper.
+        TypeError: a traced argument; both patterns and gauge_upper.
 
     Example:
         >>> import jax.numpy as jnp, jaxrelu as jr

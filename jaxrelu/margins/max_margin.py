@@ -22,18 +22,20 @@ from jaxrelu.core.aliases import Floats
 from jaxrelu.core.numerics import eps
 from jaxrelu.core.pytrees import register
 from jaxrelu.core.status import Status
+from jaxrelu.core.tracing import on_host
 from jaxrelu.geometry.patterns import Patterns
 from jaxrelu.margins.alternatives import fit_space, separation
 from jaxrelu.margins.method_of_multipliers import End, host_arrays, minimise_weights
 from jaxrelu.margins.problem import compact_network, limits, problem
 from jaxrelu.networks.network import Network
+from jaxrelu.programs.certificates import Certificate
 from jaxrelu.solvers.base import Solver
 
 _SPECK = 1e-3  # of the tolerance, of the largest block
 
 
 @register
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class MaxMargin:
     """The network of least weights with y_i f_i >= 1, and its proof.
 
@@ -71,7 +73,13 @@ class MaxMargin:
     status: Array
     num_steps: Array
 
+    @property
+    def certificate(self) -> Certificate:
+        """The two bounds, and the weights and the dual point that prove them."""
+        return Certificate(self.lower, self.upper, self.gap, self.weights, self.dual)
 
+
+@on_host()
 def max_margin(
     X: Any,
     y: Any,
@@ -102,7 +110,7 @@ def max_margin(
         different labels never are separated.
 
     Raises:
-        ValueError, TypeError: other labels, shapes that do not fit, called in a trace.
+        ValueError, TypeError: other labels, shapes that do not fit, a traced argument.
 
     Example:
         >>> import jax.numpy as jnp, jaxrelu as jr

@@ -19,17 +19,19 @@ from jax import Array
 from jaxrelu.core.aliases import Floats
 from jaxrelu.core.numerics import eps
 from jaxrelu.core.pytrees import register
+from jaxrelu.core.tracing import on_host
 from jaxrelu.geometry.patterns import Patterns
 from jaxrelu.margins.alternatives import fit_space, nearest_fit
 from jaxrelu.margins.exact_fit import exact_fit
 from jaxrelu.margins.method_of_multipliers import host_arrays, minimise_weights
 from jaxrelu.margins.problem import compact_network, limits, problem
 from jaxrelu.networks.network import Network
+from jaxrelu.programs.certificates import Certificate
 from jaxrelu.solvers.base import Solver
 
 
 @register
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class MinimumNorm:
     """The network of least weights with a given fit, and its proof.
 
@@ -62,7 +64,13 @@ class MinimumNorm:
     status: Array
     num_steps: Array
 
+    @property
+    def certificate(self) -> Certificate:
+        """The two bounds, and the weights and the dual point that prove them."""
+        return Certificate(self.lower, self.upper, self.gap, self.weights, self.dual)
 
+
+@on_host()
 def minimum_norm(
     X: Any,
     y: Any,

@@ -30,6 +30,7 @@ from jax import Array
 
 from jaxrelu.core.checks import as_float
 from jaxrelu.core.pytrees import register
+from jaxrelu.core.tracing import on_host
 from jaxrelu.geometry.host import vertex_walks
 from jaxrelu.losses.base import Loss, checked_samples, total_gradient
 from jaxrelu.losses.squared import SquaredLoss
@@ -44,7 +45,7 @@ _OPTIMAL = 1e-3
 
 
 @register
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class DescentPath:
     """A continuous path of networks along which the objective never rises.
 
@@ -75,6 +76,7 @@ class DescentPath:
         )
 
 
+@on_host()
 def descend(
     network: Network,
     optimum: Network,

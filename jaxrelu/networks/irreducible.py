@@ -26,6 +26,7 @@ from scipy.linalg import qr_delete, qr_insert, solve_triangular
 from jaxrelu.core.aliases import Bools, Floats
 from jaxrelu.core.checks import as_float
 from jaxrelu.core.numerics import matmul
+from jaxrelu.core.tracing import on_host
 from jaxrelu.geometry.host.directions import distinct
 from jaxrelu.geometry.host.nonnegative_least_squares import nonnegative_least_squares
 from jaxrelu.networks.checks import check_relu, check_values
@@ -37,6 +38,7 @@ DEPENDENT = 1e-9
 _EXACT = 1e-13
 
 
+@on_host()
 def minimal(network: Network | GatedNetwork, X: Any) -> Network | GatedNetwork:
     """An irreducible network of the same fit on X, with the same or a smaller penalty.
 
@@ -55,7 +57,7 @@ def minimal(network: Network | GatedNetwork, X: Any) -> Network | GatedNetwork:
         network, an optimal one: a vertex of its optimal set.
 
     Raises:
-        ValueError, TypeError: shapes that do not fit; called inside a trace.
+        ValueError, TypeError: shapes that do not fit; a traced argument.
 
     Example:
         >>> import jaxrelu as jr, numpy as np

@@ -17,6 +17,7 @@ from jax.typing import ArrayLike
 from jaxrelu.core.checks import as_float
 from jaxrelu.core.numerics import matmul
 from jaxrelu.core.pytrees import register
+from jaxrelu.core.tracing import on_host
 from jaxrelu.losses.base import Loss, checked_samples, total
 from jaxrelu.losses.squared import SquaredLoss
 
@@ -24,7 +25,7 @@ _SQUARED_LOSS = SquaredLoss()
 
 
 @register
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Network:
     """A two-layer ReLU network, f(X) = relu(X hidden) output.
 
@@ -63,6 +64,7 @@ class Network:
         """m, the number of slots; `compact` drops the slots that hold no neuron."""
         return int(self.output.shape[-1])
 
+    @on_host("after them")
     def compact(self) -> Network:
         """The same function without its zero neurons, on the host.
 
@@ -71,14 +73,14 @@ class Network:
             hold a NaN stay.
 
         Raises:
-            TypeError: called inside a JAX transformation, where shapes cannot depend on values.
+            TypeError: it is traced; shapes cannot depend on values that are not there.
         """
         kept = _nonzero_slots(self.hidden, self.output)
         return Network(hidden=self.hidden[:, kept], output=self.output[kept])
 
 
 @register
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class GatedNetwork:
     """A two-layer gated ReLU network, f(X) = sum_k 1[X g_k >= 0] (X u_k) a_k.
 
@@ -123,6 +125,7 @@ class GatedNetwork:
         """m, the number of slots; `compact` drops the slots that hold no neuron."""
         return int(self.output.shape[-1])
 
+    @on_host("after them")
     def compact(self) -> GatedNetwork:
         """The same function without its zero neurons, on the host.
 
@@ -131,7 +134,7 @@ class GatedNetwork:
             hold a NaN stay.
 
         Raises:
-            TypeError: called inside a JAX transformation, where shapes cannot depend on values.
+            TypeError: it is traced; shapes cannot depend on values that are not there.
         """
         kept = _nonzero_slots(self.hidden, self.output)
         return GatedNetwork(
@@ -195,9 +198,4 @@ def _checked_input(X: ArrayLike, hidden: Array) -> Array:
 
 
 def _nonzero_slots(hidden: Array, output: Array) -> np.ndarray:
-    if isinstance(hidden, jax.core.Tracer) or isinstance(output, jax.core.Tracer):
-        raise TypeError(
-            "compact() returns a shape that depends on values, so it cannot be traced: "
-            "call it on the host, after jit or vmap."
-        )
     return (np.asarray(hidden) != 0).any(axis=0) & (np.asarray(output) != 0)

@@ -25,7 +25,7 @@ _EMPTY = 1e-10
 
 
 @register
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class NetworkPath:
     """A continuous path of networks; call it with t in [0, 1].
 
@@ -48,9 +48,11 @@ class NetworkPath:
         place = jnp.clip(jnp.asarray(t, self.start.dtype), 0.0, 1.0) * pieces
         piece = jnp.minimum(jnp.floor(place).astype(jnp.int32), pieces - 1)
         part = place - piece.astype(place.dtype)
-        a = (1 - part) * self.start[piece] + part * self.end[piece]
-        root = safe_sqrt(jnp.maximum(a, 0.0))
-        return Network(self.directions[piece] * root[None], self.signs[piece] * root)
+        leaves = (self.directions, self.signs, self.start, self.end)
+        # NumPy's arrays have no traced places.
+        directions, signs, start, end = (jnp.asarray(leaf)[piece] for leaf in leaves)
+        root = safe_sqrt(jnp.maximum((1 - part) * start + part * end, 0.0))
+        return Network(directions * root[None], signs * root)
 
 
 class Slots:

@@ -21,6 +21,7 @@ from scipy.optimize import minimize
 from jaxrelu.core.aliases import Floats
 from jaxrelu.core.checks import host_float
 from jaxrelu.core.pytrees import register
+from jaxrelu.core.tracing import on_host
 from jaxrelu.geometry.host.nonnegative_least_squares import nonnegative_least_squares
 from jaxrelu.losses.base import Loss, checked_samples, total, total_gradient
 from jaxrelu.losses.squared import SquaredLoss
@@ -31,7 +32,7 @@ RULES = ("random", "weight", "activation", "gradient", "residual")
 
 
 @register
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Pruned:
     """A pruned network and what every step did.
 
@@ -54,6 +55,7 @@ class Pruned:
     bound: Array
 
 
+@on_host()
 def prune(
     network: Network | GatedNetwork,
     X: Any,

@@ -26,6 +26,7 @@ from scipy.optimize import lsq_linear
 
 from jaxrelu.core.aliases import Floats
 from jaxrelu.core.checks import as_float
+from jaxrelu.core.tracing import on_host
 from jaxrelu.geometry.host.nonnegative_least_squares import nonnegative_least_squares
 from jaxrelu.geometry.patterns import enumerate_patterns
 from jaxrelu.losses.base import Loss, checked_samples, total_gradient
@@ -57,6 +58,7 @@ class Stationarity(NamedTuple):
     coefficients: Array
 
 
+@on_host()
 def stationarity(
     network: Network,
     X: Any,
@@ -83,7 +85,7 @@ def stationarity(
         a float32 network let `wall_tolerance` be 1e-5. A zero neuron is stationary in both senses.
 
     Raises:
-        ValueError, TypeError: shapes that do not fit, lam that is not positive; called in a trace;
+        ValueError, TypeError: shapes that do not fit, lam that is not positive; a traced argument;
             a neuron with so many dependent walls that the cells around it cannot be listed.
 
     Example:

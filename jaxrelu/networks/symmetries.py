@@ -21,6 +21,7 @@ from jax import Array
 from jaxrelu.core.checks import as_float
 from jaxrelu.core.numerics import matmul, safe_norm, safe_sqrt
 from jaxrelu.core.pytrees import register
+from jaxrelu.core.tracing import on_host, refuse_traced
 from jaxrelu.geometry.host.directions import distinct
 from jaxrelu.geometry.patterns import patterns_from_weights
 from jaxrelu.networks.checks import check_relu
@@ -65,7 +66,7 @@ def split(network: Network, neuron: int, shares: Any) -> Network:
         shares: array (j,), >= 0 with sum 1; the first copy keeps the slot, the others come last.
 
     Returns:
-        `Network` with j - 1 more slots.
+        `Network` with j - 1 more slots. Traceable in the network.
 
     Raises:
         ValueError, TypeError: shares that are negative or do not sum to one; no such slot; not a
@@ -80,6 +81,7 @@ def split(network: Network, neuron: int, shares: Any) -> Network:
     Reference: Mishkin and Pilanci (ICML 2023), Section 2.
     """
     check_relu(network, "split")
+    refuse_traced("split", {"neuron": neuron, "shares": shares})
     g = np.asarray(shares, float)
     if g.ndim != 1 or g.size == 0 or np.any(g < 0) or abs(g.sum() - 1.0) > 1e-6:
         raise ValueError(f"shares is {shares!r}; pass numbers >= 0 that sum to 1.")
@@ -93,6 +95,7 @@ def split(network: Network, neuron: int, shares: Any) -> Network:
     )
 
 
+@on_host()
 def merge(network: Network) -> Network:
     """Merges collinear neurons of equal output sign, and drops zero ones; on the host.
 
@@ -104,8 +107,7 @@ def merge(network: Network) -> Network:
         of ``balance(network)``, to the 1e-6 at which directions count as equal.
 
     Raises:
-        TypeError: not a `Network`; called inside a JAX transformation, where the number of neurons
-            cannot depend on values.
+        TypeError: not a `Network`; a traced one, of which the number of neurons cannot be known.
 
     Example:
         >>> import jax.numpy as jnp, jaxrelu as jr
@@ -138,7 +140,7 @@ def permute(network: Network, order: Any) -> Network:
         order: array (m,), slot k of the result is slot ``order[k]`` of the network.
 
     Returns:
-        `Network`.
+        `Network`. Traceable in the network.
 
     Raises:
         ValueError, TypeError: not a permutation of the slots; not a `Network`.
@@ -152,6 +154,7 @@ def permute(network: Network, order: Any) -> Network:
     Reference: Mishkin and Pilanci (ICML 2023), Section 2.
     """
     check_relu(network, "permute")
+    refuse_traced("permute", {"order": order})
     order = np.asarray(order)
     if order.shape != network.output.shape or not np.array_equal(
         np.sort(order), np.arange(order.size)
@@ -161,7 +164,7 @@ def permute(network: Network, order: Any) -> Network:
 
 
 @register
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class DecreasingPath:
     """A continuous path of networks of one fit along which the penalty strictly decreases.
 
@@ -214,6 +217,7 @@ class DecreasingPath:
         )
 
 
+@on_host()
 def nearly_minimal(network: Network, X: Any) -> DecreasingPath:
     """The path to a nearly minimal network: balanced, and collinear in every signed cone.
 

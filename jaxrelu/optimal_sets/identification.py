@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
@@ -21,6 +20,7 @@ from numpy.typing import NDArray
 
 from jaxrelu.core.aliases import Floats
 from jaxrelu.core.status import Status
+from jaxrelu.core.tracing import on_host
 from jaxrelu.geometry.cones import block_patterns
 from jaxrelu.geometry.host import polytopes
 from jaxrelu.geometry.host.directions import distinct
@@ -45,6 +45,7 @@ _POLISHED = 1e-7
 _CLOSED = 1e-12
 
 
+@on_host()
 def optimal_set(program: Program, solution: Solution, *, max_seconds: float = 30.0) -> OptimalSet:
     """The set of all optimal networks of a program, from one certified answer.
 
@@ -75,8 +76,6 @@ def optimal_set(program: Program, solution: Solution, *, max_seconds: float = 30
     Reference: Mishkin and Pilanci (ICML 2023), Theorem 3.1.
     """
     check_program(program)
-    if any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves((program, solution))):
-        raise TypeError("optimal_set looks at values: call it on the host, outside jit and vmap.")
     if program.X.dtype != jnp.float64:
         raise TypeError(
             f"the program has dtype {program.X.dtype}: whether a correlation equals lam is decided "

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from jaxrelu.core.aliases import Floats
 from jaxrelu.core.checks import as_float
 from jaxrelu.core.numerics import safe_sqrt
+from jaxrelu.core.tracing import is_traced, on_host
 from jaxrelu.geometry.host import polytopes
 from jaxrelu.networks.network import GatedNetwork, Network
 from jaxrelu.optimal_sets.optimal_set import OptimalSet, inside_support, on_all_directions
@@ -22,6 +23,7 @@ from jaxrelu.optimal_sets.optimal_set import OptimalSet, inside_support, on_all_
 _WALL = 1e-6
 
 
+@on_host()
 def is_optimal(optima: OptimalSet, candidate: Any, *, rtol: float = 1e-6) -> bool:
     """Whether coefficients, convex weights or a network belong to the optimal set.
 
@@ -62,6 +64,7 @@ def is_optimal(optima: OptimalSet, candidate: Any, *, rtol: float = 1e-6) -> boo
     return bool(close and stray <= rtol * total)
 
 
+@on_host()
 def nearest_optimal(optima: OptimalSet, candidate: Any) -> Array:
     """The coefficients (k,) of the optimal network nearest to a candidate.
 
@@ -97,6 +100,7 @@ def nearest_optimal(optima: OptimalSet, candidate: Any) -> Array:
     return on_all_directions(polytopes.project(P, a[support])[None], support)[0]
 
 
+@on_host()
 def select(optima: OptimalSet, criterion: str | Callable[[Array], Array]) -> Array:
     """The optimal network that is best for a criterion.
 
@@ -184,9 +188,10 @@ def network_from_coefficients(optima: OptimalSet, coefficients: Any) -> Network 
         raise ValueError(
             f"coefficients has shape {a.shape}; pass one a direction, {optima.signs.shape}."
         )
-    if not isinstance(a, jax.core.Tracer):
-        lowest = float(jnp.min(a, initial=0.0))
-        if lowest < -_WALL * float(jnp.sum(jnp.abs(a))):
+    if not is_traced(coefficients):
+        known = np.asarray(coefficients)
+        lowest = float(np.min(known, initial=0.0))
+        if lowest < -_WALL * float(np.sum(np.abs(known))):
             raise ValueError(
                 f"coefficients holds {lowest:g}; those of a network are >= 0. `nearest_optimal` "
                 "gives the coefficients of the nearest optimal network."
@@ -271,6 +276,7 @@ def _value_and_slope(
     return (lambda a: float(value(jnp.asarray(a)))), (lambda a: np.asarray(slope(jnp.asarray(a))))
 
 
+@on_host()
 def sparsest(optima: OptimalSet) -> Network | GatedNetwork:
     """An optimal network with as few neurons as an optimal network can have.
 
@@ -281,7 +287,7 @@ def sparsest(optima: OptimalSet) -> Network | GatedNetwork:
         The network, with `minimal_width` neurons.
 
     Raises:
-        TypeError: called inside a JAX transformation, where values are not known.
+        TypeError: a traced set.
 
     Example:
         >>> import jax, jaxrelu as jr, numpy as np

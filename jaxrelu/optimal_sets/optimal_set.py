@@ -26,12 +26,13 @@ from jaxrelu.core.aliases import Bools, Floats
 from jaxrelu.core.checks import as_float
 from jaxrelu.core.numerics import matmul
 from jaxrelu.core.pytrees import register
+from jaxrelu.core.tracing import on_host
 from jaxrelu.geometry.host import polytopes
 from jaxrelu.geometry.host.polytopes import Polytope
 
 
 @register
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class OptimalSet:
     """All optimal networks of a program at one lam, after removal of duplicate directions.
 
@@ -102,6 +103,7 @@ class OptimalSet:
         return self.signs[None] * jnp.where(active, linear, 0.0)
 
 
+@on_host()
 def vertices(optima: OptimalSet, *, at_most: int = 1000, seed: int = 0) -> Array:
     """Vertices of the optimal set: the optimal networks with linearly independent features.
 
@@ -130,7 +132,7 @@ def vertices(optima: OptimalSet, *, at_most: int = 1000, seed: int = 0) -> Array
         warnings.warn(
             f"{polytopes.bases(P)} supports are too many to try: vertices of {at_most} random "
             "objectives are returned, not all.",
-            stacklevel=2,
+            stacklevel=3,
         )
         found = polytopes.some_vertices(P, at_most, seed)
     return on_all_directions(found, support)

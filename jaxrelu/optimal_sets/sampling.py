@@ -20,6 +20,7 @@ import numpy as np
 from jax import Array
 
 from jaxrelu.core.numerics import matmul
+from jaxrelu.core.tracing import on_host
 from jaxrelu.geometry.host import polytopes
 from jaxrelu.optimal_sets.optimal_set import OptimalSet, inside_support
 
@@ -28,6 +29,7 @@ _MOST_CORNERS = 200
 _AT_ONCE = 4096
 
 
+@on_host()
 def sample_optimal(
     key: Array,
     optima: OptimalSet,
@@ -88,6 +90,7 @@ def sample_optimal(
     return whole.at[:, np.flatnonzero(support)].set(inside.reshape(-1, P.start.size)[:num_samples])
 
 
+@on_host()
 def effective_sample_size(samples: Any, *, num_chains: int = CHAINS) -> Array:
     """How many independent samples the samples of `sample_optimal` are worth, per coefficient.
 

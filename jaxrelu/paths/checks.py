@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
 from jaxrelu.core.checks import as_float, host_float
+from jaxrelu.core.tracing import is_traced
 from jaxrelu.programs.checks import check_weights
 from jaxrelu.programs.program import Program
 from jaxrelu.programs.solution import Solution
@@ -18,8 +18,8 @@ from jaxrelu.solvers.base import Solver, WarmStart
 
 
 def check_lams(program: Program, lams: Any) -> Array:
-    """Lams as a vector of the program's dtype; on the host each must be positive and finite."""
-    if not isinstance(lams, jax.core.Tracer):
+    """Lams as a vector of the program's dtype; where they are known, positive and finite."""
+    if not is_traced(lams):
         # Without a dtype of their own, lams take the precision of the program.
         values = host_float(lams, "lams").astype(program.X.dtype)
         if values.ndim != 1 or values.size == 0:
@@ -51,7 +51,7 @@ def step_limit(solver: Solver, max_steps: Any) -> Array:
     """The step limit as data."""
     if max_steps is None:
         max_steps = solver.default_max_steps
-    if not isinstance(max_steps, jax.core.Tracer):
+    if not is_traced(max_steps):
         given = np.asarray(max_steps)
         if given.ndim != 0 or given.dtype.kind not in "iu":
             raise TypeError(f"max_steps is {max_steps!r}; pass an integer >= 0.")

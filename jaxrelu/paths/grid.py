@@ -18,6 +18,7 @@ import numpy as np
 from jax import Array
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from jaxrelu.core.tracing import is_traced, refuse_traced
 from jaxrelu.geometry.gram import are_many
 from jaxrelu.paths.checks import check_lams, checked_solver, step_limit, warm_point
 from jaxrelu.paths.solve import solve_compiled, solve_traced
@@ -88,6 +89,8 @@ def solve_grid(
     lam and warm starts along them.
     """
     check_program(program)
+    sizes = {"lam_batch_size": lam_batch_size, "pattern_batch_size": pattern_batch_size}
+    refuse_traced("solve_grid", sizes)
     if pattern_batch_size is not None:
         solver = ActiveNewton() if solver is None else solver
         if not isinstance(solver, ActiveNewton):
@@ -102,8 +105,7 @@ def solve_grid(
     tolerance = tolerances(program, rtol, atol)
     steps = step_limit(solver, max_steps)
     count = lams.shape[0]
-    given = (program, lams, warm, tolerance, steps)
-    traced = any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves(given))
+    traced = is_traced(program, lams, warm, tolerance, steps)
     if traced and lam_batch_size is None:
         lam_batch_size = count
     lam_batch_size = batch_size(program, solver, count, lam_batch_size)

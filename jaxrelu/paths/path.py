@@ -11,7 +11,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
@@ -19,6 +18,7 @@ from jax import Array
 from jaxrelu.core.numerics import safe_norm
 from jaxrelu.core.pytrees import register
 from jaxrelu.core.status import Status
+from jaxrelu.core.tracing import on_host, refuse_traced
 from jaxrelu.paths.checks import check_lams, step_limit, warm_point
 from jaxrelu.programs.certificates import Certificate
 from jaxrelu.programs.checks import check_lam, check_program
@@ -32,11 +32,12 @@ from jaxrelu.solvers.verdict import Verdict, certified
 
 
 @register
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Path:
     """Certified answers along a sequence of lams; only non-zero blocks are kept.
 
-    Row k belongs to ``lams[k]``, in the order the lams were given in. ``path[k]`` is a `Solution`.
+    Row k belongs to ``lams[k]``, in the order the lams were given in. ``path[k]`` is a `Solution`,
+    and what a batch of them has is read by the same names.
 
     Attributes:
         program: the program.
@@ -62,12 +63,23 @@ class Path:
     status: Array
     num_steps: Array
 
+    @property
+    def lam(self) -> Array:
+        """(L,), the lams, by the name that they have on a `Solution`."""
+        return self.lams
+
+    @property
+    def certificate(self) -> PathCertificate:
+        """The certificates; dense weights are made when they are asked for."""
+        return PathCertificate(self)
+
     def __len__(self) -> int:
         """Number of lams."""
         return int(self.lams.shape[0])
 
     def __getitem__(self, k: int) -> Solution:
         """The `Solution` at ``lams[k]``, with dense weights."""
+        refuse_traced("path[k]", {"k": k}, "or index the leaves of the path")
         if not -len(self) <= k < len(self):
             raise IndexError(f"path[{k}]: the path has {len(self)} lams.")
         weights = self._dense(self.blocks[k], self.block_weights[k])
@@ -105,6 +117,46 @@ class Path:
         return flat.at[blocks].set(block_weights, mode="drop").reshape(*shape, d)
 
 
+@register
+@dataclass(frozen=True, eq=False)
+class PathCertificate:
+    """The certificates of a path, read as a batched `Certificate` is.
+
+    The dense weights (L, 2, p, d) that one holds are made anew whenever `weights` is read.
+
+    Attributes:
+        path: the `Path`.
+    """
+
+    path: Path
+
+    @property
+    def lower(self) -> Array:
+        """(L,), lower bounds of the optima."""
+        return self.path.lower
+
+    @property
+    def upper(self) -> Array:
+        """(L,), upper bounds: the objectives at `weights`."""
+        return self.path.upper
+
+    @property
+    def gap(self) -> Array:
+        """(L,), upper - lower."""
+        return self.path.gap
+
+    @property
+    def dual(self) -> Array:
+        """(L, n), dual feasible."""
+        return self.path.dual
+
+    @property
+    def weights(self) -> Array:
+        """(L, 2, p, d) or (L, p, d): allocates them all."""
+        return self.path.weights
+
+
+@on_host("or use solve_grid, which can be traced")
 def solve_path(
     program: Program,
     lams: Any,
@@ -136,7 +188,7 @@ def solve_path(
         `Path`, of length L whatever happened.
 
     Raises:
-        ValueError, TypeError: as `solve`; TypeError when traced.
+        ValueError, TypeError: as `solve`; TypeError for traced arguments.
 
     Example:
         >>> import jax, jaxrelu as jr, numpy as np
@@ -159,12 +211,6 @@ def solve_path(
         )
     lams, tolerance = check_lams(program, lams), tolerances(program, rtol, atol)
     steps = step_limit(solver, max_steps)
-    given = (program, lams, init, tolerance, steps)
-    if any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves(given)):
-        raise TypeError(
-            "solve_path is driven from the host and cannot be traced: call it outside jit and "
-            "vmap, or use solve_grid, which can."
-        )
     solver.check(program)
     if max_active is not None and max_active < 0:
         raise ValueError(f"max_active is {max_active}; pass a number of blocks >= 0, or None.")
@@ -182,6 +228,7 @@ def solve_path(
     return _assemble(program, lams, answers)
 
 
+@on_host()
 def interpolate(path: Path, lam: Any) -> Solution:
     r"""A certified answer between two lams of a path, without solving.
 
@@ -206,7 +253,7 @@ def interpolate(path: Path, lam: Any) -> Solution:
         >>> program = jr.ConvexProgram(X, y, jr.sample_patterns(jax.random.key(0), X, 4))
         >>> path = jr.solve_path(program, [0.5, 0.4])
         >>> between = jr.interpolate(path, 0.45)
-        >>> bool(between.certificate.gap < 0.02 * between.certificate.upper)
+        >>> bool(between.gap < 0.02 * between.upper)
         True
 
     Reference: the optimal value is concave in lam, and the objective convex in the weights.

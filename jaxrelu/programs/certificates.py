@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -48,7 +48,7 @@ from jaxrelu.programs.units import in_units, into_units, out_of_units, printed
 
 
 @register
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Certificate:
     """Two-sided bounds of the optimum, lower <= optimum <= upper, as they are printed.
 
@@ -68,6 +68,31 @@ class Certificate:
     weights: Array
     dual: Array
     multipliers: Array | None = None
+
+
+class Certified:
+    """What has a certificate shows its bounds by their own names."""
+
+    if TYPE_CHECKING:  # a field of some, a property of others
+
+        @property
+        def certificate(self) -> Certificate:
+            """The two bounds and their proof."""
+
+    @property
+    def lower(self) -> Array:
+        """That of the certificate."""
+        return self.certificate.lower
+
+    @property
+    def upper(self) -> Array:
+        """That of the certificate."""
+        return self.certificate.upper
+
+    @property
+    def gap(self) -> Array:
+        """That of the certificate, upper - lower."""
+        return self.certificate.gap
 
 
 def certify(program: Program, lam: Any, weights: Any, *, multipliers: bool = False) -> Certificate:

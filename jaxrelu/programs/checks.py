@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
 from jaxrelu.core.checks import as_float, check_jaxlib, host_float
+from jaxrelu.core.tracing import is_traced
 from jaxrelu.geometry.patterns import Patterns, check_patterns
+from jaxrelu.losses.base import check_target
 from jaxrelu.programs.program import ConvexProgram, GatedProgram, Program
 
 
@@ -37,7 +38,7 @@ def check_program(program: Program) -> None:
     y = _vector(program.y, "y", X)
     if program.sample_weight is not None:
         weight = _vector(program.sample_weight, "sample_weight", X)
-        if not isinstance(weight, jax.core.Tracer) and bool(np.any(np.asarray(weight) < 0)):
+        if not is_traced(weight) and bool(np.any(np.asarray(weight) < 0)):
             raise ValueError("sample_weight has negative entries; weights are >= 0.")
     if not isinstance(program.patterns, Patterns):
         raise TypeError(
@@ -47,21 +48,21 @@ def check_program(program: Program) -> None:
     check_patterns(program.patterns, X)
     if isinstance(program.loss, type) or not hasattr(program.loss, "check_target"):
         raise TypeError(f"loss is {program.loss!r}; pass an instance, such as jr.SquaredLoss().")
-    program.loss.check_target(y)
+    check_target(program.loss, y)
 
 
-def _floating(value: Any, name: str) -> Array:
-    """The array itself: jit sees it as it is, so nothing is converted here."""
+def _floating(value: Any, name: str) -> Any:
+    """The array itself: what JAX makes of it inside a trace has no values to check."""
     if not hasattr(value, "dtype"):
         raise TypeError(f"{name} is a {type(value).__name__}; pass an array, np.asarray({name}).")
     array = as_float(value, name)
     if value.dtype not in (jnp.float32, jnp.float64):
         wide = array.dtype if array.dtype == jnp.float64 else "float32"
         raise TypeError(f"{name} has dtype {value.dtype}; pass {name}.astype('{wide}').")
-    return array
+    return value
 
 
-def _vector(value: Any, name: str, X: Array) -> Array:
+def _vector(value: Any, name: str, X: Any) -> Any:
     value = _floating(value, name)
     if value.ndim != 1 or value.shape[0] != X.shape[0]:
         raise ValueError(
@@ -90,8 +91,8 @@ def check_weights(program: Program, weights: Any) -> Array:
 
 
 def check_lam(program: Program, lam: Any) -> Array:
-    """Lam as a scalar of the program's dtype; on the host it must be positive and finite."""
-    if isinstance(lam, jax.core.Tracer):
+    """Lam as a scalar of the program's dtype; where it is known it must be positive and finite."""
+    if is_traced(lam):
         return jnp.asarray(lam).astype(program.X.dtype)
     # Without a dtype of its own, lam takes the precision of the program.
     value = host_float(lam, "lam").astype(program.X.dtype)

@@ -9,6 +9,7 @@ from jax import Array
 
 from jaxrelu.core.derivatives import longest
 from jaxrelu.core.numerics import matmul, unit
+from jaxrelu.core.tracing import on_host
 from jaxrelu.geometry.correlations import longest_correlation
 from jaxrelu.programs.checks import check_program
 from jaxrelu.programs.program import Program, float_masks, raw_correlations, residual_at
@@ -54,6 +55,7 @@ def _lambda_max(program: Program) -> Array:
     return longest(c, float_masks(program).T * matmul(unit(c), X.T))
 
 
+@on_host("or use lambda_max, which can be traced")
 def lambda_grid(program: Program, num: int = 50, ratio: float = 1e-2) -> Array:
     """A geometric grid, descending from lambda_max to ratio * lambda_max.
 

@@ -12,13 +12,13 @@ from __future__ import annotations
 
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
 from jaxrelu.core.checks import as_float
 from jaxrelu.core.numerics import matmul, safe_norm, safe_sqrt
+from jaxrelu.core.tracing import on_host
 from jaxrelu.geometry.patterns import Patterns, patterns_from_weights
 from jaxrelu.losses.base import Loss
 from jaxrelu.losses.squared import SquaredLoss
@@ -67,6 +67,7 @@ def to_network(program: Program, solution: Solution | Any) -> Network | GatedNet
     return Network(hidden, jnp.concatenate([root[:p], -root[p:]]))
 
 
+@on_host()
 def from_network(
     network: Network | GatedNetwork,
     X: Any,
@@ -110,8 +111,6 @@ def from_network(
     loss = SquaredLoss() if loss is None else loss
     X, y = as_float(X, "X"), as_float(y, "y")
     hidden, output = as_float(network.hidden, "hidden"), as_float(network.output, "output")
-    if any(isinstance(a, jax.core.Tracer) for a in (X, y, hidden, output)):
-        raise TypeError("from_network looks at values: call it on the host, outside jit and vmap.")
     if hidden.shape != (X.shape[-1], output.size) or output.ndim != 1:
         raise ValueError(
             f"hidden has shape {hidden.shape} and output {output.shape}, but X {X.shape}: pass a "

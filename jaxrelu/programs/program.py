@@ -41,7 +41,7 @@ from jaxrelu.losses.squared import SquaredLoss
 
 
 @register
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ConvexProgram:
     """The convex ReLU program; its objective is in the docstring of `jaxrelu.programs.program`.
 
@@ -82,7 +82,7 @@ class ConvexProgram:
 
 
 @register
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class GatedProgram:
     """The gated ReLU program: one free block a gate, C-GReLU of `jaxrelu.programs.program`.
 

@@ -12,12 +12,13 @@ from jax import Array
 
 from jaxrelu.core.pytrees import register
 from jaxrelu.core.status import Status, describe, remedy
-from jaxrelu.programs.certificates import Certificate
+from jaxrelu.core.tracing import on_host
+from jaxrelu.programs.certificates import Certificate, Certified
 
 
 @register
-@dataclass(frozen=True)
-class Solution:
+@dataclass(frozen=True, eq=False)
+class Solution(Certified):
     """An answer with its proof. Every field is an array, so `vmap` returns all of it.
 
     Attributes:
@@ -26,7 +27,8 @@ class Solution:
         lam: scalar, the regularization strength.
         fit: (n,), the fit of `weights`.
         residual: (n,), minus the gradient of the loss at `fit`, for every loss.
-        certificate: `Certificate`, evaluated at these weights after the last step.
+        certificate: `Certificate`, evaluated at these weights after the last step; its `lower`,
+            `upper` and `gap` are attributes of the solution as well.
         status: int32, a member of `Status`.
         num_steps: int32, Newton steps or iterations taken.
     """
@@ -38,6 +40,27 @@ class Solution:
     certificate: Certificate
     status: Array
     num_steps: Array
+
+
+class Solved(Certified):
+    """What holds a solution shows its lam, fit and residual as a solution does."""
+
+    solution: Solution
+
+    @property
+    def lam(self) -> Array:
+        """Scalar, that of the solution."""
+        return self.solution.lam
+
+    @property
+    def fit(self) -> Array:
+        """(n,), that of the solution."""
+        return self.solution.fit
+
+    @property
+    def residual(self) -> Array:
+        """(n,), that of the solution."""
+        return self.solution.residual
 
 
 def joined(parts: list[Solution], join: Callable[[Any], Array]) -> Solution:
@@ -58,11 +81,12 @@ def shared(answer: Solution) -> Solution:
     return replace(answer, certificate=replace(answer.certificate, weights=answer.weights))
 
 
+@on_host("after them")
 def raise_if_failed(solution: Any) -> None:
     """Raises unless every status is OPTIMAL; names the lams that failed, why, and the remedy.
 
     Args:
-        solution: a `Solution`, batched or not, or a `Path`; concrete, on the host.
+        solution: a `Solution`, batched or not, a `Path` or a `Refined`; concrete, on the host.
 
     Raises:
         RuntimeError: with one line for each kind of failure.
@@ -74,17 +98,11 @@ def raise_if_failed(solution: Any) -> None:
         >>> patterns = jr.sample_patterns(jax.random.key(0), X, num_gates=4)
         >>> jr.raise_if_failed(jr.solve(jr.ConvexProgram(X, y, patterns), 0.5))
     """
-    if isinstance(solution.status, jax.core.Tracer):
-        raise TypeError(
-            "raise_if_failed looks at values: call it on the host, outside jit and vmap."
-        )
     status = np.atleast_1d(np.asarray(solution.status)).ravel()
-    lams = np.asarray(solution.lams if hasattr(solution, "lams") else solution.lam)
-    lams = np.broadcast_to(np.atleast_1d(lams).ravel(), status.shape)
-    # A path carries its values itself: its certificate would need dense weights.
-    values = solution if hasattr(solution, "gap") else solution.certificate
-    gaps = np.atleast_1d(np.asarray(values.gap)).ravel()
-    uppers = np.atleast_1d(np.asarray(values.upper)).ravel()
+    lams, gaps, uppers = (
+        np.broadcast_to(np.ravel(values), status.shape)
+        for values in (solution.lam, solution.gap, solution.upper)
+    )
     lines = []
     for code in sorted({int(s) for s in status} - {int(Status.OPTIMAL)}):
         where = np.flatnonzero(status == code)

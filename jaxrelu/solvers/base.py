@@ -11,13 +11,13 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple, Protocol
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
 from jaxrelu.core.checks import host_float
 from jaxrelu.core.rounding import times_power
+from jaxrelu.core.tracing import is_traced
 from jaxrelu.geometry.correlation_bounds import DualElements
 from jaxrelu.programs.bounds import Blocks
 from jaxrelu.programs.program import Program
@@ -110,7 +110,7 @@ def tolerances(program: Program, rtol: Any, atol: Any) -> Tolerance:
     """The tolerances as data of the program's dtype, defaults filled in."""
     dtype = program.X.dtype
     for name, value in (("rtol", rtol), ("atol", atol)):
-        if value is not None and not isinstance(value, jax.core.Tracer):
+        if value is not None and not is_traced(value):
             number = host_float(value, name)
             if number.ndim != 0 or not 0 <= float(number) < np.inf:
                 raise ValueError(f"{name} is {value}; pass one finite number >= 0.")

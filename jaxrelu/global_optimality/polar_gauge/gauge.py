@@ -23,6 +23,7 @@ from jax.typing import ArrayLike
 
 from jaxrelu.core.aliases import Floats
 from jaxrelu.core.checks import check_seconds, host_float
+from jaxrelu.core.tracing import on_host
 from jaxrelu.geometry.checks import NOT_FINITE, host_matrix
 from jaxrelu.global_optimality.polar_gauge.ascent import local_maxima
 from jaxrelu.global_optimality.polar_gauge.branch_and_bound import Interval, branch_and_bound
@@ -41,7 +42,7 @@ _STALLED = 0.005
 _MOST_LIFTED = 1500
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class PolarGauge:
     """An interval that holds the polar gauge.
 
@@ -64,6 +65,7 @@ class PolarGauge:
     closed: bool
 
 
+@on_host()
 def polar_gauge(
     X: ArrayLike,
     r: ArrayLike,
@@ -97,7 +99,8 @@ def polar_gauge(
         `PolarGauge`.
 
     Raises:
-        ValueError, TypeError: an argument has the wrong shape or dtype or is not finite.
+        ValueError, TypeError: an argument has the wrong shape or dtype, is not finite or is
+            traced: what is done next hangs on values throughout.
 
     Example:
         >>> import numpy as np, jaxrelu as jr
@@ -110,8 +113,6 @@ def polar_gauge(
     Pilanci, "Convex geometry and duality of over-parameterized neural networks", JMLR 22 (2021).
     """
     data = host_matrix(X, "X", "(n, d)")
-    if isinstance(r, jax.core.Tracer):
-        raise TypeError("r is traced, but the gauge is computed on the host: call it outside jit.")
     residual = np.asarray(r)
     if residual.dtype.kind not in "fiub":
         raise TypeError(f"r has dtype {residual.dtype}; pass an array of real numbers.")

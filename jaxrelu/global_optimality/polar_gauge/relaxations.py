@@ -78,7 +78,7 @@ def cheap_bound(lines: Floats, front: Floats, back: Floats) -> tuple[float, str]
     return (sums, "norm sums") if sums <= spectral else (spectral, "spectral norm")
 
 
-@dataclass
+@dataclass(eq=False)
 class Lifted:
     """The program of one sign, its iterate, and the best bound so far."""
 

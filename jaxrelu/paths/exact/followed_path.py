@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
 from jaxrelu.core.pytrees import register
+from jaxrelu.core.tracing import on_host
 from jaxrelu.paths.exact import active_system
 from jaxrelu.paths.exact.active_system import Geometry, Neuron, Point
 from jaxrelu.paths.exact.breakpoints import KINDS, Event, Stretch, walk
@@ -23,7 +23,7 @@ from jaxrelu.solvers.verdict import certified
 
 
 @register
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class FollowedPath:
     """The optimal network as an exact function of lam, with its breakpoints.
 
@@ -81,6 +81,7 @@ class FollowedPath:
         """(S,) int32, neurons along each stretch."""
         return jnp.sum(self.sizes > 0, axis=1, dtype=jnp.int32)
 
+    @on_host()
     def __call__(self, lam: Any) -> Solution:
         """The optimum at a lam of the path, by Newton's method on its stretch, certified.
 
@@ -126,6 +127,7 @@ class FollowedPath:
         )
 
 
+@on_host()
 def follow_path(program: Program, lam_min: Any = None, *, max_events: int = 1000) -> FollowedPath:
     r"""The exact path of optimal networks from `lambda_max` down, with all breakpoints.
 
@@ -145,7 +147,7 @@ def follow_path(program: Program, lam_min: Any = None, *, max_events: int = 1000
         of independent features, a vertex of the optimal set.
 
     Raises:
-        ValueError, TypeError: as `solve`; TypeError for float32 and when traced.
+        ValueError, TypeError: as `solve`; TypeError for float32 and traced arguments.
 
     Example:
         >>> import jax, jaxrelu as jr, numpy as np
@@ -162,8 +164,6 @@ def follow_path(program: Program, lam_min: Any = None, *, max_events: int = 1000
     `jaxrelu.paths.exact.breakpoints`, the equations in `jaxrelu.paths.exact.active_system`.
     """
     check_program(program)
-    if any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves((program, lam_min))):
-        raise TypeError("follow_path looks at values: call it on the host, outside jit and vmap.")
     if program.X.dtype != jnp.float64:
         raise TypeError(
             f"the program has dtype {program.X.dtype}: breakpoints are located in float64. Set "
