@@ -24,7 +24,8 @@ from scipy.optimize import linprog
 
 from jaxrelu.core.aliases import Bools, Floats
 from jaxrelu.geometry.host.arrangements import half_cells
-from jaxrelu.geometry.host.nonnegative_least_squares import nonnegative_least_squares
+from jaxrelu.geometry.host.projection import block_correlation
+from jaxrelu.geometry.host.scaling import unit_columns, unit_rows
 
 # A relative gap of this size is closed; after so many rounds without progress rounding is all.
 _CLOSED = 1e-11
@@ -75,7 +76,7 @@ class Cells(NamedTuple):
 
     def columns(self, directions: Floats) -> Columns:
         """Columns of directions (d, k) of any length."""
-        unit = directions / np.linalg.norm(directions, axis=0)
+        unit = unit_columns(directions)
         products = self.X @ unit
         signs = np.where(self.masks, 1.0, -1.0)
         slack = np.min(signs[:, :, None] * products[:, None], axis=0)
@@ -83,15 +84,11 @@ class Cells(NamedTuple):
 
     def polar(self, r: Floats) -> tuple[float, Columns, Floats]:
         """Bounds the polar of r from above, with the best neuron and the norm of each block."""
-        lengths = np.linalg.norm(self.X, axis=1)
-        unit = self.X / np.where(lengths > 0, lengths, 1.0)[:, None]
+        unit = unit_rows(self.X)[0]
         found, cells, norms = [], [], []
         for j, mask in enumerate(self.masks.T):
-            K = np.where(mask, 1.0, -1.0)[:, None] * unit
-            c = self.X[mask].T @ r[mask]
             for s in (1.0, -1.0):
-                rho, _ = nonnegative_least_squares(K.T, -s * c)
-                q = s * c + K.T @ rho
+                q = block_correlation(self.X, unit, mask, s * r)
                 norms.append(float(np.linalg.norm(q)))
                 found.append(q / norms[-1] if norms[-1] > 0 else q)
                 cells.append(j)

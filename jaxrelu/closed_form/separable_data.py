@@ -29,6 +29,7 @@ from jaxrelu.closed_form.answer import Task, checked
 from jaxrelu.closed_form.support_vectors import shortest
 from jaxrelu.core.aliases import Floats
 from jaxrelu.core.pytrees import register
+from jaxrelu.geometry.host.scaling import unit_rows
 from jaxrelu.losses.logistic import LogisticLoss
 from jaxrelu.networks.network import Network
 
@@ -132,10 +133,10 @@ def _check(task: Task) -> None:
 
 
 def _unit_rows(task: Task) -> Floats:
-    norms = np.linalg.norm(task.X, axis=1)
+    unit, norms = unit_rows(task.X)
     if not np.all(norms > 0):
         raise ValueError(
             f"row {int(np.argmin(norms))} of X is zero, so no network without a bias separates it: "
             "remove it, or append a column of ones."
         )
-    return task.X / norms[:, None]
+    return unit

@@ -26,10 +26,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from jaxrelu.core.aliases import Bools, Floats
+from jaxrelu.core.aliases import Floats
 from jaxrelu.core.status import Status
-from jaxrelu.geometry.host.bits import unit_columns
-from jaxrelu.geometry.host.nonnegative_least_squares import nonnegative_least_squares
+from jaxrelu.geometry.host.projection import block_correlation
+from jaxrelu.geometry.host.scaling import unit_rows
+from jaxrelu.geometry.host.walls import NEARBY, walls_of
 from jaxrelu.global_optimality.checks import check_search, one_lam
 from jaxrelu.global_optimality.restricted_master import Master
 from jaxrelu.networks.network import Network
@@ -39,7 +40,6 @@ from jaxrelu.programs.solution import Solution
 from jaxrelu.solvers.active_newton.solver import ActiveNewton
 
 _INNER = 0.01
-_ON_WALL = 1e-4
 _PARALLEL = 1e-10
 
 
@@ -137,21 +137,19 @@ def cross_walls(
 def _beyond_walls(program: ConvexProgram, solution: Solution, least: float) -> Floats:
     """Directions (m, d) in neighbour cells whose correlation is above `least`, best first."""
     X = np.asarray(program.X, np.float64)
-    unit = unit_columns(X.T).T
+    unit = unit_rows(X)[0]
     masks = np.asarray(program.patterns.masks).astype(np.bool_)
     weights = np.asarray(solution.weights, np.float64)
     residual = np.asarray(solution.residual, np.float64)
     values: list[float] = []
     directions: list[Floats] = []
     for side, pattern in np.argwhere(np.any(weights != 0, axis=2)):
-        theta = weights[side, pattern] / np.linalg.norm(weights[side, pattern])
         pull = residual if side == 0 else -residual
-        heights = unit @ theta
-        for line in _lines(unit, np.flatnonzero((np.abs(heights) <= _ON_WALL) & X.any(axis=1))):
+        walls = walls_of(unit, weights[side, pattern], NEARBY)
+        for line in _lines(unit, np.flatnonzero(walls)):
             mask = masks[:, pattern].copy()
             mask[line] = ~mask[line]
-            q = _correlation(unit, mask, X.T @ (mask * pull))
-            direction = q / max(float(np.linalg.norm(q)), 1e-300)
+            direction = unit_rows(block_correlation(X, unit, mask, pull)[None])[0][0]
             # Its value, not the length of q: a projection that is off is no reason to cross.
             value = float(pull @ np.maximum(X @ direction, 0.0))
             if value > least:
@@ -170,12 +168,3 @@ def _lines(unit: Floats, walls: NDArray[np.intp]) -> list[NDArray[np.intp]]:
         lines.append(walls[together])
         walls = walls[~together]
     return lines
-
-
-def _correlation(unit: Floats, mask: Bools, c: Floats) -> Floats:
-    """The projection of c onto the cone of a pattern."""
-    K = np.where(mask, 1.0, -1.0)[:, None] * unit
-    K = K[np.any(K != 0, axis=1)]
-    multipliers, _ = nonnegative_least_squares(K.T, -c)
-    found: Floats = c + K.T @ multipliers
-    return found

@@ -38,6 +38,8 @@ from numpy.typing import NDArray
 from jaxrelu.core.aliases import Floats
 from jaxrelu.core.checks import as_float
 from jaxrelu.geometry.host.nonnegative_least_squares import nonnegative_least_squares
+from jaxrelu.geometry.host.scaling import unit_columns, unit_rows
+from jaxrelu.geometry.host.walls import SOLVED, walls_of
 from jaxrelu.geometry.patterns import Patterns
 from jaxrelu.global_optimality.polar_gauge.gauge import polar_gauge
 from jaxrelu.networks.checks import check_relu, check_values
@@ -45,7 +47,6 @@ from jaxrelu.networks.network import Network
 from jaxrelu.programs.critical_lam import lambda_max
 from jaxrelu.programs.program import ConvexProgram
 
-_WALL = 1e-7
 _SUPPORT = 1e-6
 _LINK = 10.0
 _RANK = 1e-8
@@ -90,7 +91,7 @@ def margin_conditions(
     patterns: Patterns | None = None,
     gauge_upper: Any = None,
     max_seconds: float = 30.0,
-    wall_tolerance: float = _WALL,
+    wall_tolerance: float = SOLVED,
     support_tolerance: float = _SUPPORT,
 ) -> MarginConditions:
     r"""The KKT conditions of the max-margin problem at a given network, and a bound.
@@ -200,9 +201,8 @@ def _multipliers(
     """
     (n, d), m = X.shape, len(output)
     total = float(np.sqrt(np.sum(hidden**2) + np.sum(output**2)))
-    lengths, sizes = np.linalg.norm(X, axis=1), np.linalg.norm(hidden, axis=0)
     along = X @ hidden
-    walls = (np.abs(along) <= tolerance * lengths[:, None] * sizes[None]) & (lengths > 0)[:, None]
+    walls = walls_of(unit_rows(X)[0], hidden.T, tolerance).T
     # A neuron without hidden weights is on every wall.
     active = (along > 0) & ~walls
     signed = X[support] * y[support, None]  # rows y_i x_i
@@ -238,7 +238,6 @@ def _determined(equations: Floats, count: int) -> bool:
     """Whether solutions of the equations agree in their first `count` entries."""
     if not equations.size:
         return count == 0
-    norms = np.linalg.norm(equations, axis=0)
-    _, sigma, right = np.linalg.svd(equations / np.where(norms > 0, norms, 1.0)[None])
+    _, sigma, right = np.linalg.svd(unit_columns(equations))
     null = right[int(np.sum(sigma > _RANK * sigma[0])) :]
     return not bool(np.any(np.abs(null[:, :count]) > _RANK))

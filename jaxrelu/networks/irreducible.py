@@ -28,6 +28,7 @@ from jaxrelu.core.checks import as_float
 from jaxrelu.core.numerics import matmul
 from jaxrelu.geometry.host.directions import distinct
 from jaxrelu.geometry.host.nonnegative_least_squares import nonnegative_least_squares
+from jaxrelu.geometry.host.scaling import unit_rows
 from jaxrelu.networks.checks import check_relu, check_values
 from jaxrelu.networks.network import GatedNetwork, Network
 
@@ -207,16 +208,15 @@ def neurons_of(network: Network | GatedNetwork, X: Any, caller: str, **more: Any
     rows, u, w = (np.asarray(value, np.float64) for value in (data, hidden, output))
     signs: Floats = np.ones(w.size) if gated else np.sign(w)
     u = u * np.sign(w) if gated else u
-    norms = np.linalg.norm(u, axis=0)
-    unit = u / np.where(norms > 0, norms, 1.0)
-    linear = rows @ unit
+    unit, norms = unit_rows(u.T)
+    linear = rows @ unit.T
     # Gates to the bit as the network evaluates them.
     masks = np.asarray(matmul(data, arrays["gates"]) >= 0 if gated else linear > 0)
     features = signs * masks * linear
     alive = np.flatnonzero((w != 0) & np.any(features != 0, axis=0))
     gates = np.asarray(arrays["gates"], np.float64)[:, alive] if gated else None
     apart = Neurons(
-        unit.T[alive], signs[alive], (norms * np.abs(w))[alive],
+        unit[alive], signs[alive], (norms * np.abs(w))[alive],
         masks[:, alive], features[:, alive], gates, hidden.dtype,
     )  # fmt: skip
     return _merged(apart, rows)
@@ -232,8 +232,7 @@ def _merged(neurons: Neurons, X: Floats) -> Neurons:
     for _ in range(2):
         sums = np.zeros((first.size, X.shape[1]))
         np.add.at(sums, group, a[:, None] * neurons.directions)
-        sizes = np.linalg.norm(sums, axis=1)
-        directions = sums / np.where(sizes > 0, sizes, 1.0)[:, None]
+        directions, sizes = unit_rows(sums)
         linear = X @ directions.T
         masks = neurons.masks[:, first] if gated else linear > 0
         features = neurons.signs[first] * masks * linear

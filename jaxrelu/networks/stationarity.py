@@ -17,6 +17,7 @@ points as optima of sub-sampled programs, corrected for neurons on walls.
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -27,13 +28,15 @@ from scipy.optimize import lsq_linear
 from jaxrelu.core.aliases import Floats
 from jaxrelu.core.checks import as_float
 from jaxrelu.geometry.host.nonnegative_least_squares import nonnegative_least_squares
+from jaxrelu.geometry.host.projection import cone_rows, project
+from jaxrelu.geometry.host.scaling import unit_rows
+from jaxrelu.geometry.host.walls import SOLVED, walls_of
 from jaxrelu.geometry.patterns import enumerate_patterns
 from jaxrelu.losses.base import Loss, checked_samples, total_gradient
 from jaxrelu.losses.squared import SquaredLoss
 from jaxrelu.networks.checks import check_relu, check_values
 from jaxrelu.networks.network import Network
 
-_WALL = 1e-7
 _RANK = 1e-9
 
 
@@ -65,7 +68,7 @@ def stationarity(
     loss: Loss | None = None,
     *,
     sample_weight: Any = None,
-    wall_tolerance: float = _WALL,
+    wall_tolerance: float = SOLVED,
 ) -> Stationarity:
     """How far a network is from being stationary for `nonconvex_objective`, neuron by neuron.
 
@@ -133,8 +136,8 @@ def _of_neuron(
     if not np.any(u):  # lam a is not zero, whatever the cells around u = 0 say
         return 1.0, 1.0, len(X), False, np.zeros(len(X))
     along = X @ u
-    lengths = np.linalg.norm(X, axis=1)
-    on_wall = (np.abs(along) <= tolerance * lengths * np.linalg.norm(u)) & (lengths > 0)
+    unit, lengths = unit_rows(X)
+    on_wall = walls_of(unit, u, tolerance)
     active = (along > 0) & ~on_wall
     outer = abs(lam * a - r[active] @ along[active])
     base = lam * u - a * (X[active].T @ r[active])
@@ -148,9 +151,9 @@ def _of_neuron(
     else:
         clarke, directional, coefficients[on_wall] = _dependent_walls(base, walls, kinks)
     scale = lam * size
-    clarke, directional = np.hypot(clarke, outer) / scale, np.hypot(directional, outer) / scale
+    clarke, directional = math.hypot(clarke, outer) / scale, math.hypot(directional, outer) / scale
     directional = max(clarke, directional)
-    return float(clarke), float(directional), int(on_wall.sum()), concave, coefficients
+    return clarke, directional, int(on_wall.sum()), concave, coefficients
 
 
 def _independent_walls(base: Floats, walls: Floats, kinks: Floats) -> tuple[float, float, Floats]:
@@ -182,7 +185,7 @@ def _dependent_walls(base: Floats, walls: Floats, kinks: Floats) -> tuple[float,
     z, _ = nonnegative_least_squares(np.vstack([gradients.T, np.ones(len(cells))]), last)
     shares = z / max(np.sum(z), 1e-300)
     clarke = float(np.linalg.norm(gradients.T @ shares))
-    signed = [np.where(cell, 1.0, -1.0)[:, None] * walls for cell in cells]
-    each = zip(signed, gradients, strict=True)
-    outside = [nonnegative_least_squares(rows.T, g)[1] for rows, g in each]
+    # The distance of g from {K^T rho, rho >= 0} is the length of the projection of -g.
+    each = zip(cells, gradients, strict=True)
+    outside = [np.linalg.norm(project(cone_rows(cell, walls), -g)) for cell, g in each]
     return clarke, float(max(outside)), shares @ cells

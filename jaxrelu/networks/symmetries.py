@@ -22,6 +22,7 @@ from jaxrelu.core.checks import as_float
 from jaxrelu.core.numerics import matmul, safe_norm
 from jaxrelu.core.pytrees import register
 from jaxrelu.geometry.host.directions import distinct
+from jaxrelu.geometry.host.scaling import unit_rows
 from jaxrelu.geometry.patterns import patterns_from_weights
 from jaxrelu.networks.checks import check_relu
 from jaxrelu.networks.network import Network
@@ -118,14 +119,15 @@ def merge(network: Network) -> Network:
     alive = balance(network).compact()
     hidden, output = np.asarray(alive.hidden), np.asarray(alive.output)
     weights, signs = (hidden * np.abs(output)).T, np.sign(output)
-    unit = weights / np.linalg.norm(weights, axis=1, keepdims=True)
+    unit, _ = unit_rows(weights)
     first, member_of = distinct(unit, signs)
     total: np.ndarray = np.zeros((first.size, hidden.shape[0]), weights.dtype)
     np.add.at(total, member_of, weights)
-    root = np.sqrt(np.linalg.norm(total, axis=1))
+    directions, sizes = unit_rows(total)
+    root = np.sqrt(sizes)
     dtype = network.hidden.dtype
     return Network(
-        jnp.asarray((total / root[:, None]).T, dtype), jnp.asarray(signs[first] * root, dtype)
+        jnp.asarray((directions * root[:, None]).T, dtype), jnp.asarray(signs[first] * root, dtype)
     )
 
 

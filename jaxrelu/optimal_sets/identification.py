@@ -24,7 +24,9 @@ from jaxrelu.core.status import Status
 from jaxrelu.geometry.cones import block_patterns
 from jaxrelu.geometry.host import polytopes
 from jaxrelu.geometry.host.directions import distinct
-from jaxrelu.geometry.host.nonnegative_least_squares import nonnegative_least_squares
+from jaxrelu.geometry.host.projection import cone_rows, project
+from jaxrelu.geometry.host.scaling import unit_rows
+from jaxrelu.geometry.host.walls import EXACT, walls_of
 from jaxrelu.losses.base import total_curvature
 from jaxrelu.optimal_sets.optimal_set import OptimalSet
 from jaxrelu.paths.path import solve_path
@@ -195,15 +197,14 @@ def _correlations(program: Program, residual: Array, lam: float) -> Floats:
     X, r = np.asarray(program.X), np.asarray(residual)
     masks, pattern = np.asarray(program.patterns.masks) > 0, block_patterns(program.block_shape)
     sign = np.asarray(block_signs(program))
-    lengths = np.linalg.norm(X, axis=1)
-    unit = X / np.where(lengths > 0, lengths, 1.0)[:, None]
+    unit = unit_rows(X)[0]
     for block in np.flatnonzero(np.linalg.norm(q, axis=1) > lam * (1 - 10 * _DOUBTFUL)):
         mask = masks[:, int(pattern[block])]
-        cone = np.where(mask, 1.0, -1.0)[:, None] * unit
+        cone = cone_rows(mask, unit)
         c = sign[block] * (X.T @ (mask * r))
         # Rows far from the projection have no multiplier, and are checked.
         near = cone @ q[block] <= 1e-3 * lam
-        exact = c + cone[near].T @ nonnegative_least_squares(cone[near].T, -c)[0]
+        exact = project(cone[near], c)
         if np.min(cone @ exact, initial=0.0) >= -1e-9 * lam:
             q[block] = exact
     return q
@@ -217,7 +218,7 @@ def _features(
     linear = X @ directions.T
     if program.has_cones:
         # On a wall, what is left is rounding.
-        wall = np.abs(linear) <= 1e-9 * np.linalg.norm(X, axis=1)[:, None]
+        wall = walls_of(unit_rows(X)[0], directions, EXACT).T
         return signs * np.where(wall, 0.0, np.maximum(linear, 0.0)), None
     masks = np.asarray(program.patterns.masks)[:, blocks]
     return signs * masks * linear, np.asarray(program.patterns.gates)[:, blocks]

@@ -14,11 +14,13 @@ from numpy.typing import NDArray
 from jaxrelu.core.aliases import Floats
 from jaxrelu.core.checks import as_float
 from jaxrelu.geometry.host import polytopes
+from jaxrelu.geometry.host.scaling import unit_rows
+from jaxrelu.geometry.host.walls import SOLVED
 from jaxrelu.networks.network import GatedNetwork, Network
 from jaxrelu.optimal_sets.optimal_set import OptimalSet, inside_support, on_all_directions
 
-# A sample this near the wall of a neuron, relative to both norms, is on neither side of it.
-_WALL = 1e-6
+# Coefficients may be below zero by this share of their sum: what `solve` leaves by default.
+_BELOW_ZERO = 1e-6
 
 
 def is_optimal(optima: OptimalSet, candidate: Any, *, rtol: float = 1e-6) -> bool:
@@ -91,7 +93,7 @@ def nearest_optimal(optima: OptimalSet, candidate: Any) -> Array:
     Reference: Lawson and Hanson, Solving Least Squares Problems (1974), Chapter 23, on the least
     distance program that this is.
     """
-    a, _ = _coefficients(optima, candidate, _WALL)
+    a, _ = _coefficients(optima, candidate, SOLVED)
     P, support = inside_support(optima)
     return on_all_directions(polytopes.project(P, a[support])[None], support)[0]
 
@@ -185,7 +187,7 @@ def network_from_coefficients(optima: OptimalSet, coefficients: Any) -> Network 
         )
     if not isinstance(a, jax.core.Tracer):
         lowest = float(jnp.min(a, initial=0.0))
-        if lowest < -_WALL * float(jnp.sum(jnp.abs(a))):
+        if lowest < -_BELOW_ZERO * float(jnp.sum(jnp.abs(a))):
             raise ValueError(
                 f"coefficients holds {lowest:g}; those of a network are >= 0. `nearest_optimal` "
                 "gives the coefficients of the nearest optimal network."
@@ -242,21 +244,22 @@ def _of_network(
             f"the network has {hidden.shape[0]} features, the optimal set {X.shape[1]}: pass a "
             "network for the data of the program."
         )
-    here, lengths = X @ directions.T, np.linalg.norm(X, axis=1)[:, None]
     if isinstance(network, GatedNetwork):
         theta, masks = (hidden * output).T, X @ np.asarray(network.gates, float) >= 0
+        linear = X @ directions.T
     else:
         theta = (hidden * np.abs(output)).T
+        here, there = (unit_rows(X)[0] @ unit_rows(u)[0].T for u in (directions, theta))
     norms = np.linalg.norm(hidden, axis=0)
     own = np.full(len(theta), -1)
     for row, weight in enumerate(theta):
         if isinstance(network, GatedNetwork):
-            change = np.linalg.norm(masks[:, [row]] * here - np.asarray(optima.features), axis=0)
-            shared = change <= tolerance * np.linalg.norm(here, axis=0)
+            change = np.linalg.norm(masks[:, [row]] * linear - np.asarray(optima.features), axis=0)
+            shared = change <= tolerance * np.linalg.norm(linear, axis=0)
         else:
-            there = X @ weight[:, None] / max(float(np.linalg.norm(weight)), 1e-300)
-            nearer = np.minimum(np.abs(here), np.abs(there))
-            apart = (here * there < 0) & (nearer > tolerance * lengths)
+            own_side = there[:, [row]]
+            nearer = np.minimum(np.abs(here), np.abs(own_side))
+            apart = (here * own_side < 0) & (nearer > tolerance)
             shared = ~np.any(apart, axis=0) & (np.asarray(optima.signs) == np.sign(output[row]))
         if np.any(shared):
             own[row] = np.argmax(np.where(shared, directions @ weight, -np.inf))

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from jaxrelu.core.aliases import Floats
 from jaxrelu.core.numerics import matmul, safe_norm, unit
 from jaxrelu.geometry.gram import shared_rows
-from jaxrelu.global_optimality.polar_gauge.lines import unit_rows
+from jaxrelu.geometry.host.scaling import unit_rows
 from jaxrelu.global_optimality.polar_gauge.zonotope import distances
 
 _CHEAP_STEPS = 40

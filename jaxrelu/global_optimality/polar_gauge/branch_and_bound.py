@@ -34,7 +34,8 @@ from jaxrelu.core.aliases import Floats
 from jaxrelu.core.numerics import eps, matmul, unit
 from jaxrelu.geometry.cone_projection import project
 from jaxrelu.geometry.gram import shared_rows
-from jaxrelu.global_optimality.polar_gauge.lines import unit_rows, values_of
+from jaxrelu.geometry.host.scaling import unit_rows
+from jaxrelu.global_optimality.polar_gauge.lines import values_of
 from jaxrelu.global_optimality.polar_gauge.zonotope import (
     capacity,
     distances,

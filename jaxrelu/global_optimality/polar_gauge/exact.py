@@ -13,8 +13,9 @@ import numpy as np
 
 from jaxrelu.core.aliases import Floats
 from jaxrelu.geometry.host.bits import row_keys
-from jaxrelu.geometry.host.nonnegative_least_squares import nonnegative_least_squares
-from jaxrelu.global_optimality.polar_gauge.lines import Arrangement, unit_rows, values_of
+from jaxrelu.geometry.host.projection import project
+from jaxrelu.geometry.host.scaling import unit_rows
+from jaxrelu.global_optimality.polar_gauge.lines import Arrangement, values_of
 from jaxrelu.global_optimality.polar_gauge.sphere import sphere_maximum
 from jaxrelu.global_optimality.polar_gauge.spikes import spike_bounds
 from jaxrelu.global_optimality.polar_gauge.zonotope import host_distances
@@ -132,9 +133,7 @@ def _spike_free(lines: Floats, front: Floats) -> Exact | None:
         return None
     projections = []
     for sign in (1.0, -1.0):
-        pull = sign * front @ lines
-        multipliers, _ = nonnegative_least_squares(lines.T, -pull)
-        projections.append(pull + multipliers @ lines)
+        projections.append(project(lines, sign * front @ lines))
     bound = float(np.max(np.linalg.norm(projections, axis=1))) * spikes.upper
     directions = unit_rows(np.stack(projections))[0]
     return _best("spike-free rows", bound, lines, front, np.zeros_like(front), directions)

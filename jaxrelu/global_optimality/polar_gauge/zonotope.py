@@ -25,7 +25,7 @@ from scipy.optimize import lsq_linear
 from jaxrelu.core.aliases import Floats
 from jaxrelu.geometry.cone_projection import Projection, project
 from jaxrelu.geometry.gram import Rows, shared_rows
-from jaxrelu.global_optimality.polar_gauge.lines import unit_rows
+from jaxrelu.geometry.host.scaling import unit_rows
 
 _LANES = 64
 _CONVERGED = 1e-11
