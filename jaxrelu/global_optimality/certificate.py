@@ -11,16 +11,18 @@ dividing by a lower bound, as one over sampled patterns is, proves nothing of th
 
 from __future__ import annotations
 
-import time
+from dataclasses import dataclass
 from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jaxrelu.core.checks import as_float, check_seconds
+from jaxrelu.core.budgets import check_budget
+from jaxrelu.core.checks import as_float
 from jaxrelu.core.numerics import safe_norm, unit
-from jaxrelu.global_optimality.polar_gauge.gauge import PolarGauge, gauge, random_starts
+from jaxrelu.core.pytrees import register
+from jaxrelu.global_optimality.polar_gauge.gauge import WORK, PolarGauge, gauge, random_starts
 from jaxrelu.global_optimality.polar_gauge.lines import Arrangement
 from jaxrelu.losses.base import Loss
 from jaxrelu.losses.squared import SquaredLoss
@@ -36,6 +38,19 @@ from jaxrelu.solvers.base import tolerances
 _STARTS = 256
 
 
+@register
+@dataclass(frozen=True)
+class GlobalCertificate(Certificate):
+    """A `Certificate` over all networks.
+
+    Attributes:
+        lower, upper, gap, weights, dual: as in `Certificate`.
+        ended_by: int32, the `Limit` that ended the work on the polar gauge before it was done.
+    """
+
+    ended_by: Array
+
+
 def certify_global(
     network: Network | Any,
     X: Any,
@@ -45,8 +60,9 @@ def certify_global(
     *,
     sample_weight: Any = None,
     rtol: Any = None,
-    max_seconds: float = 30.0,
-) -> Certificate:
+    max_work: float | None = None,
+    max_seconds: float | None = None,
+) -> GlobalCertificate:
     r"""Bounds of the global optimum of the non-convex training problem, from any network.
 
         lower <= min over all networks of any width <= upper
@@ -65,14 +81,15 @@ def certify_global(
         sample_weight: (n,), or None.
         rtol: relative gap at which the work on the gauge stops; default 1e-6 in float64, 1e-3 in
             float32.
-        max_seconds: of work on the gauge; what it has then gives the lower bound.
+        max_work: on the gauge, as in `polar_gauge`; what it has then gives the lower bound.
+        max_seconds: of work on the gauge, as in `polar_gauge`.
 
     Returns:
-        `Certificate`. Its `weights` are those of the network as convex weights over its own cells
-        (`from_network`); `upper` is the objective of the network itself, and above theirs where
-        neurons share a cell. `dual` is feasible over all cells. ``gap <= rtol * upper`` proves
-        global optimality; a wide gap may come from the network or from an interval of R that did
-        not close (`polar_gauge` of ``-gradient`` tells which).
+        `GlobalCertificate`. Its `weights` are those of the network as convex weights over its own
+        cells (`from_network`); `upper` is the objective of the network itself, and above theirs
+        where neurons share a cell. `dual` is feasible over all cells. ``gap <= rtol * upper``
+        proves global optimality; a wide gap may come from the network or from an interval of R that
+        did not close (`polar_gauge` of ``-gradient`` tells which).
 
     Raises:
         ValueError, TypeError: as `from_network`; a `GatedNetwork`, whose program is exact already;
@@ -97,7 +114,7 @@ def certify_global(
         network = Network(*network)
     check_relu(network, "certify_global")
     check_values(network, "certify_global", X=X, y=y, lam=lam)
-    seconds = check_seconds(max_seconds)
+    meter = check_budget(max_work, max_seconds, WORK)
     loss = SquaredLoss() if loss is None else loss
     if network.num_neurons == 0:
         network = _with_idle_neuron(network, X)
@@ -116,9 +133,10 @@ def certify_global(
         random_starts(np.random.default_rng(0), _STARTS, arrangement, neurons),
         rtol=float(tolerances(program, rtol, None).relative),
         threshold=float(lam),
-        deadline=time.monotonic() + seconds,
+        meter=meter,
     )
-    return global_certificate(program, lam, weights, residual, found, upper)
+    proof = global_certificate(program, lam, weights, residual, found, upper)
+    return GlobalCertificate(**vars(proof), ended_by=jnp.asarray(found.ended_by, jnp.int32))
 
 
 def _with_idle_neuron(network: Network, X: Any) -> Network:

@@ -1,34 +1,53 @@
-"""Arguments of the searches: one lam, and budgets."""
+"""Arguments of the searches: one lam, and one budget."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import jax
 import numpy as np
 from jax import Array
 
-from jaxrelu.core.checks import check_seconds
+from jaxrelu.core.budgets import Meter, check_budget
 from jaxrelu.paths.checks import check_lams
 from jaxrelu.programs.checks import check_program
 from jaxrelu.programs.program import ConvexProgram
 from jaxrelu.solvers.base import tolerances
 
+_WORK = 40.0
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What a search may use at each lam, as it was asked for.
+
+    Attributes:
+        patterns: places for patterns.
+        rounds: limit on rounds.
+        work: in the units of `jaxrelu.core.budgets`; None for the default, or for no limit where
+            seconds are given.
+        seconds: None for no limit.
+    """
+
+    patterns: int
+    rounds: int
+    work: float | None
+    seconds: float | None
+
+    def meter(self) -> Meter:
+        """Work and seconds, from now on."""
+        return check_budget(self.work, self.seconds, _WORK)
+
 
 def check_search(
-    caller: str,
-    program: Any,
-    lams: Any,
-    rtol: Any,
-    max_patterns: int,
-    max_rounds: int,
-    max_seconds: Any,
-) -> tuple[Array, float, float]:
-    """The checked lams, tolerance and seconds of a search over patterns.
+    caller: str, program: Any, lams: Any, rtol: Any, budget: Budget
+) -> tuple[Array, float]:
+    """The checked lams and tolerance of a search over patterns.
 
     Raises:
-        ValueError, TypeError: as `solve`; a gated program, limits below one, a negative time, a
-            traced lam.
+        ValueError, TypeError: as `solve`; a gated program, limits below one, negative work or time,
+            a traced lam.
     """
     if not isinstance(program, ConvexProgram):
         raise TypeError(
@@ -39,11 +58,11 @@ def check_search(
     if isinstance(lams, jax.core.Tracer):
         raise TypeError(f"lam is traced, but {caller} decides on values: call it outside jit.")
     strengths = check_lams(program, lams)
-    for name, value in (("max_patterns", max_patterns), ("max_rounds", max_rounds)):
+    for name, value in (("max_patterns", budget.patterns), ("max_rounds", budget.rounds)):
         if int(value) < 1:
             raise ValueError(f"{name} is {value}: pass at least 1.")
-    seconds = check_seconds(max_seconds)
-    return strengths, float(tolerances(program, rtol, None).relative), seconds
+    budget.meter()
+    return strengths, float(tolerances(program, rtol, None).relative)
 
 
 def one_lam(lam: Any) -> Any:

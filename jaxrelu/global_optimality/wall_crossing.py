@@ -19,7 +19,6 @@ Reference: the conditions are those of every adjacent cell's block
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,11 +26,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jaxrelu.core.aliases import Floats
+from jaxrelu.core.budgets import Limit, Meter
 from jaxrelu.core.status import Status
 from jaxrelu.geometry.host.projection import block_correlation
 from jaxrelu.geometry.host.scaling import unit_rows
 from jaxrelu.geometry.host.walls import NEARBY, walls_of
-from jaxrelu.global_optimality.checks import check_search, one_lam
+from jaxrelu.global_optimality.checks import Budget, check_search, one_lam
 from jaxrelu.global_optimality.restricted_master import Master
 from jaxrelu.networks.network import Network
 from jaxrelu.programs.mapping import to_network
@@ -41,6 +41,7 @@ from jaxrelu.solvers.active_newton.solver import ActiveNewton
 
 _INNER = 0.01
 _PARALLEL = 1e-10
+_PROJECTION = 5e7  # operations that one is worth
 
 
 @dataclass(frozen=True)
@@ -52,9 +53,10 @@ class Crossed:
         program: the `ConvexProgram` over the final cells.
         solution: its `Solution`.
         objectives: one a round, the best until then; the last is that of `network`.
-        status: ``Status.OPTIMAL``: no wall is left to cross. ``Status.MAX_STEPS``: rounds, time or
-            places ran out. ``Status.STALLED``: the program over the cells could not be solved to
-            the accuracy needed to tell.
+        status: ``Status.OPTIMAL``: no wall is left to cross. ``Status.MAX_STEPS``: a budget ran
+            out. ``Status.STALLED``: the program over the cells could not be solved to the accuracy
+            needed to tell.
+        ended_by: which budget ended it, `Limit.NONE` where none did.
     """
 
     network: Network
@@ -62,6 +64,7 @@ class Crossed:
     solution: Solution
     objectives: tuple[float, ...]
     status: Status
+    ended_by: Limit
 
 
 def cross_walls(
@@ -71,7 +74,8 @@ def cross_walls(
     rtol: Any = None,
     max_patterns: int = 256,
     max_rounds: int = 100,
-    max_seconds: float = 60.0,
+    max_work: float | None = None,
+    max_seconds: float | None = None,
     init: Solution | None = None,
     solver: ActiveNewton | None = None,
 ) -> Crossed:
@@ -87,7 +91,8 @@ def cross_walls(
         rtol: relative excess over lam that counts; default that of `solve`.
         max_patterns: places for patterns.
         max_rounds: limit on rounds of adding cells.
-        max_seconds: no round is begun after this time.
+        max_work: limit on work, as in `refine`; no round is begun after it.
+        max_seconds: no round is begun after this time; no limit by default.
         init: a `Solution` of the program.
         solver: as in `solve_path`.
 
@@ -107,34 +112,39 @@ def cross_walls(
 
     Reference: `jaxrelu.global_optimality.wall_crossing`.
     """
-    strengths, tolerance, seconds = check_search(
-        "cross_walls", program, one_lam(lam), rtol, max_patterns, max_rounds, max_seconds
-    )
-    strength = strengths[0]
-    start = time.monotonic()
-    master = Master(program, max_patterns, tolerance, solver, init)
+    budget = Budget(max_patterns, max_rounds, max_work, max_seconds)
+    strengths, tolerance = check_search("cross_walls", program, one_lam(lam), rtol, budget)
+    strength, meter, ended_by = strengths[0], budget.meter(), Limit.NONE
+    master = Master(program, budget.patterns, tolerance, solver, init)
     objectives: list[float] = []
     best: tuple[ConvexProgram, Solution] | None = None
     while True:
-        pool, solution = master.solve(strength, _INNER * tolerance)
+        pool, solution = master.solve(strength, _INNER * tolerance, meter)
         here = pool.compact(solution)
         value = float(solution.certificate.upper)
         if best is None or value <= objectives[-1]:
             best = here
         objectives.append(min([value, *objectives[-1:]]))
-        beyond = _beyond_walls(*here, float(strength) * (1 + tolerance))
-        late = time.monotonic() - start >= seconds or len(objectives) >= max_rounds
-        if len(beyond) == 0 or late or pool.add(beyond, max_patterns) == 0:
+        beyond = _beyond_walls(*here, float(strength) * (1 + tolerance), meter)
+        if len(beyond) == 0:
+            break
+        if len(objectives) >= budget.rounds:
+            ended_by = Limit.ROUNDS
+        elif not meter.allows():
+            ended_by = meter.refused
+        elif pool.add(beyond, budget.patterns) == 0:
+            ended_by = Limit.PATTERNS
+        if ended_by:
             break
     network = to_network(*best).compact()
     assert isinstance(network, Network)
     # The walls are those of the last answer, which must be precise and the best one.
     through = len(beyond) == 0 and best is here and master.is_precise
     status = Status.OPTIMAL if through else Status.MAX_STEPS if len(beyond) else Status.STALLED
-    return Crossed(network, *best, tuple(objectives), status)
+    return Crossed(network, *best, tuple(objectives), status, ended_by)
 
 
-def _beyond_walls(program: ConvexProgram, solution: Solution, least: float) -> Floats:
+def _beyond_walls(program: ConvexProgram, solution: Solution, least: float, meter: Meter) -> Floats:
     """Directions (m, d) in neighbour cells whose correlation is above `least`, best first."""
     X = np.asarray(program.X, np.float64)
     unit = unit_rows(X)[0]
@@ -149,6 +159,7 @@ def _beyond_walls(program: ConvexProgram, solution: Solution, least: float) -> F
         for line in _lines(unit, np.flatnonzero(walls)):
             mask = masks[:, pattern].copy()
             mask[line] = ~mask[line]
+            meter.spend(_PROJECTION)
             direction = unit_rows(block_correlation(X, unit, mask, pull)[None])[0][0]
             # Its value, not the length of q: a projection that is off is no reason to cross.
             value = float(pull @ np.maximum(X @ direction, 0.0))

@@ -36,6 +36,7 @@ from jax import Array
 from numpy.typing import NDArray
 
 from jaxrelu.core.aliases import Floats
+from jaxrelu.core.budgets import Limit
 from jaxrelu.core.checks import as_float
 from jaxrelu.geometry.host.nonnegative_least_squares import nonnegative_least_squares
 from jaxrelu.geometry.host.scaling import unit_columns, unit_rows
@@ -66,6 +67,7 @@ class MarginConditions(NamedTuple):
         gauge: scalar, an upper bound of R'(nu).
         lower: scalar, y . nu / gauge, a lower bound of the optimum whatever the residuals are.
         unique: bool, the conditions leave no choice of nu.
+        ended_by: int32, the `Limit` that left the interval of R'(nu) open.
     """
 
     network: Network
@@ -76,6 +78,7 @@ class MarginConditions(NamedTuple):
     gauge: Array
     lower: Array
     unique: Array
+    ended_by: Array
 
     @property
     def gap(self) -> Array:
@@ -90,7 +93,8 @@ def margin_conditions(
     *,
     patterns: Patterns | None = None,
     gauge_upper: Any = None,
-    max_seconds: float = 30.0,
+    max_work: float | None = None,
+    max_seconds: float | None = None,
     wall_tolerance: float = SOLVED,
     support_tolerance: float = _SUPPORT,
 ) -> MarginConditions:
@@ -107,7 +111,8 @@ def margin_conditions(
         patterns: cells over which R'(nu) is taken; `lower` is then a bound for the networks over
             these cells. By default all cells count, through `polar_gauge`.
         gauge_upper: a function nu (n,) -> an upper bound of R'(nu), in place of patterns.
-        max_seconds: of work on the polar gauge; its upper bound is valid whenever that ends.
+        max_work: as in `polar_gauge`, whose upper bound is valid whatever ends it.
+        max_seconds: as in `polar_gauge`.
         wall_tolerance: sample j is on a wall where |x_j . u| is at most this, times both norms.
         support_tolerance: samples with y_i f_i <= 1 + this may have multipliers.
 
@@ -159,7 +164,15 @@ def margin_conditions(
     # What is returned is what the bound is about: multipliers in the dtype of the data.
     nu = np.asarray(jnp.asarray(labels * mu, X.dtype), np.float64)
     value = 0.5 * float(np.sum(hidden**2) + np.sum(output**2))
-    gauge = _gauge(X, nu, patterns, gauge_upper, max_seconds)
+    ended_by = Limit.NONE
+    if gauge_upper is not None:
+        gauge = float(gauge_upper(jnp.asarray(nu, X.dtype)))
+    elif patterns is not None:
+        # Over given patterns it is lambda_max of the squared loss with the target nu.
+        gauge = float(lambda_max(ConvexProgram(X, jnp.asarray(nu, X.dtype), patterns)))
+    else:
+        found = polar_gauge(X, nu, max_work=max_work, max_seconds=max_seconds)
+        gauge, ended_by = found.upper, found.ended_by
     lower = float(labels @ nu) / gauge if gauge > 0 else 0.0
 
     def array(result: Any) -> Array:
@@ -174,22 +187,8 @@ def margin_conditions(
         array(gauge),
         array(lower),
         jnp.asarray(unique),
+        jnp.asarray(ended_by, jnp.int32),
     )
-
-
-def _gauge(
-    X: Array, nu: Floats, patterns: Patterns | None, gauge_upper: Any, max_seconds: float
-) -> float:
-    """An upper bound of R'(nu): as asked for, or of the polar gauge over all cells.
-
-    Over given patterns it is lambda_max of the squared loss with the target nu.
-    """
-    target = jnp.asarray(nu, X.dtype)
-    if gauge_upper is not None:
-        return float(gauge_upper(target))
-    if patterns is not None:
-        return float(lambda_max(ConvexProgram(X, target, patterns)))
-    return polar_gauge(X, nu, max_seconds=max_seconds).upper
 
 
 def _multipliers(

@@ -20,6 +20,8 @@ from jax import Array
 from numpy.typing import NDArray
 
 from jaxrelu.core.aliases import Floats
+from jaxrelu.core.budgets import Limit
+from jaxrelu.core.checks import check_seconds
 from jaxrelu.core.status import Status
 from jaxrelu.geometry.cones import block_patterns
 from jaxrelu.geometry.host import polytopes
@@ -45,9 +47,17 @@ _OPTIMAL = 1e-6
 # What the answer must be polished to before anything is identified by it.
 _POLISHED = 1e-7
 _CLOSED = 1e-12
+# Nodes times directions: half a minute of the integer program.
+_NODES = 300_000
 
 
-def optimal_set(program: Program, solution: Solution, *, max_seconds: float = 30.0) -> OptimalSet:
+def optimal_set(
+    program: Program,
+    solution: Solution,
+    *,
+    max_nodes: int | None = None,
+    max_seconds: float | None = None,
+) -> OptimalSet:
     """The set of all optimal networks of a program, from one certified answer.
 
     The answer is solved further, to the rounding of float64, before anything is identified by it.
@@ -55,8 +65,10 @@ def optimal_set(program: Program, solution: Solution, *, max_seconds: float = 30
     Args:
         program: a `ConvexProgram` or `GatedProgram` in float64, concrete.
         solution: its `Solution` at one lam, with status OPTIMAL.
-        max_seconds: for the search for the smallest network, an integer program; 0 for none, and
-            then `minimal_width` is that of a vertex.
+        max_nodes: of the search for the smallest network, an integer program; by default 300,000
+            over the number of directions, and no limit where `max_seconds` is given. 0 for none,
+            and then `minimal_width` is that of a vertex.
+        max_seconds: of the same; no limit by default.
 
     Returns:
         `OptimalSet`; look at `ambiguous`.
@@ -77,6 +89,9 @@ def optimal_set(program: Program, solution: Solution, *, max_seconds: float = 30
     Reference: Mishkin and Pilanci (ICML 2023), Theorem 3.1.
     """
     check_program(program)
+    seconds = None if max_seconds is None else check_seconds(max_seconds)
+    if max_nodes is not None and not (isinstance(max_nodes, int | np.integer) and max_nodes >= 0):
+        raise ValueError(f"max_nodes is {max_nodes!r}: pass an integer that is zero or positive.")
     if any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves((program, solution))):
         raise TypeError("optimal_set looks at values: call it on the host, outside jit and vmap.")
     if program.X.dtype != jnp.float64:
@@ -127,7 +142,13 @@ def optimal_set(program: Program, solution: Solution, *, max_seconds: float = 30
     basis = np.zeros((first.size, inside.null.shape[1]))
     basis[support] = inside.null
     dimension, rank = inside.null.shape[1], inside.rows.shape[0]
-    sparse, exact = polytopes.fewest(inside, max_seconds)
+    if max_nodes is None and seconds is None:
+        max_nodes = _NODES // max(1, inside.start.size)
+    sparse, exact, nodes = polytopes.fewest(inside, max_nodes, seconds)
+    ended_by = Limit.NONE
+    if not exact:
+        out = max_nodes is not None and nodes >= max_nodes
+        ended_by = Limit.NODES if out else Limit.NONE if seconds is None else Limit.SECONDS
     ambiguous = not (accurate and agree and P.clear and inside.clear) or doubtful or linear
     fewest = np.zeros(first.size)
     fewest[support] = np.where(sparse > polytopes.ZERO * inside.size, sparse, 0.0)
@@ -139,6 +160,7 @@ def optimal_set(program: Program, solution: Solution, *, max_seconds: float = 30
         jnp.asarray(direction_of.reshape(program.block_shape)), jnp.asarray(program.X),
         jnp.asarray(counts), polished.fit, polished.residual, jnp.asarray(lam),
         rank, dimension, dimension == 0, int(np.sum(fewest > 0)), exact, ambiguous,
+        ended_by,
     )  # fmt: skip
 
 

@@ -23,6 +23,7 @@ import numpy as np
 from jax import Array
 
 from jaxrelu.core.aliases import Bools, Floats
+from jaxrelu.core.budgets import Limit
 from jaxrelu.core.checks import as_float
 from jaxrelu.core.numerics import matmul
 from jaxrelu.core.pytrees import register
@@ -66,6 +67,7 @@ class OptimalSet:
             correlation, a coefficient or a singular value is too close to call; or the loss is
             linear at the fit of some sample, where other fits may be optimal too. The integers are
             then a guess.
+        ended_by: which budget ended the search for the minimal width, `Limit.NONE` where none did.
     """
 
     directions: Array
@@ -89,6 +91,7 @@ class OptimalSet:
     minimal_width: int = field(metadata={"static": True})
     minimal_width_exact: bool = field(metadata={"static": True})
     ambiguous: bool = field(metadata={"static": True})
+    ended_by: Limit = field(default=Limit.NONE, metadata={"static": True})
 
     def features_at(self, X: Any) -> Array:
         """What each direction computes on other samples X (m, d): array (m, k)."""

@@ -6,6 +6,8 @@ of what is in range, and makes everything else as accurate.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -39,3 +41,21 @@ def unit_rows(rows: FloatArray) -> tuple[FloatArray, FloatArray]:
 def unit_columns(array: FloatArray) -> FloatArray:
     """Columns divided by their lengths; zero columns stay zero."""
     return unit_rows(array.T)[0].T
+
+
+def times_power(value: Any, exponent: Any) -> Any:
+    """Value 2^exponent, rounded where that is out of range: to infinity, zero or a subnormal."""
+    with np.errstate(over="ignore", under="ignore"):
+        return np.ldexp(value, exponent)
+
+
+def power_down(value: float, exponent: int) -> float:
+    """The largest number that is at most value 2^exponent."""
+    rounded = float(times_power(value, exponent))
+    above = times_power(rounded, -exponent) > value
+    return float(np.nextafter(rounded, -np.inf)) if above else rounded
+
+
+def power_up(value: float, exponent: int) -> float:
+    """The smallest number that is at least value 2^exponent."""
+    return -power_down(-value, exponent)
