@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -14,11 +15,15 @@ from jax import Array
 from jaxrelu.core.aliases import Floats
 from jaxrelu.core.checks import as_float
 from jaxrelu.core.pytrees import register
+from jaxrelu.geometry.host.powers import Powers, powers_of
+from jaxrelu.geometry.host.scaling import power_down, power_up, times_power
 from jaxrelu.losses.base import Loss
+from jaxrelu.losses.squared import SquaredLoss
 from jaxrelu.networks.network import Network
 
 # A relative gap below this is rounding.
 _EXACT = 1e-6
+_LARGEST = 1e300
 
 
 @register
@@ -56,17 +61,39 @@ class ClosedForm:
 
     @property
     def exact(self) -> bool:
-        """Whether the gap is below 1e-6 of the value."""
-        return self.gap <= _EXACT * abs(self.value)
+        """Whether the gap is below 1e-6 of the value, which is finite."""
+        return math.isfinite(self.value) and self.gap <= _EXACT * abs(self.value)
 
 
 class Task(NamedTuple):
-    """Checked arguments, on the host: X (n, d) and y (n,) in float64, and the dtype of X."""
+    """Checked arguments, on the host: X (n, d) and y (n,) in float64, and the dtype of X.
+
+    All but what `network` and `answer` return is in units of `powers`.
+    """
 
     X: Floats
     y: Floats
     dtype: Any
     loss: Loss
+    powers: Powers = Powers()
+
+    def scaled(self, lam: float = 1.0, *, keep_data: bool = False) -> tuple[Task, float]:
+        """The task in numbers around one, and lam there.
+
+        Raises:
+            ValueError: lam is too small for its value to be told from zero.
+        """
+        powers = powers_of(self.X, self.y if isinstance(self.loss, SquaredLoss) else None)
+        powers = powers._replace(data=0) if keep_data else powers
+        # From a lam this large on no neuron is worth it.
+        strength = min(float(times_power(lam, -powers.lam)), _LARGEST)
+        if not strength >= 1 / _LARGEST:
+            raise ValueError(
+                f"lam is {lam:g}: beside data of order 2^{powers.data} and targets of order "
+                f"2^{powers.target} it cannot be told from zero; pass a larger one."
+            )
+        X, y = np.ldexp(self.X, -powers.data), np.ldexp(self.y, -powers.target)
+        return self._replace(X=X, y=y, powers=powers), strength
 
     def loss_value(self, fit: Floats) -> float:
         """The loss, a sum over samples."""
@@ -88,7 +115,13 @@ class Task(NamedTuple):
         """Balanced neurons: unit directions (d, m), signed sizes (m,); zero sizes are left out."""
         kept = np.asarray(coefficients) != 0
         sizes = np.asarray(coefficients, float)[kept]
-        root = np.sqrt(np.abs(sizes))
+        half, odd = divmod(self.powers.weights, 2)
+        root = times_power(np.sqrt(np.ldexp(np.abs(sizes), odd)), half).astype(self.dtype)
+        if not np.all(np.isfinite(root) & (root > 0)):
+            raise ValueError(
+                f"the weights of the network are out of the range of {np.dtype(self.dtype)}: "
+                "scale X or y by powers of two."
+            )
         hidden = np.asarray(directions, float)[:, kept] * root[None]
         return Network(self.cast(hidden), self.cast(np.sign(sizes) * root))
 
@@ -112,7 +145,29 @@ class Task(NamedTuple):
         lower = self.dual_value(r * min(1.0, lam / size) if size > 0 else r)
         value = self.loss_value(fit) + lam * float(np.sum(np.abs(sizes)))
         network = self.network(directions / np.where(lengths > 0, lengths, 1.0), sizes)
-        return ClosedForm(network, self.cast(fit), self.cast(r), lam, value, lower, size)
+        return self.closed_form(network, fit, r, lam, value, lower, size)
+
+    def closed_form(
+        self,
+        network: Network,
+        fit: Floats,
+        residual: Floats,
+        lam: float,
+        value: float,
+        lower: float,
+        polar: float,
+    ) -> ClosedForm:
+        """The answer in the units that were given; bounds are rounded outward."""
+        powers = self.powers
+        return ClosedForm(
+            network,
+            self.cast(times_power(fit, powers.target)),
+            self.cast(times_power(residual, powers.residual)),
+            float(times_power(lam, powers.lam)),
+            power_up(value, powers.value),
+            power_down(lower, powers.value),
+            power_up(polar, powers.lam),
+        )
 
 
 def checked(X: Any, y: Any, loss: Loss) -> Task:

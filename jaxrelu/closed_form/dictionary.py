@@ -25,7 +25,7 @@ from scipy.optimize import linprog
 from jaxrelu.core.aliases import Bools, Floats
 from jaxrelu.geometry.host.arrangements import half_cells
 from jaxrelu.geometry.host.projection import block_correlation
-from jaxrelu.geometry.host.scaling import unit_columns, unit_rows
+from jaxrelu.geometry.host.scaling import exponents, unit_columns, unit_rows
 
 # A relative gap of this size is closed; after so many rounds without progress rounding is all.
 _CLOSED = 1e-11
@@ -274,10 +274,14 @@ def least_polar(
     best_v, upper, lower, stalled = np.zeros(n), np.inf, -np.inf, 0
     while True:
         Phi = columns.features
-        cuts = np.vstack([Phi.T, -Phi.T])
+        # Numbers around one: HiGHS drops entries below 1e-9 and refuses those above 1e15.
+        heights = np.ldexp(1.0, exponents(Phi, axis=0)[0])
+        unit = min(heights[np.any(Phi != 0, axis=0)].tolist(), default=1.0)
+        shares = np.tile(unit / heights, 2)
+        cuts = np.vstack([Phi.T, -Phi.T]) / np.tile(heights, 2)[:, None]
         found = linprog(
             np.append(np.zeros(n), 1.0),
-            A_ub=np.hstack([cuts, -np.ones((len(cuts), 1))]),
+            A_ub=np.hstack([cuts, -shares[:, None]]),
             b_ub=np.zeros(len(cuts)),
             A_eq=np.hstack([equations, np.zeros((len(b), 1))]),
             b_eq=b,
@@ -287,15 +291,14 @@ def least_polar(
         if found.status != 0:
             raise RuntimeError(f"HiGHS did not solve a linear program: {found.message}")
         v = found.x[:n]
-        weight = np.maximum(-found.ineqlin.marginals, 0.0)
+        weight = shares * np.maximum(-found.ineqlin.marginals, 0.0)
         weight /= np.sum(weight)
         k = Phi.shape[1]
         sizes = weight[:k] - weight[k:]
-        prices = np.atleast_1d(found.eqlin.marginals)
+        prices, t = unit * np.atleast_1d(found.eqlin.marginals), unit * float(found.fun)
         if cells is None:
-            return Polar(v, float(found.fun), largest(columns, v), columns, sizes, prices)
+            return Polar(v, t, largest(columns, v), columns, sizes, prices)
         polar, more, norms = cells.polar(v)
-        t = float(found.fun)
         better = t > lower + _CLOSED * abs(t) or polar < upper * (1.0 - _CLOSED)
         stalled = 0 if better else stalled + 1
         lower = max(lower, t)

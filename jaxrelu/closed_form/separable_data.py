@@ -29,7 +29,7 @@ from jaxrelu.closed_form.answer import Task, checked
 from jaxrelu.closed_form.support_vectors import shortest
 from jaxrelu.core.aliases import Floats
 from jaxrelu.core.pytrees import register
-from jaxrelu.geometry.host.scaling import unit_rows
+from jaxrelu.geometry.host.scaling import power_down, power_up, times_power, unit_rows
 from jaxrelu.losses.logistic import LogisticLoss
 from jaxrelu.networks.network import Network
 
@@ -87,7 +87,7 @@ def separable(X: Any, y: Any) -> Separable:
 
     Reference: Wang and Pilanci (ICLR 2022); see the module for the proof.
     """
-    task = checked(X, y, LogisticLoss())
+    task, _ = checked(X, y, LogisticLoss()).scaled()
     _check(task)
     directions, sizes = np.zeros((task.X.shape[1], 2)), np.zeros(2)
     dual, polar = np.zeros_like(task.y), 1.0
@@ -107,12 +107,13 @@ def separable(X: Any, y: Any) -> Separable:
         dual[side] = sign * multipliers / length
         polar = max(polar, float(np.linalg.norm(task.X[side].T @ dual[side])))
     fit = np.maximum(task.X @ directions, 0.0) @ sizes
+    power = task.powers.weights
     return Separable(
         network=task.network(directions, sizes),
         fit=task.cast(fit),
-        dual=task.cast(dual),
-        value=float(np.sum(np.abs(sizes))),
-        lower=float(task.y @ dual) / polar,
+        dual=task.cast(times_power(dual, power)),
+        value=power_up(float(np.sum(np.abs(sizes))), power),
+        lower=power_down(float(task.y @ dual) / polar, power),
     )
 
 

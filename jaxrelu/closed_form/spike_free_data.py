@@ -98,6 +98,7 @@ def is_spike_free(X: Any) -> SpikeFree:
     Reference: Ergen and Pilanci (JMLR 22, 2021), the criterion corrected and solved.
     """
     task = checked(X, np.zeros(np.shape(X)[:1], np.float32), _SQUARED_LOSS)
+    task, _ = task.scaled()
     unit, norms = unit_rows(task.X)
     unit = unit[norms > 0]
     none = task.cast(np.zeros(task.X.shape[1]))
@@ -148,6 +149,7 @@ def spike_free(X: Any, y: Any, lam: Any, loss: Loss = _SQUARED_LOSS) -> ClosedFo
     Reference: Ergen and Pilanci (JMLR 22, 2021), on spike-free matrices.
     """
     task, strength = checked(X, y, loss), positive(lam)
+    task, strength = task.scaled(strength)
     interior = _positive_direction(task)
     ones = np.ones((len(task.X), 1), bool)
     patterns = Patterns(task.cast(interior), jnp.asarray(ones), task.cast(interior))
@@ -167,7 +169,7 @@ def spike_free(X: Any, y: Any, lam: Any, loss: Loss = _SQUARED_LOSS) -> ClosedFo
     scale = float(np.linalg.norm(r)) / max(float(np.linalg.norm(dual)), 1e-300)
     value = task.loss_value(fit) + strength * float(np.sum(sizes))
     network = task.network(directions, coefficients)
-    return ClosedForm(network, task.cast(fit), task.cast(r), strength, value, lower, polar * scale)
+    return task.closed_form(network, fit, r, strength, value, lower, polar * scale)
 
 
 def _polar_bound(task: Task, dual: Floats, lam: float) -> float:
