@@ -15,11 +15,10 @@ from jax import Array
 from jaxrelu.core.aliases import Floats
 from jaxrelu.core.checks import as_float
 from jaxrelu.core.pytrees import register
-from jaxrelu.geometry.host.powers import Powers, powers_of
-from jaxrelu.geometry.host.scaling import power_down, power_up, times_power
-from jaxrelu.losses.base import Loss
-from jaxrelu.losses.squared import SquaredLoss
+from jaxrelu.geometry.host.scaling import exponents, power_down, power_up, times_power
+from jaxrelu.losses.base import Loss, homogeneity
 from jaxrelu.networks.network import Network
+from jaxrelu.programs.units import Units
 
 # A relative gap below this is rounding.
 _EXACT = 1e-6
@@ -68,14 +67,14 @@ class ClosedForm:
 class Task(NamedTuple):
     """Checked arguments, on the host: X (n, d) and y (n,) in float64, and the dtype of X.
 
-    All but what `network` and `answer` return is in units of `powers`.
+    All but what `network` and `answer` return is in `units`, powers of two.
     """
 
     X: Floats
     y: Floats
     dtype: Any
     loss: Loss
-    powers: Powers = Powers()
+    units: Units = Units.of(0, 0, 0, 0)
 
     def scaled(self, lam: float = 1.0, *, keep_data: bool = False) -> tuple[Task, float]:
         """The task in numbers around one, and lam there.
@@ -83,17 +82,17 @@ class Task(NamedTuple):
         Raises:
             ValueError: lam is too small for its value to be told from zero.
         """
-        powers = powers_of(self.X, self.y if isinstance(self.loss, SquaredLoss) else None)
-        powers = powers._replace(data=0) if keep_data else powers
+        of_data = 0 if keep_data else int(exponents(self.X))
+        units = Units.of(of_data, int(exponents(self.y)), 0, homogeneity(self.loss))
         # From a lam this large on no neuron is worth it.
-        strength = min(float(times_power(lam, -powers.lam)), _LARGEST)
+        strength = min(float(times_power(lam, -units.lam)), _LARGEST)
         if not strength >= 1 / _LARGEST:
             raise ValueError(
-                f"lam is {lam:g}: beside data of order 2^{powers.data} and targets of order "
-                f"2^{powers.target} it cannot be told from zero; pass a larger one."
+                f"lam is {lam:g}, which cannot be told from zero beside data of the order of "
+                f"2^{units.features} and residuals of 2^{units.residual}: pass a larger one."
             )
-        X, y = np.ldexp(self.X, -powers.data), np.ldexp(self.y, -powers.target)
-        return self._replace(X=X, y=y, powers=powers), strength
+        X, y = np.ldexp(self.X, -units.features), np.ldexp(self.y, -units.fit)
+        return self._replace(X=X, y=y, units=units), strength
 
     def loss_value(self, fit: Floats) -> float:
         """The loss, a sum over samples."""
@@ -115,7 +114,7 @@ class Task(NamedTuple):
         """Balanced neurons: unit directions (d, m), signed sizes (m,); zero sizes are left out."""
         kept = np.asarray(coefficients) != 0
         sizes = np.asarray(coefficients, float)[kept]
-        half, odd = divmod(self.powers.weights, 2)
+        half, odd = divmod(self.units.weights, 2)
         root = times_power(np.sqrt(np.ldexp(np.abs(sizes), odd)), half).astype(self.dtype)
         if not np.all(np.isfinite(root) & (root > 0)):
             raise ValueError(
@@ -158,15 +157,15 @@ class Task(NamedTuple):
         polar: float,
     ) -> ClosedForm:
         """The answer in the units that were given; bounds are rounded outward."""
-        powers = self.powers
+        units = self.units
         return ClosedForm(
             network,
-            self.cast(times_power(fit, powers.target)),
-            self.cast(times_power(residual, powers.residual)),
-            float(times_power(lam, powers.lam)),
-            power_up(value, powers.value),
-            power_down(lower, powers.value),
-            power_up(polar, powers.lam),
+            self.cast(times_power(fit, units.fit)),
+            self.cast(times_power(residual, units.residual)),
+            float(times_power(lam, units.lam)),
+            power_up(value, units.objective),
+            power_down(lower, units.objective),
+            power_up(polar, units.lam),
         )
 
 

@@ -107,7 +107,7 @@ def separable(X: Any, y: Any) -> Separable:
         dual[side] = sign * multipliers / length
         polar = max(polar, float(np.linalg.norm(task.X[side].T @ dual[side])))
     fit = np.maximum(task.X @ directions, 0.0) @ sizes
-    power = task.powers.weights
+    power = task.units.weights
     return Separable(
         network=task.network(directions, sizes),
         fit=task.cast(fit),

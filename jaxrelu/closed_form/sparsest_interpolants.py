@@ -115,7 +115,7 @@ def l0_l1_equivalent(X: Any, y: Any) -> L0L1:
         holds=holds,
         lower=lower,
         upper=upper,
-        dual=task.cast(times_power(found.v, -task.powers.data)),
+        dual=task.cast(times_power(found.v, -task.units.features)),
         network=task.network(directions, (sizes * signs)[used]),
-        norm=power_up(float(np.sum(sizes)), task.powers.weights),
+        norm=power_up(float(np.sum(sizes)), task.units.weights),
     )

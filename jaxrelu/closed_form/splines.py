@@ -174,7 +174,7 @@ def spline_norm(x: Any, y: Any) -> float:
         return 0.0
     slopes = np.diff(task.y[order]) / steps
     total, ends = float(np.sum(np.abs(np.diff(slopes)))), abs(float(slopes[0] + slopes[-1]))
-    return float(times_power(max(total, 0.5 * (total + ends)), task.powers.weights))
+    return float(times_power(max(total, 0.5 * (total + ends)), task.units.weights))
 
 
 def _matrix(X: Any) -> Any:
@@ -266,22 +266,22 @@ def _spline(
     task: Task, found: Fitted, axis: Floats, value: float, lower: float, interpolates: bool
 ) -> Spline:
     """The spline in the units that were given."""
-    powers = task.powers
+    units = task.units
     of_dual, of_value = (
-        (-powers.data, powers.weights) if interpolates else (powers.residual, powers.value)
+        (-units.features, units.weights) if interpolates else (units.residual, units.objective)
     )
     kept = np.abs(found.sizes) > 1e-13 * float(np.sum(np.abs(found.sizes)))
     directions, sizes = found.columns.directions[:, kept], found.sizes[kept]
     w, b = directions
     # A neuron w' x' + b' of x = 2^a x' is, for |w| as its size, w' x + 2^a b'.
-    hidden = np.vstack([np.outer(axis, w), times_power(b, powers.data)[None]])
+    hidden = np.vstack([np.outer(axis, w), times_power(b, units.features)[None]])
     knots = np.where(w != 0, -b / np.where(w != 0, w, 1.0), np.inf)
     fit = found.columns.features @ found.sizes + found.constant
     return Spline(
         network=task.network(hidden, sizes),
-        constant=task.cast(times_power(found.constant, powers.target)),
-        knots=task.cast(times_power(knots, powers.data)),
-        fit=task.cast(times_power(fit, powers.target)),
+        constant=task.cast(times_power(found.constant, units.fit)),
+        knots=task.cast(times_power(knots, units.features)),
+        fit=task.cast(times_power(fit, units.fit)),
         residual=task.cast(times_power(found.dual, of_dual)),
         value=power_up(value, of_value),
         lower=power_down(lower, of_value),

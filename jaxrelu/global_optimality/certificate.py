@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jaxrelu.core.budgets import check_budget
+from jaxrelu.core.budgets import Limit, check_budget
 from jaxrelu.core.checks import as_float
 from jaxrelu.core.numerics import safe_norm, unit
 from jaxrelu.core.pytrees import register
@@ -48,7 +48,7 @@ class GlobalCertificate(Certificate):
         ended_by: int32, the `Limit` that ended the work on the polar gauge before it was done.
     """
 
-    ended_by: Array
+    ended_by: Any = int(Limit.NONE)
 
 
 def certify_global(

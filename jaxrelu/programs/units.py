@@ -27,12 +27,19 @@ class Units(NamedTuple):
     residual (and the dual vector) and of the objective.
     """
 
-    features: Array
-    fit: Array
-    weights: Array
-    lam: Array
-    residual: Array
-    objective: Array
+    features: Any
+    fit: Any
+    weights: Any
+    lam: Any
+    residual: Any
+    objective: Any
+
+    @classmethod
+    def of(cls, features: Any, target: Any, sample_weight: Any, degree: int) -> Units:
+        """From the exponents of the data, and the m of the loss; arrays, or numbers on the host."""
+        fit = target if degree else 0 * target
+        residual = sample_weight + (degree - 1) * fit
+        return cls(features, fit, fit - features, features + residual, residual, residual + fit)
 
 
 def in_units(program: Program) -> tuple[Program, Units]:
@@ -54,11 +61,7 @@ def in_units(program: Program) -> tuple[Program, Units]:
         weight = largest_exponent(given)
         scaled_weight = times_power(given, -weight)
     scaled = replace(program, X=X, y=times_power(y, -target), sample_weight=scaled_weight)
-    residual = weight + (degree - 1) * target if degree else weight
-    units = Units(
-        feature, target, target - feature, feature + residual, residual, residual + target
-    )
-    return scaled, units
+    return scaled, Units.of(feature, target, weight, degree)
 
 
 def into_units(values: Any, exponent: Array) -> Array:

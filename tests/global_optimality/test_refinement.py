@@ -4,6 +4,7 @@ import itertools
 import sys
 import threading
 import time
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -164,23 +165,22 @@ def test_budgets_end_the_search_and_leave_a_valid_certificate():
         np.testing.assert_allclose(found.certificate.upper, given, rtol=2e-4)
 
 
-class Spinning:
-    """Threads that burn CPU while a block runs."""
+@contextmanager
+def burning():
+    """A thread multiplies matrices, outside Python's lock, while a block runs."""
+    done, matrix = threading.Event(), np.ones((300, 300))
 
-    def __enter__(self):
-        self.on = True
-        self.threads = [threading.Thread(target=self._spin) for _ in range(3)]
-        for thread in self.threads:
-            thread.start()
+    def burn():
+        while not done.is_set():
+            matrix @ matrix
 
-    def _spin(self):
-        while self.on:
-            sum(range(1000))
-
-    def __exit__(self, *_):
-        self.on = False
-        for thread in self.threads:
-            thread.join()
+    thread = threading.Thread(target=burn)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
 
 
 def test_answers_are_the_same_to_the_bit_on_a_busy_machine_with_a_fast_clock(monkeypatch):
@@ -209,7 +209,7 @@ def test_answers_are_the_same_to_the_bit_on_a_busy_machine_with_a_fast_clock(mon
         patch.setattr(budgets, "time", SimpleNamespace(monotonic=sprint))
         for name in ("monotonic", "perf_counter", "time"):
             patch.setattr(time, name, lambda: float(next(hours)))
-        with Spinning():
+        with burning():
             busy = answers()
     assert len(quiet) == len(busy)
     for one, other in zip(quiet, busy, strict=True):
