@@ -15,7 +15,7 @@ from jax import Array
 from jaxrelu.core.aliases import Floats
 from jaxrelu.core.checks import as_float
 from jaxrelu.core.pytrees import register
-from jaxrelu.geometry.host.scaling import exponents, power_down, power_up, times_power
+from jaxrelu.geometry.host.scaling import exponents, power_down, power_up, roots, times_power
 from jaxrelu.losses.base import Loss, homogeneity
 from jaxrelu.networks.network import Network
 from jaxrelu.programs.units import Units
@@ -114,8 +114,7 @@ class Task(NamedTuple):
         """Balanced neurons: unit directions (d, m), signed sizes (m,); zero sizes are left out."""
         kept = np.asarray(coefficients) != 0
         sizes = np.asarray(coefficients, float)[kept]
-        half, odd = divmod(self.units.weights, 2)
-        root = times_power(np.sqrt(np.ldexp(np.abs(sizes), odd)), half).astype(self.dtype)
+        root = roots(np.abs(sizes), self.units.weights).astype(self.dtype)
         if not np.all(np.isfinite(root) & (root > 0)):
             raise ValueError(
                 f"the weights of the network are out of the range of {np.dtype(self.dtype)}: "

@@ -18,21 +18,25 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from jaxrelu.core.aliases import Floats
 from jaxrelu.core.budgets import Limit, check_budget
 from jaxrelu.core.checks import as_float
 from jaxrelu.core.numerics import safe_norm, unit
 from jaxrelu.core.pytrees import register
+from jaxrelu.core.rounding import added, product, sum_roundings
+from jaxrelu.geometry.host.scaling import exponents, times_power
 from jaxrelu.global_optimality.polar_gauge.gauge import WORK, PolarGauge, gauge, random_starts
 from jaxrelu.global_optimality.polar_gauge.lines import Arrangement
 from jaxrelu.losses.base import Loss
 from jaxrelu.losses.squared import SquaredLoss
 from jaxrelu.networks.checks import check_relu, check_values
 from jaxrelu.networks.network import GatedNetwork, Network
-from jaxrelu.programs.bounds import lower_value
+from jaxrelu.programs.bounds import lower_value, objective_at
 from jaxrelu.programs.certificates import Certificate
 from jaxrelu.programs.checks import check_lam
 from jaxrelu.programs.mapping import from_network
-from jaxrelu.programs.program import ConvexProgram, loss_value, residual_at
+from jaxrelu.programs.program import ConvexProgram, residual_at
+from jaxrelu.programs.units import Units, in_units, into_units, out_of_units, printed
 from jaxrelu.solvers.base import tolerances
 
 _STARTS = 256
@@ -121,22 +125,49 @@ def certify_global(
     program, weights = from_network(network, X, y, loss, sample_weight=sample_weight)
     assert isinstance(program, ConvexProgram)
     lam = check_lam(program, lam)
-    outputs = network(program.X)
-    sizes = safe_norm(jnp.asarray(network.hidden), axis=0) * jnp.abs(network.output)
-    upper = loss_value(program, outputs) + lam * jnp.sum(sizes)
-    residual = residual_at(program, outputs)
-    arrangement = Arrangement(np.asarray(program.X, np.float64))
-    neurons = np.asarray(network.hidden, np.float64).T
+    whole, units = in_units(program)
+    lam = into_units(lam, units.lam)
+    upper, fit, directions = _value_of(network, whole, lam, units)
+    residual = residual_at(whole, fit)
+    arrangement = Arrangement(np.asarray(whole.X, np.float64))
     found, _ = gauge(
         arrangement,
         np.asarray(residual, np.float64),
-        random_starts(np.random.default_rng(0), _STARTS, arrangement, neurons),
+        random_starts(np.random.default_rng(0), _STARTS, arrangement, directions),
         rtol=float(tolerances(program, rtol, None).relative),
         threshold=float(lam),
         meter=meter,
     )
-    proof = global_certificate(program, lam, weights, residual, found, upper)
-    return GlobalCertificate(**vars(proof), ended_by=jnp.asarray(found.ended_by, jnp.int32))
+    lower, dual = global_lower(whole, lam, residual, found)
+    low, high = printed(lower, units.objective, -1), printed(upper, units.objective, 1)
+    return GlobalCertificate(
+        lower=low,
+        upper=high,
+        gap=high - low,
+        weights=weights,
+        dual=out_of_units(dual, units.residual),
+        ended_by=jnp.asarray(found.ended_by, jnp.int32),
+    )
+
+
+def _value_of(
+    network: Network, whole: ConvexProgram, lam: Array, units: Units
+) -> tuple[Array, Array, Floats]:
+    """The objective of a network, rounded up, its fit, both in units; and its hidden weights."""
+    dtype, X = whole.X.dtype, jnp.asarray(whole.X)
+    hidden, output = np.asarray(network.hidden), np.asarray(network.output)
+    # Neuron by neuron a power of two from one layer to the other: numbers around one, exactly.
+    power = exponents(hidden, axis=0)
+    hidden = np.ldexp(hidden, -power)
+    output = times_power(output, power[0] - int(units.weights))
+    neurons, sizes = jnp.asarray(hidden.T), jnp.asarray(np.abs(output))
+    heights, most = product(neurons, X.T), product(jnp.abs(neurons), jnp.abs(X).T)
+    fit = added((jnp.asarray(output)[:, None] * jnp.maximum(heights, 0.0)).T)
+    off = added((sizes[:, None] * most).T)
+    times = sum_roundings(X.shape[1], dtype) + sum_roundings(len(output), dtype) + 4.0
+    sizes = sizes * safe_norm(neurons)
+    value = objective_at(whole, lam, fit, times * off, sizes, X.shape[1] + 4.0)
+    return value.value, fit, np.asarray(hidden.T, np.float64)
 
 
 def _with_idle_neuron(network: Network, X: Any) -> Network:
@@ -147,20 +178,12 @@ def _with_idle_neuron(network: Network, X: Any) -> Network:
     return Network(hidden, jnp.zeros(1, network.output.dtype))
 
 
-def global_certificate(
-    program: ConvexProgram,
-    lam: Array,
-    weights: Array,
-    residual: Array,
-    found: PolarGauge,
-    upper: Array,
-) -> Certificate:
-    """The certificate that an upper bound of the polar gauge of a residual gives."""
+def global_lower(
+    program: ConvexProgram, lam: Array, residual: Array, found: PolarGauge
+) -> tuple[Array, Array]:
+    """The lower bound that an upper bound of the polar gauge of a residual gives, and its dual."""
     bound = jnp.asarray(found.upper, residual.dtype)
     # Rounding to a narrower type must not lower the bound.
     bound = bound * (1 + jnp.finfo(residual.dtype).eps)
-    found_lower, t = lower_value(program, lam, residual, bound)
-    lower = found_lower.value
-    return Certificate(
-        lower=lower, upper=upper, gap=upper - lower, weights=weights, dual=t * residual
-    )
+    lower, t = lower_value(program, lam, residual, bound)
+    return lower.value, t * residual

@@ -6,13 +6,18 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
 from jaxrelu.core.budgets import Meter, check_budget
+from jaxrelu.core.status import Status
 from jaxrelu.paths.checks import check_lams
+from jaxrelu.programs.certificates import Certificate
 from jaxrelu.programs.checks import check_program
 from jaxrelu.programs.program import ConvexProgram
+from jaxrelu.programs.solution import Solution
+from jaxrelu.programs.units import are_lost
 from jaxrelu.solvers.base import tolerances
 
 _WORK = 40.0
@@ -63,6 +68,27 @@ def check_search(
             raise ValueError(f"{name} is {value}: pass at least 1.")
     budget.meter()
     return strengths, float(tolerances(program, rtol, None).relative)
+
+
+def status_out_of_units(
+    status: Status, before: Solution, certificate: Certificate, after: Solution
+) -> Status:
+    """The status of a search once its numbers are out of units: what is out of range is no OPTIMAL.
+
+    Args:
+        status: in units.
+        before: the solution in units.
+        certificate: what is handed out.
+        after: the solution that is handed out.
+    """
+    if status != Status.OPTIMAL:
+        return status
+    numbers = certificate.lower, certificate.upper, after.weights
+    if not all(bool(jnp.all(jnp.isfinite(number))) for number in numbers):
+        return Status.NONFINITE
+    pairs = (before.weights, after.weights), (before.certificate.upper, certificate.upper)
+    lost = any(bool(jnp.any(are_lost(*pair))) for pair in pairs)
+    return Status.PRECISION_FLOOR if lost else Status.OPTIMAL
 
 
 def one_lam(lam: Any) -> Any:

@@ -13,7 +13,7 @@ L. R. Ford and D. R. Fulkerson (1958), as cutting planes of the dual.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -22,18 +22,25 @@ from jax import Array
 from jaxrelu.core.aliases import Floats
 from jaxrelu.core.budgets import Limit, Meter
 from jaxrelu.core.status import Status
-from jaxrelu.global_optimality.certificate import global_certificate
-from jaxrelu.global_optimality.checks import Budget, check_search, one_lam
+from jaxrelu.geometry.host.scaling import times_power
+from jaxrelu.global_optimality.certificate import global_lower
+from jaxrelu.global_optimality.checks import Budget, check_search, one_lam, status_out_of_units
 from jaxrelu.global_optimality.local_training import train_from
 from jaxrelu.global_optimality.pattern_pool import PatternPool
-from jaxrelu.global_optimality.polar_gauge.gauge import PolarGauge, gauge, random_starts
+from jaxrelu.global_optimality.polar_gauge.gauge import (
+    PolarGauge,
+    gauge,
+    random_starts,
+    scaled_gauge,
+)
 from jaxrelu.global_optimality.polar_gauge.lines import Arrangement
 from jaxrelu.global_optimality.restricted_master import Master
 from jaxrelu.networks.network import Network
 from jaxrelu.programs.certificates import Certificate
 from jaxrelu.programs.mapping import to_network
 from jaxrelu.programs.program import ConvexProgram
-from jaxrelu.programs.solution import Solution
+from jaxrelu.programs.solution import Solution, solution_in_units, solution_out_of_units
+from jaxrelu.programs.units import Units, in_units, into_units, out_of_units, printed
 from jaxrelu.solvers.active_newton.solver import ActiveNewton
 
 _STARTS = 256
@@ -195,12 +202,49 @@ def refine_path(
     """
     budget = Budget(max_patterns, max_rounds, max_work, max_seconds)
     strengths, tolerance = check_search("refine", program, lams, rtol, budget)
-    search = _Search(program, tolerance, budget, solver, init)
+    whole, units = in_units(program)
+    start = None if init is None else solution_in_units(init, units)
+    search = _Search(whole, tolerance, budget, solver, start)
     order = np.argsort(-np.asarray(strengths), kind="stable")
     found: dict[int, Refined] = {}
     for k in order:
-        found[int(k)] = search.run(strengths[k])
+        answer = search.run(into_units(strengths[k], units.lam))
+        found[int(k)] = _out_of_units(answer, program, strengths[k], units)
     return [found[k] for k in range(len(order))]
+
+
+def _out_of_units(found: Refined, given: ConvexProgram, lam: Array, units: Units) -> Refined:
+    """The answer to a program in units as one to the program that was given, at its lam."""
+    program = replace(given, patterns=found.program.patterns)
+    solution = replace(solution_out_of_units(found.solution, units), lam=lam)
+    proof = found.certificate
+    lower, upper = (
+        printed(value, units.objective, side)
+        for value, side in ((proof.lower, -1), (proof.upper, 1))
+    )
+    dual = out_of_units(proof.dual, units.residual)
+    certificate = Certificate(
+        lower=lower, upper=upper, gap=upper - lower, weights=solution.weights, dual=dual
+    )
+    history = tuple(
+        step._replace(
+            upper=float(times_power(step.upper, int(units.objective))),
+            lower=float(times_power(step.lower, int(units.objective))),
+        )
+        for step in found.history
+    )
+    network = to_network(program, solution).compact()
+    assert isinstance(network, Network)
+    return replace(
+        found,
+        network=network,
+        program=program,
+        solution=solution,
+        certificate=certificate,
+        gauge=scaled_gauge(found.gauge, int(units.lam)),
+        status=status_out_of_units(found.status, found.solution, certificate, solution),
+        history=history,
+    )
 
 
 class _Search:
@@ -227,12 +271,14 @@ class _Search:
         precision = max(goal, _COARSE)
         history: list[Round] = []
         best: tuple[ConvexProgram, Solution] | None = None
+        lowest = np.inf
         certificate: Certificate | None = None
 
         while True:
             pool, solution = self.master.solve(lam, precision, searching)
-            if best is None or solution.certificate.upper <= best[1].certificate.upper:
+            if best is None or float(solution.certificate.upper) <= lowest:
                 best = pool.compact(solution)
+                lowest = float(np.nan_to_num(best[1].certificate.upper, nan=np.inf))
             size = pool.size
             found, maxima = self._gauge(lam, solution, searching, narrow=False)
             last = len(history) + 1 >= self.budget.rounds
@@ -251,11 +297,10 @@ class _Search:
                     found, _ = self._gauge(lam, solution, meter)
                     late = late or not meter.allows()
                 # The gauge is that of the last residual, which need not be the best answer's.
-                certificate = global_certificate(
-                    best[0], lam, best[1].weights, solution.residual, found,
-                    best[1].certificate.upper,
-                )  # fmt: skip
-                closed = bool(certificate.gap <= self.rtol * abs(certificate.upper))
+                lower, dual = global_lower(best[0], lam, solution.residual, found)
+                upper = best[1].certificate.upper
+                certificate = Certificate(lower, upper, upper - lower, best[1].weights, dual)
+                closed = bool(np.isfinite(upper) and certificate.gap <= self.rtol * abs(upper))
                 if not (closed or late):
                     again = (
                         found.lower > strength * (1 + goal)

@@ -19,7 +19,7 @@ Reference: the conditions are those of every adjacent cell's block
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -29,14 +29,15 @@ from jaxrelu.core.aliases import Floats
 from jaxrelu.core.budgets import Limit, Meter
 from jaxrelu.core.status import Status
 from jaxrelu.geometry.host.projection import block_correlation
-from jaxrelu.geometry.host.scaling import unit_rows
+from jaxrelu.geometry.host.scaling import times_power, unit_rows
 from jaxrelu.geometry.host.walls import NEARBY, walls_of
-from jaxrelu.global_optimality.checks import Budget, check_search, one_lam
+from jaxrelu.global_optimality.checks import Budget, check_search, one_lam, status_out_of_units
 from jaxrelu.global_optimality.restricted_master import Master
 from jaxrelu.networks.network import Network
 from jaxrelu.programs.mapping import to_network
 from jaxrelu.programs.program import ConvexProgram
-from jaxrelu.programs.solution import Solution
+from jaxrelu.programs.solution import Solution, solution_in_units, solution_out_of_units
+from jaxrelu.programs.units import in_units, into_units
 from jaxrelu.solvers.active_newton.solver import ActiveNewton
 
 _INNER = 0.01
@@ -114,8 +115,10 @@ def cross_walls(
     """
     budget = Budget(max_patterns, max_rounds, max_work, max_seconds)
     strengths, tolerance = check_search("cross_walls", program, one_lam(lam), rtol, budget)
-    strength, meter, ended_by = strengths[0], budget.meter(), Limit.NONE
-    master = Master(program, budget.patterns, tolerance, solver, init)
+    whole, units = in_units(program)
+    strength, meter = into_units(strengths[0], units.lam), budget.meter()
+    start = None if init is None else solution_in_units(init, units)
+    master, ended_by = Master(whole, budget.patterns, tolerance, solver, start), Limit.NONE
     objectives: list[float] = []
     best: tuple[ConvexProgram, Solution] | None = None
     while True:
@@ -124,7 +127,7 @@ def cross_walls(
         value = float(solution.certificate.upper)
         if best is None or value <= objectives[-1]:
             best = here
-        objectives.append(min([value, *objectives[-1:]]))
+        objectives.append(min([float(np.nan_to_num(value, nan=np.inf)), *objectives[-1:]]))
         beyond = _beyond_walls(*here, float(strength) * (1 + tolerance), meter)
         if len(beyond) == 0:
             break
@@ -136,12 +139,16 @@ def cross_walls(
             ended_by = Limit.PATTERNS
         if ended_by:
             break
-    network = to_network(*best).compact()
-    assert isinstance(network, Network)
     # The walls are those of the last answer, which must be precise and the best one.
     through = len(beyond) == 0 and best is here and master.is_precise
     status = Status.OPTIMAL if through else Status.MAX_STEPS if len(beyond) else Status.STALLED
-    return Crossed(network, *best, tuple(objectives), status, ended_by)
+    solution = replace(solution_out_of_units(best[1], units), lam=strengths[0])
+    status = status_out_of_units(status, best[1], solution.certificate, solution)
+    program = replace(program, patterns=best[0].patterns)
+    network = to_network(program, solution).compact()
+    assert isinstance(network, Network)
+    values = tuple(float(times_power(value, int(units.objective))) for value in objectives)
+    return Crossed(network, program, solution, values, status, ended_by)
 
 
 def _beyond_walls(program: ConvexProgram, solution: Solution, least: float, meter: Meter) -> Floats:

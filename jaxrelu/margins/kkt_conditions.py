@@ -39,7 +39,14 @@ from jaxrelu.core.aliases import Floats
 from jaxrelu.core.budgets import Limit
 from jaxrelu.core.checks import as_float
 from jaxrelu.geometry.host.nonnegative_least_squares import nonnegative_least_squares
-from jaxrelu.geometry.host.scaling import unit_columns, unit_rows
+from jaxrelu.geometry.host.scaling import (
+    exponents,
+    power_down,
+    power_up,
+    times_power,
+    unit_columns,
+    unit_rows,
+)
 from jaxrelu.geometry.host.walls import SOLVED, walls_of
 from jaxrelu.geometry.patterns import Patterns
 from jaxrelu.global_optimality.polar_gauge.gauge import polar_gauge
@@ -51,6 +58,7 @@ from jaxrelu.programs.program import ConvexProgram
 _SUPPORT = 1e-6
 _LINK = 10.0
 _RANK = 1e-8
+_MOST_APART = 400
 
 
 class MarginConditions(NamedTuple):
@@ -149,16 +157,10 @@ def margin_conditions(
             f"margin_conditions takes labels -1 and +1, but y holds {np.unique(labels)[:5]}: map "
             "the two classes to -1 and +1."
         )
-    hidden = np.asarray(network.hidden, np.float64)
-    output = np.asarray(network.output, np.float64)
-    margins = labels * (np.maximum(rows @ hidden, 0.0) @ output)
-    margin = float(np.min(margins))
-    if not margin > 0:
-        raise ValueError(
-            f"min_i y_i f_i is {margin:.3g}: the network does not separate the data, so it has no "
-            "margin; train it further, or call max_margin, which tells whether any network does."
-        )
-    hidden, output, margins = hidden / margin**0.5, output / margin**0.5, margins / margin
+    # Numbers around one: X = 2^a X' with a network 2^(-a/2) times that of X'.
+    power = 2 * (int(exponents(rows)) // 2)
+    rows = np.ldexp(rows, -power)
+    hidden, output, margins = _of_margin_one(network, rows, labels)
     support = np.flatnonzero(margins <= 1.0 + support_tolerance)
     mu, stationarity, unique = _multipliers(rows, labels, hidden, output, support, wall_tolerance)
     # What is returned is what the bound is about: multipliers in the dtype of the data.
@@ -166,29 +168,60 @@ def margin_conditions(
     value = 0.5 * float(np.sum(hidden**2) + np.sum(output**2))
     ended_by = Limit.NONE
     if gauge_upper is not None:
-        gauge = float(gauge_upper(jnp.asarray(nu, X.dtype)))
+        gauge = float(gauge_upper(jnp.asarray(times_power(nu, -power), X.dtype)))
     elif patterns is not None:
         # Over given patterns it is lambda_max of the squared loss with the target nu.
-        gauge = float(lambda_max(ConvexProgram(X, jnp.asarray(nu, X.dtype), patterns)))
+        data, target = jnp.asarray(rows, X.dtype), jnp.asarray(nu, X.dtype)
+        gauge = float(lambda_max(ConvexProgram(data, target, patterns)))
     else:
-        found = polar_gauge(X, nu, max_work=max_work, max_seconds=max_seconds)
+        found = polar_gauge(rows, nu, max_work=max_work, max_seconds=max_seconds)
         gauge, ended_by = found.upper, found.ended_by
     lower = float(labels @ nu) / gauge if gauge > 0 else 0.0
 
-    def array(result: Any) -> Array:
-        return jnp.asarray(np.asarray(result, np.float64), fit.dtype)
+    def array(result: Any, exponent: int = 0) -> Array:
+        return jnp.asarray(times_power(np.asarray(result, np.float64), exponent), fit.dtype)
 
     return MarginConditions(
-        Network(array(hidden), array(output)),
-        array(value),
+        Network(array(hidden, -power // 2), array(output, -power // 2)),
+        array(power_up(value, -power)),
         array(stationarity),
         array(np.sum(mu * np.maximum(margins - 1.0, 0.0)) / value),
-        array(nu),
+        array(nu, -power),
         array(gauge),
-        array(lower),
+        array(power_down(lower, -power)),
         jnp.asarray(unique),
         jnp.asarray(ended_by, jnp.int32),
     )
+
+
+def _of_margin_one(network: Network, X: Floats, labels: Floats) -> tuple[Floats, Floats, Floats]:
+    """Hidden and output weights, scaled by one number to the least margin one, and all margins.
+
+    Raises:
+        ValueError: the network does not separate the data; its weights are out of range then.
+    """
+    hidden = np.asarray(network.hidden, np.float64)
+    output = np.asarray(network.output, np.float64)
+    first, last = int(exponents(hidden)), int(exponents(output))
+    hidden, output = np.ldexp(hidden, -first), np.ldexp(output, -last)
+    margins = labels * (np.maximum(X @ hidden, 0.0) @ output)
+    margin = float(np.min(margins))
+    if not margin > 0:
+        raise ValueError(
+            f"min_i y_i f_i is {float(times_power(margin, first + last)):.3g}: the network does "
+            "not separate the data, so it has no margin; train it further, or call max_margin, "
+            "which tells whether any network does."
+        )
+    # Both layers by the same number, 1 / (margin 2^(first + last))^(1/2).
+    half, odd = divmod(first - last, 2)
+    root = (margin * 2.0**odd) ** 0.5
+    hidden, output = times_power(hidden / root, half + odd), times_power(output / root, -half)
+    if not max(abs(half), abs(-half - odd)) < _MOST_APART:
+        raise ValueError(
+            f"the layers of the network are 2^{first - last} apart, so that its squared norm is "
+            "out of range: pass jr.balance(network)."
+        )
+    return hidden, output, margins / margin
 
 
 def _multipliers(

@@ -29,7 +29,7 @@ from jaxrelu.core.aliases import Floats
 from jaxrelu.core.checks import as_float
 from jaxrelu.geometry.host.nonnegative_least_squares import nonnegative_least_squares
 from jaxrelu.geometry.host.projection import cone_rows, project
-from jaxrelu.geometry.host.scaling import unit_rows
+from jaxrelu.geometry.host.scaling import exponents, times_power, unit_rows
 from jaxrelu.geometry.host.walls import SOLVED, walls_of
 from jaxrelu.geometry.patterns import enumerate_patterns
 from jaxrelu.losses.base import Loss, checked_samples, total_gradient
@@ -113,6 +113,10 @@ def stationarity(
         raise ValueError(f"lam is {strength}; pass a positive finite number.")
     r = -np.asarray(total_gradient(loss, fit, target, weight), np.float64)
     rows = np.asarray(X, np.float64)
+    # Numbers around one, of which the residuals are the same.
+    data, pull = int(exponents(rows)), int(exponents(r))
+    rows, r = np.ldexp(rows, -data), np.ldexp(r, -pull)
+    strength = float(times_power(strength, -data - pull))
     hidden = np.asarray(network.hidden, np.float64)
     output = np.asarray(network.output, np.float64)
     found = [
@@ -130,15 +134,17 @@ def stationarity(
 def _of_neuron(
     u: Floats, a: float, X: Floats, r: Floats, lam: float, tolerance: float
 ) -> tuple[float, float, int, bool, Floats]:
-    size = max(float(np.linalg.norm(u)), abs(a))
-    if size == 0.0:
+    if not (np.any(u) or a):
         return 0.0, 0.0, len(X), False, np.zeros(len(X))
     if not np.any(u):  # lam a is not zero, whatever the cells around u = 0 say
         return 1.0, 1.0, len(X), False, np.zeros(len(X))
-    along = X @ u
     unit, lengths = unit_rows(X)
     on_wall = walls_of(unit, u, tolerance)
-    active = (along > 0) & ~on_wall
+    active = (X @ unit_rows(u[None])[0][0] > 0) & ~on_wall
+    # The residuals are relative to the size of the neuron.
+    power = int(exponents(np.append(u, a)))
+    u, a = times_power(u, -power), float(times_power(a, -power))
+    along, size = X @ u, max(float(np.linalg.norm(u)), abs(a))
     outer = abs(lam * a - r[active] @ along[active])
     base = lam * u - a * (X[active].T @ r[active])
     walls, kinks = X[on_wall], a * r[on_wall]

@@ -12,6 +12,7 @@ walls corrected.
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -36,7 +37,8 @@ from jaxrelu.programs.certificates import Certificate, certify
 from jaxrelu.programs.checks import check_program
 from jaxrelu.programs.optimality import block_correlations
 from jaxrelu.programs.program import Program, block_signs, fit, residual_at, sample_weights
-from jaxrelu.programs.solution import Solution
+from jaxrelu.programs.solution import Solution, solution_in_units
+from jaxrelu.programs.units import in_units, out_of_units
 
 # ||q|| >= lam (1 - this) belongs to the equicorrelation set.
 _TIGHT = 1e-6
@@ -100,13 +102,15 @@ def optimal_set(
             'in float64. Set jax.config.update("jax_enable_x64", True) and pass float64 data.'
         )
     _check_solution(program, solution)
+    given, (program, units) = program, in_units(program)
+    users_lam, solution = solution.lam, solution_in_units(solution, units)
     lam = float(solution.lam)
     # Without a tolerance the solver goes on for as long as its gap falls; that of a path takes as
     # many slots as the support needs.
     polished = solve_path(program, [lam], rtol=0.0, atol=0.0, init=solution)[0]
-    given = _certified(program, solution, polished.certificate)
-    if not float(polished.certificate.gap) <= float(given.certificate.gap):
-        polished = given
+    claimed = _certified(program, solution, polished.certificate)
+    if not float(polished.certificate.gap) <= float(claimed.certificate.gap):
+        polished = claimed
     q = _correlations(program, polished.residual, lam)
     size = np.linalg.norm(q, axis=1)
     tight = np.flatnonzero(size >= lam * (1 - _TIGHT))
@@ -147,21 +151,39 @@ def optimal_set(
     sparse, exact, nodes = polytopes.fewest(inside, max_nodes, seconds)
     ended_by = Limit.NONE
     if not exact:
-        out = max_nodes is not None and nodes >= max_nodes
-        ended_by = Limit.NODES if out else Limit.NONE if seconds is None else Limit.SECONDS
+        spent = max_nodes is not None and nodes >= max_nodes
+        ended_by = Limit.NODES if spent else Limit.NONE if seconds is None else Limit.SECONDS
     ambiguous = not (accurate and agree and P.clear and inside.clear) or doubtful or linear
     fewest = np.zeros(first.size)
     fewest[support] = np.where(sparse > polytopes.ZERO * inside.size, sparse, 0.0)
+
+    def out(values: Any, exponent: Any) -> Array:
+        return out_of_units(jnp.asarray(values), exponent)
+
     return OptimalSet(
-        jnp.asarray(directions), jnp.asarray(signs), jnp.asarray(features),
-        jnp.asarray(coefficients), jnp.asarray(interior), jnp.asarray(fewest),
-        jnp.asarray(support), jnp.asarray(basis),
-        None if gates is None else jnp.asarray(gates[:, first]),
-        jnp.asarray(direction_of.reshape(program.block_shape)), jnp.asarray(program.X),
-        jnp.asarray(counts), polished.fit, polished.residual, jnp.asarray(lam),
-        rank, dimension, dimension == 0, int(np.sum(fewest > 0)), exact, ambiguous,
-        ended_by,
-    )  # fmt: skip
+        directions=jnp.asarray(directions),
+        signs=jnp.asarray(signs),
+        features=out(features, units.features),
+        coefficients=out(coefficients, units.weights),
+        interior=out(interior, units.weights),
+        fewest=out(fewest, units.weights),
+        support=jnp.asarray(support),
+        basis=jnp.asarray(basis),
+        gates=None if gates is None else jnp.asarray(gates[:, first]),
+        direction_of=jnp.asarray(direction_of.reshape(program.block_shape)),
+        X=jnp.asarray(given.X),
+        counts=jnp.asarray(counts),
+        fit=out(polished.fit, units.fit),
+        residual=out(polished.residual, units.residual),
+        lam=jnp.asarray(users_lam),
+        rank=rank,
+        dimension=dimension,
+        is_unique=dimension == 0,
+        minimal_width=int(np.sum(fewest > 0)),
+        minimal_width_exact=exact,
+        ambiguous=ambiguous,
+        ended_by=ended_by,
+    )
 
 
 def _check_solution(program: Program, solution: Solution) -> None:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from jaxrelu.core.aliases import Floats
 from jaxrelu.core.checks import as_float
 from jaxrelu.geometry.host import polytopes
-from jaxrelu.geometry.host.scaling import unit_rows
+from jaxrelu.geometry.host.scaling import length, unit_rows
 from jaxrelu.geometry.host.walls import SOLVED
 from jaxrelu.networks.network import GatedNetwork, Network
 from jaxrelu.optimal_sets.optimal_set import OptimalSet, inside_support, on_all_directions
@@ -54,12 +54,12 @@ def is_optimal(optima: OptimalSet, candidate: Any, *, rtol: float = 1e-6) -> boo
     Reference: Mishkin and Pilanci (ICML 2023), Theorem 3.1, which describes the set.
     """
     a, stray = _coefficients(optima, candidate, rtol)
-    total = max(float(np.sum(np.abs(a))) + stray, 1e-300)
+    total = float(np.sum(np.abs(a))) + stray
     counts = np.asarray(optima.counts)
     fit = np.asarray(optima.fit)[counts]
-    off = np.linalg.norm(np.asarray(optima.features)[counts] @ a - fit)
+    off = length(np.asarray(optima.features)[counts] @ a - fit)
     stray += float(np.sum(np.abs(a[~np.asarray(optima.support)])) - np.sum(np.minimum(a, 0.0)))
-    close = off <= rtol * max(float(np.linalg.norm(fit)), 1e-300)
+    close = off <= rtol * length(fit)
     return bool(close and stray <= rtol * total)
 
 
@@ -220,7 +220,7 @@ def _coefficients(optima: OptimalSet, candidate: Any, tolerance: float) -> tuple
     along = np.sum(theta[inside] * unit, axis=1)
     np.add.at(a, own[inside], along)
     theta[inside] -= np.maximum(along, 0.0)[:, None] * unit
-    return a, stray + float(np.sum(np.linalg.norm(theta, axis=1)))
+    return a, stray + float(np.sum(unit_rows(theta)[1]))
 
 
 def _of_network(
@@ -250,12 +250,12 @@ def _of_network(
     else:
         theta = (hidden * np.abs(output)).T
         here, there = (unit_rows(X)[0] @ unit_rows(u)[0].T for u in (directions, theta))
-    norms = np.linalg.norm(hidden, axis=0)
+    norms = unit_rows(hidden.T)[1]
     own = np.full(len(theta), -1)
     for row, weight in enumerate(theta):
         if isinstance(network, GatedNetwork):
-            change = np.linalg.norm(masks[:, [row]] * linear - np.asarray(optima.features), axis=0)
-            shared = change <= tolerance * np.linalg.norm(linear, axis=0)
+            change = unit_rows((masks[:, [row]] * linear - np.asarray(optima.features)).T)[1]
+            shared = change <= tolerance * unit_rows(linear.T)[1]
         else:
             own_side = there[:, [row]]
             nearer = np.minimum(np.abs(here), np.abs(own_side))

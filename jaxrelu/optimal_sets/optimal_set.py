@@ -18,6 +18,7 @@ import warnings
 from dataclasses import dataclass, field
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
@@ -101,8 +102,10 @@ class OptimalSet:
                 f"X has shape {X.shape}; pass samples of {self.directions.shape[1]} features."
             )
         linear = matmul(X, self.directions.T)
-        active = linear >= 0 if self.gates is None else matmul(X, self.gates) >= 0
-        return self.signs[None] * jnp.where(active, linear, 0.0)
+        if self.gates is None:
+            return self.signs[None] * jax.nn.relu(linear)
+        # A product with the mask, not a `where`: a closed gate must not hide a NaN.
+        return self.signs[None] * (matmul(X, self.gates) >= 0).astype(linear.dtype) * linear
 
 
 def vertices(optima: OptimalSet, *, at_most: int = 1000, seed: int = 0) -> Array:

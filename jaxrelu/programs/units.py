@@ -9,7 +9,7 @@ holds, are ordinary numbers in between; what does not fit on the way out shows i
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import jax.numpy as jnp
 from jax import Array
@@ -18,6 +18,9 @@ from jaxrelu.core.numerics import safe_norm
 from jaxrelu.core.rounding import largest_exponent, times_power, tiny
 from jaxrelu.losses.base import homogeneity
 from jaxrelu.programs.program import Program, sample_weights
+
+
+P = TypeVar("P", bound=Program)
 
 
 class Units(NamedTuple):
@@ -42,7 +45,7 @@ class Units(NamedTuple):
         return cls(features, fit, fit - features, features + residual, residual, residual + fit)
 
 
-def in_units(program: Program) -> tuple[Program, Units]:
+def in_units(program: P) -> tuple[P, Units]:
     """The program in numbers around one, and the way back."""
     X, y = jnp.asarray(program.X), jnp.asarray(program.y)
     feature = largest_exponent(X)

@@ -22,6 +22,7 @@ from scipy.optimize import Bounds, LinearConstraint, linprog, milp, minimize
 
 from jaxrelu.core.aliases import Bools, Floats
 from jaxrelu.geometry.host.nonnegative_least_squares import nonnegative_least_squares
+from jaxrelu.geometry.host.scaling import exponents, unit_rows
 
 # Coefficients below this share of their sum are zero; HiGHS keeps its constraints to 1e-7.
 ZERO = 1e-6
@@ -60,9 +61,9 @@ class Polytope(NamedTuple):
 
 def polytope(columns: Floats, start: Floats) -> Polytope:
     """The polytope of the members with the same Z a as `start`; Z (n, k)."""
-    norms = np.linalg.norm(columns, axis=0)
+    unit, norms = unit_rows(np.ldexp(columns, -exponents(columns)).T)
     scale = np.where(norms > 0, norms, 1.0)
-    _, sigma, right = np.linalg.svd(columns / scale, full_matrices=True)
+    _, sigma, right = np.linalg.svd(unit.T, full_matrices=True)
     cut = _RANK_TOLERANCE * (sigma[0] if sigma.size else 0.0)
     rank = int(np.sum(sigma > cut))
     # In units of the columns themselves; orthonormal again.

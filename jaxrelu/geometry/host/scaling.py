@@ -38,9 +38,29 @@ def unit_rows(rows: FloatArray) -> tuple[FloatArray, FloatArray]:
     return unit, np.ldexp(length, exponent[:, 0])
 
 
+def length(vector: FloatArray) -> float:
+    """||x|| of a vector of any scale."""
+    return float(unit_rows(vector[None])[1][0])
+
+
 def unit_columns(array: FloatArray) -> FloatArray:
     """Columns divided by their lengths; zero columns stay zero."""
     return unit_rows(array.T)[0].T
+
+
+def products(a: FloatArray, b: FloatArray) -> tuple[FloatArray, int]:
+    """The products a b, in units of 2^exponent in which the largest is about one; and that."""
+    (first, here), (second, there) = np.frexp(a), np.frexp(b)
+    values = first * second
+    exponent = max((here + there)[values != 0].tolist(), default=0)
+    return times_power(values, here + there - exponent), exponent
+
+
+def roots(values: FloatArray, exponent: int) -> FloatArray:
+    """(values 2^exponent)^(1/2), though the values themselves may be out of range."""
+    half, odd = divmod(exponent, 2)
+    root: FloatArray = times_power(np.sqrt(np.ldexp(values, odd)), half)
+    return root
 
 
 def times_power(value: Any, exponent: Any) -> Any:

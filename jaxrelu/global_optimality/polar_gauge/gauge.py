@@ -162,10 +162,10 @@ def polar_gauge(
         threshold=float(times_power(threshold, -size)),
         meter=meter,
     )
-    return in_units(found, size)
+    return scaled_gauge(found, size)
 
 
-def in_units(found: PolarGauge, exponent: int) -> PolarGauge:
+def scaled_gauge(found: PolarGauge, exponent: int) -> PolarGauge:
     """An interval times 2^exponent, rounded outward; open where an end is out of range then."""
     lower, upper = power_down(found.lower, exponent), power_up(found.upper, exponent)
     in_range = math.isfinite(upper) and (lower > 0 or found.lower == 0)
