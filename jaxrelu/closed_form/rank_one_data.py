@@ -60,6 +60,7 @@ def rank_one(X: Any, y: Any, lam: Any, loss: Loss = _SQUARED_LOSS) -> ClosedForm
     Reference: Ergen and Pilanci (JMLR 22, 2021), on rank-one data.
     """
     task, strength = checked(X, y, loss), positive(lam)
+    task, strength = task.scaled(strength)
     c, a = line(task)
     features = np.maximum(np.stack([c, -c], axis=1), 0.0)
     sizes = np.asarray([_coefficient(task, phi, strength) for phi in features.T])

@@ -30,6 +30,7 @@ from jaxrelu.closed_form.answer import checked, tolerance
 from jaxrelu.closed_form.dictionary import Cells, least_polar
 from jaxrelu.core.pytrees import register
 from jaxrelu.core.tracing import on_host
+from jaxrelu.geometry.host.scaling import power_up, times_power
 from jaxrelu.losses.squared import SquaredLoss
 from jaxrelu.networks.network import Network
 
@@ -88,7 +89,7 @@ def l0_l1_equivalent(X: Any, y: Any) -> L0L1:
 
     Reference: Ergen and Pilanci (JMLR 22, 2021), on the equivalence of l0 and l1.
     """
-    task = checked(X, y, _SQUARED_LOSS)
+    task, _ = checked(X, y, _SQUARED_LOSS).scaled()
     n = len(task.y)
     sigma = np.linalg.svd(task.X, compute_uv=False)
     if n > task.X.shape[1] or sigma[-1] <= tolerance(task) * sigma[0]:
@@ -116,7 +117,7 @@ def l0_l1_equivalent(X: Any, y: Any) -> L0L1:
         holds=holds,
         lower=lower,
         upper=upper,
-        dual=task.cast(found.v),
+        dual=task.cast(times_power(found.v, -task.units.features)),
         network=task.network(directions, (sizes * signs)[used]),
-        norm=float(np.sum(sizes)),
+        norm=power_up(float(np.sum(sizes)), task.units.weights),
     )

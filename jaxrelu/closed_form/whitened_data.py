@@ -69,6 +69,7 @@ def whitened(X: Any, y: Any, lam: Any, loss: Loss = _SQUARED_LOSS) -> ClosedForm
     Reference: Ergen and Pilanci (JMLR 22, 2021), on whitened data.
     """
     task, strength = checked(X, y, loss), positive(lam)
+    task, strength = task.scaled(strength, keep_data=True)
     _check_orthonormal(task)
     fit = np.zeros_like(task.y)
     at_zero = task.residual(fit)

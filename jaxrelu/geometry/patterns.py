@@ -29,7 +29,8 @@ from jaxrelu.core.tracing import is_traced, on_host, outside_traces
 from jaxrelu.geometry.checks import NOT_FINITE, check_matrix, host_matrix
 from jaxrelu.geometry.cones import interior_directions
 from jaxrelu.geometry.host.arrangements import half_cells
-from jaxrelu.geometry.host.bits import closed_bits, distinct_columns, margins, scaled, unit_columns
+from jaxrelu.geometry.host.bits import closed_bits, distinct_columns, margins
+from jaxrelu.geometry.host.scaling import scaled, unit_columns, unit_rows
 
 _ULPS = 50  # of the module docstring
 _BATCH = 2**21  # entries of the masks whose witnesses are computed at once
@@ -238,9 +239,9 @@ def patterns_from_weights(X: ArrayLike, hidden: ArrayLike) -> tuple[Patterns, Ar
     nonzero = _nonzero_rows(rows)
     tolerance = _ULPS * eps(data.dtype)
     directions = unit_columns(scaled(neurons, axis=0).astype(np.float64))
-    unit_rows = unit_columns(rows.astype(np.float64).T).T
+    sides = unit_rows(rows.astype(np.float64))[0]
     generic = unit_columns(np.random.default_rng(0).standard_normal((data.shape[1], 1)))
-    products, tie = unit_rows @ directions, unit_rows @ generic
+    products, tie = sides @ directions, sides @ generic
     on_wall = np.abs(products) <= tolerance
     bits = np.where(on_wall, tie >= 0, products > 0)
     walled = np.any(on_wall[nonzero], axis=0)

@@ -23,10 +23,11 @@ from jaxrelu.core.numerics import eps
 from jaxrelu.core.pytrees import register
 from jaxrelu.core.status import Status
 from jaxrelu.core.tracing import on_host
+from jaxrelu.geometry.host.scaling import power_down, power_up, times_power
 from jaxrelu.geometry.patterns import Patterns
 from jaxrelu.margins.alternatives import fit_space, separation
 from jaxrelu.margins.method_of_multipliers import End, host_arrays, minimise_weights
-from jaxrelu.margins.problem import compact_network, limits, problem
+from jaxrelu.margins.problem import compact_network, limits, printed_status, problem
 from jaxrelu.networks.network import Network
 from jaxrelu.programs.certificates import Certificate
 from jaxrelu.solvers.base import Solver
@@ -123,7 +124,7 @@ def max_margin(
     Reference: Wang and Pilanci (ICLR 2022), the convex max-margin program and its dual; Lyu and Li
     (ICLR 2020), Theorem 4.4, on gradient flow.
     """
-    program, target = problem(X, y, patterns, one_sided=True)
+    program, target, units = problem(X, y, patterns, one_sided=True)
     if not np.all(np.isin(target, (-1.0, 1.0))):
         raise ValueError(
             f"max_margin takes labels -1 and +1, but y holds {np.unique(target)[:5].tolist()}: map "
@@ -147,20 +148,22 @@ def max_margin(
         zero = jnp.zeros((*program.block_shape, program.X.shape[1]), program.X.dtype)
         end = End(zero, np.zeros_like(target), np.inf, np.inf, Status.INFEASIBLE, 0)
 
-    def number(value: float) -> Array:
+    def number(value: Any) -> Array:
         return jnp.asarray(value, program.X.dtype)
 
+    weights = number(times_power(np.asarray(end.weights), units.weights))
+    upper, lower = power_up(end.upper, units.weights), power_down(end.lower, units.weights)
     return MaxMargin(
-        compact_network(program, end.weights),
-        number(end.upper),
-        number(1.0 / end.upper),
-        end.weights,
-        jnp.asarray(end.dual, program.X.dtype),
-        number(end.lower),
-        number(end.upper),
-        number(end.upper - end.lower if np.isfinite(end.lower) else 0.0),
+        compact_network(program, end.weights, units),
+        number(upper),
+        number(1.0 / upper),
+        weights,
+        number(times_power(end.dual, -units.features)),
+        number(lower),
+        number(upper),
+        number(upper - lower if farkas is None else 0.0),
         jnp.asarray(farkas is None),
         jnp.asarray(np.zeros_like(target) if farkas is None else farkas, program.X.dtype),
-        jnp.asarray(end.status, jnp.int32),
+        jnp.asarray(printed_status(end, weights, upper), jnp.int32),
         jnp.asarray(end.num_steps, jnp.int32),
     )

@@ -26,24 +26,36 @@ from jax import Array
 
 from jaxrelu.core.aliases import Floats
 from jaxrelu.core.checks import as_float, host_float
+from jaxrelu.core.status import Status
+from jaxrelu.geometry.host.scaling import exponents, times_power
 from jaxrelu.geometry.patterns import Patterns
-from jaxrelu.margins.method_of_multipliers import Shortfall
+from jaxrelu.margins.method_of_multipliers import End, Shortfall
 from jaxrelu.networks.network import Network
 from jaxrelu.programs.checks import check_program
 from jaxrelu.programs.mapping import to_network
 from jaxrelu.programs.preparation import with_interior
 from jaxrelu.programs.program import ConvexProgram
+from jaxrelu.programs.units import Units
 
 
-def problem(X: Any, y: Any, patterns: Patterns, *, one_sided: bool) -> tuple[ConvexProgram, Floats]:
-    """The checked program with its witnesses, and its target in float64."""
+def problem(
+    X: Any, y: Any, patterns: Patterns, *, one_sided: bool
+) -> tuple[ConvexProgram, Floats, Units]:
+    """The checked program with its witnesses and its target in float64, in numbers around one.
+
+    With X = 2^a X' and, for real targets, y = 2^b y', weights and R are 2^(b - a) times as large,
+    and dual points 2^-a times.
+    """
     X = as_float(X, "X")
     y = as_float(y, "y").astype(X.dtype)
     program = ConvexProgram(X, y, patterns, Shortfall(jnp.asarray(one_sided)))
     check_program(program)
     patterns = with_interior(program).patterns
-    program = ConvexProgram(X, y, patterns, program.loss)
-    return program, np.asarray(y, np.float64)
+    data, target = np.asarray(X), np.asarray(y)
+    units = Units.of(int(exponents(data)), 0 if one_sided else int(exponents(target)), 0, 2)
+    data, target = np.ldexp(data, -units.features), np.ldexp(target, -units.fit)
+    program = ConvexProgram(jnp.asarray(data), jnp.asarray(target), patterns, program.loss)
+    return program, np.asarray(target, np.float64), units
 
 
 def limits(program: ConvexProgram, rtol: Any, max_steps: Any) -> tuple[float, int]:
@@ -58,8 +70,21 @@ def limits(program: ConvexProgram, rtol: Any, max_steps: Any) -> tuple[float, in
     return float(tolerance), int(max_steps)
 
 
-def compact_network(program: ConvexProgram, weights: Array) -> Network:
-    """The network of convex weights, its zero neurons dropped."""
-    network = to_network(program, weights)
+def compact_network(program: ConvexProgram, weights: Array, units: Units) -> Network:
+    """The network of convex weights in units, its zero neurons dropped."""
+    half, odd = divmod(units.weights, 2)
+    network = to_network(program, np.ldexp(np.asarray(weights), odd)).compact()
     assert isinstance(network, Network)
-    return network.compact()
+    hidden, output = (np.asarray(layer) for layer in (network.hidden, network.output))
+    return Network(jnp.asarray(times_power(hidden, half)), jnp.asarray(times_power(output, half)))
+
+
+def printed_status(end: End, weights: Array, upper: float) -> Status:
+    """The status of what is handed out: numbers that are out of range cannot be OPTIMAL."""
+    kept = np.asarray(weights)
+    if end.status != Status.OPTIMAL or end.upper == 0:
+        return end.status
+    if not (np.isfinite(upper) and np.all(np.isfinite(kept))):
+        return Status.NONFINITE
+    lost = (np.asarray(end.weights) != 0) & (np.abs(kept) < np.finfo(kept.dtype).tiny)
+    return Status.PRECISION_FLOOR if np.any(lost) else Status.OPTIMAL

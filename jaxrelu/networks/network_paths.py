@@ -19,6 +19,7 @@ from jaxrelu.core.aliases import Floats
 from jaxrelu.core.numerics import safe_sqrt
 from jaxrelu.core.pytrees import register
 from jaxrelu.geometry.host.directions import distinct
+from jaxrelu.geometry.host.scaling import unit_rows
 from jaxrelu.networks.network import Network
 
 _EMPTY = 1e-10
@@ -139,13 +140,13 @@ def in_slots(
     for network in networks:
         hidden = np.asarray(network.hidden, np.float64)
         output = np.asarray(network.output, np.float64)
-        norms = np.linalg.norm(hidden, axis=0)
+        unit, norms = unit_rows(hidden.T)
         scale = max(float(norms.max(initial=0.0)), 1e-300)
         if np.any(np.abs(norms - np.abs(output)) > 1e-5 * scale):
             raise ValueError("a network is not balanced: pass jr.balance(network).")
         size = norms * np.abs(output)
         size[size <= _EMPTY * scale**2] = 0.0
-        units.append((hidden / np.where(norms > 0, norms, 1.0)).T)
+        units.append(unit)
         signs.append(np.sign(output))
         sizes.append(size)
     size = np.concatenate(sizes)

@@ -16,11 +16,13 @@ from jaxrelu.core.checks import as_float
 from jaxrelu.core.numerics import safe_sqrt
 from jaxrelu.core.tracing import is_traced, on_host
 from jaxrelu.geometry.host import polytopes
+from jaxrelu.geometry.host.scaling import length, unit_rows
+from jaxrelu.geometry.host.walls import SOLVED
 from jaxrelu.networks.network import GatedNetwork, Network
 from jaxrelu.optimal_sets.optimal_set import OptimalSet, inside_support, on_all_directions
 
-# A sample this near the wall of a neuron, relative to both norms, is on neither side of it.
-_WALL = 1e-6
+# Coefficients may be below zero by this share of their sum: what `solve` leaves by default.
+_BELOW_ZERO = 1e-6
 
 
 @on_host()
@@ -55,12 +57,12 @@ def is_optimal(optima: OptimalSet, candidate: Any, *, rtol: float = 1e-6) -> boo
     Reference: Mishkin and Pilanci (ICML 2023), Theorem 3.1, which describes the set.
     """
     a, stray = _coefficients(optima, candidate, rtol)
-    total = max(float(np.sum(np.abs(a))) + stray, 1e-300)
+    total = float(np.sum(np.abs(a))) + stray
     counts = np.asarray(optima.counts)
     fit = np.asarray(optima.fit)[counts]
-    off = np.linalg.norm(np.asarray(optima.features)[counts] @ a - fit)
+    off = length(np.asarray(optima.features)[counts] @ a - fit)
     stray += float(np.sum(np.abs(a[~np.asarray(optima.support)])) - np.sum(np.minimum(a, 0.0)))
-    close = off <= rtol * max(float(np.linalg.norm(fit)), 1e-300)
+    close = off <= rtol * length(fit)
     return bool(close and stray <= rtol * total)
 
 
@@ -95,7 +97,7 @@ def nearest_optimal(optima: OptimalSet, candidate: Any) -> Array:
     Reference: Lawson and Hanson, Solving Least Squares Problems (1974), Chapter 23, on the least
     distance program that this is.
     """
-    a, _ = _coefficients(optima, candidate, _WALL)
+    a, _ = _coefficients(optima, candidate, SOLVED)
     P, support = inside_support(optima)
     return on_all_directions(polytopes.project(P, a[support])[None], support)[0]
 
@@ -191,7 +193,7 @@ def network_from_coefficients(optima: OptimalSet, coefficients: Any) -> Network 
     if not is_traced(coefficients):
         known = np.asarray(coefficients)
         lowest = float(np.min(known, initial=0.0))
-        if lowest < -_WALL * float(np.sum(np.abs(known))):
+        if lowest < -_BELOW_ZERO * float(np.sum(np.abs(known))):
             raise ValueError(
                 f"coefficients holds {lowest:g}; those of a network are >= 0. `nearest_optimal` "
                 "gives the coefficients of the nearest optimal network."
@@ -224,7 +226,7 @@ def _coefficients(optima: OptimalSet, candidate: Any, tolerance: float) -> tuple
     along = np.sum(theta[inside] * unit, axis=1)
     np.add.at(a, own[inside], along)
     theta[inside] -= np.maximum(along, 0.0)[:, None] * unit
-    return a, stray + float(np.sum(np.linalg.norm(theta, axis=1)))
+    return a, stray + float(np.sum(unit_rows(theta)[1]))
 
 
 def _of_network(
@@ -248,21 +250,22 @@ def _of_network(
             f"the network has {hidden.shape[0]} features, the optimal set {X.shape[1]}: pass a "
             "network for the data of the program."
         )
-    here, lengths = X @ directions.T, np.linalg.norm(X, axis=1)[:, None]
     if isinstance(network, GatedNetwork):
         theta, masks = (hidden * output).T, X @ np.asarray(network.gates, float) >= 0
+        linear = X @ directions.T
     else:
         theta = (hidden * np.abs(output)).T
-    norms = np.linalg.norm(hidden, axis=0)
+        here, there = (unit_rows(X)[0] @ unit_rows(u)[0].T for u in (directions, theta))
+    norms = unit_rows(hidden.T)[1]
     own = np.full(len(theta), -1)
     for row, weight in enumerate(theta):
         if isinstance(network, GatedNetwork):
-            change = np.linalg.norm(masks[:, [row]] * here - np.asarray(optima.features), axis=0)
-            shared = change <= tolerance * np.linalg.norm(here, axis=0)
+            change = unit_rows((masks[:, [row]] * linear - np.asarray(optima.features)).T)[1]
+            shared = change <= tolerance * unit_rows(linear.T)[1]
         else:
-            there = X @ weight[:, None] / max(float(np.linalg.norm(weight)), 1e-300)
-            nearer = np.minimum(np.abs(here), np.abs(there))
-            apart = (here * there < 0) & (nearer > tolerance * lengths)
+            own_side = there[:, [row]]
+            nearer = np.minimum(np.abs(here), np.abs(own_side))
+            apart = (here * own_side < 0) & (nearer > tolerance)
             shared = ~np.any(apart, axis=0) & (np.asarray(optima.signs) == np.sign(output[row]))
         if np.any(shared):
             own[row] = np.argmax(np.where(shared, directions @ weight, -np.inf))

@@ -22,6 +22,7 @@ from jax import Array
 from jaxrelu.core.numerics import matmul
 from jaxrelu.core.tracing import on_host
 from jaxrelu.geometry.host import polytopes
+from jaxrelu.geometry.host.scaling import exponents
 from jaxrelu.optimal_sets.optimal_set import OptimalSet, inside_support
 
 CHAINS = 64
@@ -116,6 +117,7 @@ def effective_sample_size(samples: Any, *, num_chains: int = CHAINS) -> Array:
     Reference: Geyer (Statistical Science, 1992).
     """
     a = np.asarray(samples, float)
+    a = np.ldexp(a, -exponents(a))
     draws = len(a) // num_chains
     if draws < 4:
         raise ValueError(f"{len(a)} samples of {num_chains} chains are too few: pass 4 a chain.")
@@ -140,7 +142,7 @@ def _corners_and_shape(P: polytopes.Polytope) -> tuple[np.ndarray, np.ndarray]:
     rng = np.random.default_rng(0)
     number = min(max(4 * m, 16), _MOST_CORNERS)
     corners = [polytopes.maximise(P, P.null @ rng.standard_normal(m)) for _ in range(number)]
-    spread = (np.stack(corners) - np.mean(corners, axis=0)) @ P.null
+    spread = (np.stack(corners) - np.mean(corners, axis=0)) / P.size @ P.null
     covariance = spread.T @ spread / number
     covariance += 1e-6 * np.trace(covariance) / m * np.eye(m)
     shape: np.ndarray = P.null @ np.linalg.cholesky(covariance)

@@ -14,6 +14,7 @@ from jaxrelu.core.pytrees import register
 from jaxrelu.core.status import Status, describe, remedy
 from jaxrelu.core.tracing import on_host
 from jaxrelu.programs.certificates import Certificate, Certified
+from jaxrelu.programs.units import Units, into_units, out_of_units, printed
 
 
 @register
@@ -79,6 +80,49 @@ def joined(parts: list[Solution], join: Callable[[Any], Array]) -> Solution:
 def shared(answer: Solution) -> Solution:
     """The same answer holding its weights once; compiled code returns them in two arrays."""
     return replace(answer, certificate=replace(answer.certificate, weights=answer.weights))
+
+
+def solution_in_units(solution: Solution, units: Units) -> Solution:
+    """A solution of a program as one of the program in units."""
+
+    def bound(value: Array, side: int) -> Array:
+        del side  # numbers around one are exact
+        return into_units(value, units.objective)
+
+    return _moved(solution, units, into_units, bound)
+
+
+def solution_out_of_units(solution: Solution, units: Units) -> Solution:
+    """A solution of the program in units as one of the program; bounds are rounded outward."""
+
+    def bound(value: Array, side: int) -> Array:
+        return printed(value, units.objective, side)
+
+    return _moved(solution, units, out_of_units, bound)
+
+
+def _moved(
+    solution: Solution,
+    units: Units,
+    move: Callable[[Any, Any], Array],
+    bound: Callable[[Array, int], Array],
+) -> Solution:
+    proof, weights = solution.certificate, move(solution.weights, units.weights)
+    lower, upper = bound(proof.lower, -1), bound(proof.upper, 1)
+    return replace(
+        solution,
+        weights=weights,
+        lam=move(solution.lam, units.lam),
+        fit=move(solution.fit, units.fit),
+        residual=move(solution.residual, units.residual),
+        certificate=Certificate(
+            lower=lower,
+            upper=upper,
+            gap=upper - lower,
+            weights=weights,
+            dual=move(proof.dual, units.residual),
+        ),
+    )
 
 
 @on_host("after them")
