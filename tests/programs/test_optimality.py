@@ -58,9 +58,7 @@ def check_certificate(case, program, lam, certificate):
     masks = np.asarray(program.patterns.masks)
     weights, dual = np.asarray(certificate.weights), np.asarray(certificate.dual)
     upper = twin_objective(case, program, lam, weights)
-    np.testing.assert_allclose(
-        certificate.upper, upper, rtol=1e-6 if case[0] == "huber" else 1e-12
-    )
+    np.testing.assert_allclose(certificate.upper, upper, rtol=1e-6 if case[0] == "huber" else 1e-12)
     if not case[1]:
         violation = reference.cone_violation(program.X, masks, weights)
         assert violation == 0
