@@ -214,7 +214,7 @@ def solve_path(
     solver.check(program)
     if max_active is not None and max_active < 0:
         raise ValueError(f"max_active is {max_active}; pass a number of blocks >= 0, or None.")
-    at, asked = prepare(program, lams, tolerance, warm_point(program, init), type(program.loss))
+    at, asked = prepare(program, lams, tolerance, warm_point(program, init))
     driver = PathDriver(solver, at, asked, tolerance, int(steps))
     if asked.init is not None:
         driver.start_from(asked.init, jnp.max(asked.lams))
