@@ -8,6 +8,7 @@ import pytest
 import zoo
 
 import jaxrelu as jr
+from jaxrelu.paths import memory
 from jaxrelu.solvers.active_newton import solver as active_newton
 
 GENERIC = zoo.problem(zoo.generic)
