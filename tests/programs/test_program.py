@@ -10,6 +10,7 @@ import pytest
 import reference
 
 import jaxrelu as jr
+from jaxrelu.programs import critical_lam
 from jaxrelu.programs import program as programs
 from jaxrelu.programs.checks import check_program
 from jaxrelu.programs.preparation import row_space
@@ -165,7 +166,50 @@ def test_lambda_max_in_float32_and_in_a_trace(build, single):
     assert jax.eval_shape(jr.lambda_max, program).shape == ()
     rough = jr.lambda_max(single(program))
     assert rough.dtype == jnp.float32
-    np.testing.assert_allclose(rough, jr.lambda_max(program), rtol=1e-5)
+    np.testing.assert_allclose(rough, jr.lambda_max(program), rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "decades",
+    [8, pytest.param(4, marks=pytest.mark.slow), pytest.param(12, marks=pytest.mark.slow)],
+)
+def test_lambda_max_lies_in_its_interval_where_columns_differ_by_decades(decades):
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((20, 4)) * 10.0 ** np.linspace(0, -decades, 4)
+    patterns = jr.patterns_from_gates(X, rng.standard_normal((4, 8)))
+    program = jr.ConvexProgram(X, rng.standard_normal(20), patterns)
+    expected = reference.lambda_max(X, program.y, np.asarray(patterns.masks))
+    lower, upper = jr.lambda_max_interval(program)
+    assert lower <= expected * (1 + 1e-14)
+    assert upper >= expected * (1 - 1e-14)
+    assert upper - lower <= 1e-6 * upper
+    assert jr.lambda_max(program) == upper
+
+
+def test_lambda_max_says_where_projections_did_not_get_there(build, monkeypatch):
+    program = build()
+    lower, upper = jr.lambda_max_interval(program)
+    inside = jax.jit(jr.lambda_max)(program)
+    assert inside == upper
+    wide = lower / 2, upper
+    monkeypatch.setattr(critical_lam, "_interval", lambda program: wide)
+    assert np.isnan(critical_lam._upper_end(program))
+    monkeypatch.setattr(critical_lam, "_lambda_max", critical_lam._upper_end)
+    # What blocks one by one give.
+    assert jr.lambda_max(program) <= upper * (1 + 1e-12)
+    monkeypatch.setattr(critical_lam, "_ends", lambda *args: wide)
+    with pytest.raises(ArithmeticError, match="lie between .* scale the columns of X"):
+        jr.lambda_max(program)
+
+
+def test_lambda_max_in_any_units(build):
+    program = build()
+    for power in (-300, 300):
+        scaled = dataclasses.replace(program, X=np.ldexp(np.asarray(program.X), power))
+        lower, upper = jr.lambda_max_interval(scaled)
+        assert (lower, upper) == tuple(
+            np.ldexp(float(end), power) for end in jr.lambda_max_interval(program)
+        )
 
 
 def test_lambda_max_of_a_nan_is_a_nan(build, small):
