@@ -2,6 +2,8 @@
 
 from jaxrelu.core.budgets import Limit as Limit
 from jaxrelu.core.pytrees import register as register
+from jaxrelu.core.self_test import SelfTest as SelfTest
+from jaxrelu.core.self_test import self_test as self_test
 from jaxrelu.core.status import Status as Status
 from jaxrelu.geometry.host.arrangements import count_patterns as count_patterns
 from jaxrelu.geometry.patterns import Patterns as Patterns
