@@ -34,6 +34,7 @@ from jaxrelu.closed_form.answer import ClosedForm, Task, checked, positive, tole
 from jaxrelu.closed_form.support_vectors import shortest
 from jaxrelu.core.aliases import Floats
 from jaxrelu.core.pytrees import register
+from jaxrelu.geometry.host.units import column_units
 from jaxrelu.geometry.patterns import Patterns
 from jaxrelu.global_optimality.polar_gauge.gauge import polar_gauge
 from jaxrelu.global_optimality.polar_gauge.spikes import spike_bounds
@@ -203,7 +204,7 @@ def _outside(X: Floats, V: Floats) -> Floats | None:
     """A unit u whose (X u)_+ is farthest from the range of X, of some tried; None if none is."""
     left, sigma, _ = np.linalg.svd(X, full_matrices=False)
     range_ = left[:, sigma > 1e-10 * sigma[0]]
-    random = np.random.default_rng(0).standard_normal((200, X.shape[1]))
+    random = np.random.default_rng(0).standard_normal((200, X.shape[1])) / column_units(X)
     tried = np.vstack([V, -V, random / np.linalg.norm(random, axis=1, keepdims=True)]).T
     seen = np.maximum(X @ tried, 0.0)
     far = np.linalg.norm(seen - range_ @ (range_.T @ seen), axis=0)

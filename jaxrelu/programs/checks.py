@@ -10,7 +10,8 @@ import numpy as np
 from jax import Array
 
 from jaxrelu.core.checks import as_float, check_jaxlib, host_float
-from jaxrelu.geometry.patterns import Patterns, check_patterns
+from jaxrelu.geometry.checks import check_patterns
+from jaxrelu.geometry.patterns import Patterns
 from jaxrelu.programs.program import ConvexProgram, GatedProgram, Program
 
 

@@ -310,6 +310,15 @@ def test_spike_free_bounds_hold_on_random_data(rng):
     assert {True, False} <= set(decided)
 
 
+def test_columns_of_any_units_do_not_hide_a_witness():
+    # More rows than columns, in general position: never spike-free.
+    for seed in range(12):
+        X = np.random.default_rng(seed).lognormal(size=(8, 3)) * [1.0, 2.0**14, 1.0]
+        found = closed_form.is_spike_free(X)
+        assert found.holds is False
+        assert stretch(X, np.asarray(found.witness)) > 1 + 1e-9
+
+
 def test_nearly_dependent_rows_are_left_open():
     X = np.asarray([[1.0, 0.0, 0.0], [1.0, 1e-10, 0.0], [1.0, 0.0, 1e-10]])
     found = closed_form.is_spike_free(X)

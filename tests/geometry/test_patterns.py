@@ -2,6 +2,7 @@
 
 import itertools
 import math
+import warnings
 from typing import Any
 
 import jax
@@ -13,12 +14,13 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy.optimize import linprog, minimize
 
+from jaxrelu.geometry.checks import check_patterns
 from jaxrelu.geometry.host import arrangements
 from jaxrelu.geometry.host.arrangements import count_patterns, half_cells
+from jaxrelu.geometry.host.units import column_units
 from jaxrelu.geometry.patterns import (
     Patterns,
     _witnesses,
-    check_patterns,
     enumerate_patterns,
     patterns_from_gates,
     patterns_from_weights,
@@ -282,7 +284,7 @@ def test_many_samples_find_every_cell():
 def test_zero_rows_duplicate_nothing_and_have_bit_one():
     X = np.where(np.isin(np.arange(6), [0, 3])[:, None], 0.0, GENERIC)
     patterns = sample_patterns(jax.random.key(0), X, 40)
-    gates = np.asarray(jax.random.normal(jax.random.key(0), (3, 40)))
+    gates = np.asarray(jax.random.normal(jax.random.key(0), (3, 40))) / column_units(X)[:, None]
     kept = dict.fromkeys(tuple(c) for c in (X[[1, 2, 4, 5]] @ gates > 0).T.tolist())
     kept.pop((False,) * 4, None)
     masks = np.asarray(patterns.masks)
@@ -337,6 +339,62 @@ def test_a_gate_on_a_wall_counts_as_closed_and_is_moved_inside():
     # Gated networks evaluate the product itself: the second pattern is zero there.
     gated = patterns_from_gates(X, gates, gated=True)
     assert [bits[:3] for bits in columns(gated)] == [(1, 1, 1)]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("gated", [False, True])
+def test_standardised_columns_have_plain_normal_gates(dtype, gated):
+    X = np.random.default_rng(2).lognormal(size=(64, 3))
+    X = ((X - X.mean(axis=0)) / X.std(axis=0)).astype(dtype)
+    drawn = np.asarray(jax.random.normal(jax.random.key(0), (3, 40), dtype))
+    same = patterns_from_gates(X, drawn, gated=gated)
+    for name in ("gates", "masks", "interior"):
+        found = getattr(sample_patterns(jax.random.key(0), X, 40, gated=gated), name)
+        np.testing.assert_array_equal(found, getattr(same, name))
+
+
+def people(count=300):
+    """Age, income and year of birth, as they come in a table."""
+    rng = np.random.default_rng(0)
+    columns = rng.integers(18, 90, count), rng.lognormal(10.5, 0.6, count)
+    return np.stack([*columns, rng.integers(1990, 2024, count)], axis=1).astype(float)
+
+
+@pytest.mark.parametrize("gated", [False, True])
+def test_columns_of_any_units_are_seen(gated):
+    X = people()
+    plain = patterns_from_gates(X, np.random.default_rng(1).standard_normal((3, 500)), gated=gated)
+    found = sample_patterns(jax.random.key(0), X, 500, gated=gated)
+    assert found.num_patterns > 4 * plain.num_patterns
+    assert found.num_patterns > 150
+    check_patterns(found, X)
+    # Gates drawn in the units of the columns do not know what these are.
+    units = 2.0 ** np.array([7, -9, 4])
+    for scale in (units, 1024.0):
+        same = sample_patterns(jax.random.key(0), X * scale, 500, gated=True)
+        expected = sample_patterns(jax.random.key(0), X, 500, gated=True)
+        np.testing.assert_array_equal(same.masks, expected.masks)
+
+
+@pytest.mark.parametrize("scales", [[1e-200, 1e200, 1], [1e200] * 3, [1e-310, 1, 0], [0, 0, 3.0]])
+def test_columns_of_any_size_have_finite_gates(scales):
+    X = np.random.default_rng(3).standard_normal((64, 3)) * scales
+    with warnings.catch_warnings(action="ignore"):  # cells that rounding cannot show are few
+        patterns = sample_patterns(jax.random.key(0), X, 64)
+    for leaf in (patterns.gates, patterns.interior):
+        assert np.isfinite(leaf).all()
+    check_patterns(patterns, X)
+
+
+def test_few_patterns_of_many_gates_are_told():
+    year = np.stack([2000.0 + np.arange(24), np.ones(24)], axis=1)
+    with pytest.warns(UserWarning, match="of the 400 gates have distinct.*subtract their means"):
+        found = sample_patterns(jax.random.key(0), year, 400)
+    assert found.num_patterns < 5
+    # Where there are no more cells there is nothing to be told: two lines have four, and the three
+    # that see a sample are found.
+    few = np.repeat(np.array([[1.0, 2.0], [2.0, -1.0]]), 12, axis=0)
+    assert sample_patterns(jax.random.key(0), few, 400).num_patterns == 3
 
 
 def test_a_cone_that_is_only_a_face_is_left_out():

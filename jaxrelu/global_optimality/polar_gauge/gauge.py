@@ -152,7 +152,7 @@ def random_starts(
     rng: np.random.Generator, number: int, arrangement: Arrangement, given: Floats | None = None
 ) -> Floats:
     """So many directions (m, k) in the row space: those given (., d), then random ones."""
-    found = rng.standard_normal((number, arrangement.rank))
+    found = rng.standard_normal((number, arrangement.rank)) @ arrangement.spread
     if given is not None:
         inside = given[:number] @ arrangement.basis
         found[: len(inside)] = inside

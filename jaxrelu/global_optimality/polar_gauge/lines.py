@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from jaxrelu.core.aliases import Bools, Floats
 from jaxrelu.geometry.host.arrangements import count_patterns, half_cells
+from jaxrelu.geometry.host.units import column_units
 
 _MOST_CELLS = 200_000
 _MOST_BITS = 2**24  # they are multiplied as float64: 128 MiB
@@ -52,6 +53,7 @@ class Arrangement:
     Attributes:
         lines: (L, k), unit vectors in the row space.
         basis: (d, k), orthonormal: direction u of the row space is basis @ u in R^d.
+        spread: (k, k), takes normal directions to such that see each column of X for as much.
         line: (n,), the line of every row; -1 for a zero row.
         same: (n,), whether the row points along its line's vector.
         length: (n,), ||x_j||.
@@ -66,6 +68,8 @@ class Arrangement:
         _, singular, right = np.linalg.svd(unit, full_matrices=False)
         kept = singular > 10 * _EPS * max(unit.shape, default=1) * singular.max(initial=0.0)
         self.basis = np.ascontiguousarray(right[kept].T)
+        further = 1.0 / column_units(X) - 1.0
+        self.spread = np.eye(self.basis.shape[1]) + self.basis.T @ (further[:, None] * self.basis)
         inside = unit @ self.basis
         representative, line, same = _lines(inside)
         self.lines = np.ascontiguousarray(inside[representative])
