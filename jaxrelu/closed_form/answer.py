@@ -6,15 +6,15 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
 from jaxrelu.core.aliases import Floats
-from jaxrelu.core.checks import as_float
+from jaxrelu.core.checks import check_per_row, known_floats, known_matrix
 from jaxrelu.core.pytrees import register
 from jaxrelu.losses.base import Loss
+from jaxrelu.losses.checks import checked_loss
 from jaxrelu.networks.network import Network
 
 # A relative gap below this is rounding.
@@ -115,40 +115,18 @@ class Task(NamedTuple):
         return ClosedForm(network, self.cast(fit), self.cast(r), lam, value, lower, size)
 
 
-def checked(X: Any, y: Any, loss: Loss) -> Task:
-    """The arguments on the host.
+def checked(X: Any, y: Any, loss: Loss, name: str = "X") -> Task:
+    """The arguments on the host; the data under the name that they have.
 
     Raises:
         ValueError, TypeError: shapes that do not fit, NaN or inf, a traced argument, a target that
             the loss cannot take.
     """
-    if any(isinstance(value, jax.core.Tracer) for value in (X, y)):
-        raise TypeError("closed forms look at values: call them on the host, outside jit and vmap.")
-    data, target = as_float(X, "X"), as_float(y, "y")
-    if data.ndim != 2 or 0 in data.shape:
-        raise ValueError(f"X has shape {data.shape}; pass a matrix (n, d), X[:, None] for one row.")
-    if target.shape != data.shape[:1]:
-        raise ValueError(
-            f"y has shape {target.shape}, but X has {data.shape[0]} rows: pass one value a row."
-        )
-    rows, values = np.asarray(data, np.float64), np.asarray(target, np.float64)
-    for name, array in (("X", rows), ("y", values)):
-        if not np.isfinite(array).all():
-            raise ValueError(f"{name} has NaN or infinite entries: remove or impute them first.")
+    loss = checked_loss(loss)
+    data, target = known_matrix(X, name), known_floats(y, "y")
+    check_per_row(target, "y", len(data), name)
     loss.check_target(target)
-    return Task(rows, values, data.dtype, loss)
-
-
-def positive(lam: Any) -> float:
-    """Lam as a number.
-
-    Raises:
-        ValueError: it is not positive and finite.
-    """
-    strength = float(lam)
-    if not (np.isfinite(strength) and strength > 0):
-        raise ValueError(f"lam is {strength}; pass a positive finite number.")
-    return strength
+    return Task(np.asarray(data, np.float64), np.asarray(target, np.float64), data.dtype, loss)
 
 
 def tolerance(task: Task) -> float:

@@ -30,9 +30,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jaxrelu.closed_form.answer import ClosedForm, Task, checked, positive, tolerance
+from jaxrelu.closed_form.answer import ClosedForm, Task, checked, tolerance
 from jaxrelu.closed_form.support_vectors import shortest
 from jaxrelu.core.aliases import Floats
+from jaxrelu.core.checks import known_matrix, positive
 from jaxrelu.core.pytrees import register
 from jaxrelu.geometry.host.units import column_units
 from jaxrelu.geometry.patterns import Patterns
@@ -97,7 +98,8 @@ def is_spike_free(X: Any) -> SpikeFree:
 
     Reference: Ergen and Pilanci (JMLR 22, 2021), the criterion corrected and solved.
     """
-    task = checked(X, np.zeros(np.shape(X)[:1], np.float32), _SQUARED_LOSS)
+    data = known_matrix(X, "X")
+    task = checked(data, np.zeros(len(data), np.float32), _SQUARED_LOSS)
     norms = np.linalg.norm(task.X, axis=1)
     unit = task.X[norms > 0] / norms[norms > 0][:, None]
     none = task.cast(np.zeros(task.X.shape[1]))
@@ -147,7 +149,7 @@ def spike_free(X: Any, y: Any, lam: Any, loss: Loss = _SQUARED_LOSS) -> ClosedFo
 
     Reference: Ergen and Pilanci (JMLR 22, 2021), on spike-free matrices.
     """
-    task, strength = checked(X, y, loss), positive(lam)
+    task, strength = checked(X, y, loss), positive(lam, "lam")
     interior = _positive_direction(task)
     ones = np.ones((len(task.X), 1), bool)
     patterns = Patterns(task.cast(interior), jnp.asarray(ones), task.cast(interior))

@@ -32,11 +32,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jaxrelu.closed_form.answer import Task, checked, positive
+from jaxrelu.closed_form.answer import Task, checked
 from jaxrelu.closed_form.dictionary import Cells, Columns, Fitted, lasso, least_polar
 from jaxrelu.closed_form.rank_one_data import line
 from jaxrelu.core.aliases import Floats
-from jaxrelu.core.checks import as_float
+from jaxrelu.core.checks import check_choice, check_shape, flag, float_array, positive
 from jaxrelu.core.pytrees import register
 from jaxrelu.losses.squared import SquaredLoss
 from jaxrelu.networks.network import Network
@@ -75,7 +75,8 @@ class Spline:
 
     def __call__(self, X: Any) -> Array:
         """Predictions on X (n, d), or (n,) for one feature."""
-        data = _matrix(as_float(X, "X"))
+        data = jnp.asarray(_matrix(X))
+        check_shape(data, "X", (*data.shape[:1], self.network.hidden.shape[0] - 1), "as the data")
         ones = jnp.ones((data.shape[0], 1), data.dtype)
         return self.network(jnp.concatenate([data, ones], axis=1)) + self.constant
 
@@ -110,16 +111,16 @@ def spline(X: Any, y: Any, lam: Any = None, *, bias: str = "free", constant: boo
 
     Reference: Savarese et al. (COLT 2019); Ergen and Pilanci (JMLR 22, 2021), corrected.
     """
-    if bias not in _BIASES:
-        raise ValueError(f"bias is {bias!r}; pass one of {', '.join(map(repr, _BIASES))}.")
+    check_choice(bias, "bias", _BIASES)
+    constant = flag(constant, "constant")
+    strength = None if lam is None else positive(lam, "lam")
     task = checked(_matrix(X), y, _SQUARED_LOSS)
     x, axis = line(task)
     columns, cells = _dictionary(x, bias)
     with_constant = constant or bias == "free"
-    if lam is None:
+    if strength is None:
         found, value, lower = _interpolant(columns, task.y, with_constant, cells)
     else:
-        strength = positive(lam)
         found = lasso(columns, task.y, strength, with_constant, cells)
         scaled = found.dual * min(1.0, strength / max(found.polar, 1e-300))
         lower = float(task.y @ scaled - 0.5 * scaled @ scaled)
@@ -154,7 +155,7 @@ def spline_norm(x: Any, y: Any) -> float:
 
     Reference: Savarese, Evron, Soudry and Srebro (COLT 2019), Theorem 3.1.
     """
-    task = checked(_matrix(x), y, _SQUARED_LOSS)
+    task = checked(_matrix(x, "x"), y, _SQUARED_LOSS, "x")
     points, _ = line(task)
     order = np.argsort(points)
     steps = np.diff(points[order])
@@ -167,8 +168,10 @@ def spline_norm(x: Any, y: Any) -> float:
     return max(total, 0.5 * (total + ends))
 
 
-def _matrix(X: Any) -> Any:
-    return as_float(X, "X")[:, None] if np.ndim(X) == 1 else X
+def _matrix(X: Any, name: str = "X") -> Any:
+    """One feature as a column."""
+    array = float_array(X, name)
+    return array[:, None] if array.ndim == 1 else array
 
 
 def _dictionary(x: Floats, bias: str) -> tuple[Columns, Cells | None]:

@@ -10,57 +10,42 @@ import numpy as np
 from jax import Array
 
 from jaxrelu.core.aliases import FloatArray
+from jaxrelu.core.checks import (
+    check_dtype,
+    check_finite,
+    check_known,
+    check_leaf,
+    check_matrix_shape,
+    check_precision,
+    described,
+    not_finite,
+    real_array,
+    traced,
+)
 from jaxrelu.core.numerics import matmul, unit
 
-NOT_FINITE = "{name} has NaN or infinite entries: remove or impute them first."
 
+def host_matrix(
+    value: Any, name: str, letters: str = "(n, d)", data: FloatArray | None = None
+) -> FloatArray:
+    """The argument of a function that runs on the host, as a finite matrix of float32 or float64.
 
-def check_matrix(value: Any, name: str, letters: str, dtype: Any = None) -> None:
-    """Raises unless the value is a float32 or float64 matrix, of the dtype of X if one is given."""
-    kind = getattr(value, "dtype", None)
-    if kind not in (np.float32, np.float64):
-        raise TypeError(
-            f"{name} has dtype {kind}; pass an array of float32 or float64, for example "
-            f"np.asarray({name}, dtype='float32')."
-        )
-    if kind == np.float64 and jax.dtypes.canonicalize_dtype(np.float64) != np.float64:
-        raise TypeError(
-            f"{name} is float64, but JAX's x64 mode is off and would narrow it to float32: call "
-            "jax.config.update('jax_enable_x64', True) first to work in float64, or pass "
-            f"{name}.astype('float32') to work in float32."
-        )
-    if dtype is not None and kind != dtype:
-        raise TypeError(f"{name} is {kind}, but X is {dtype}: pass {name}.astype(X.dtype).")
-    if value.ndim != 2:
-        raise ValueError(
-            f"{name} has shape {value.shape}; pass a matrix of shape {letters}, for example "
-            f"{name}[:, None] for a single column."
-        )
-    if 0 in value.shape:
-        raise ValueError(
-            f"{name} is empty (shape {value.shape}); pass at least one row and column."
-        )
+    With the data X (n, d) given, it must have the dtype of X and d rows.
 
-
-def host_matrix(value: Any, name: str, letters: str, data: FloatArray | None = None) -> FloatArray:
-    """The checked argument of a function that runs on the host, as a NumPy array.
-
-    With the data X (n, d) given, the argument must have the dtype of X and d rows.
+    Raises:
+        ValueError, TypeError: something else, or a traced value.
     """
-    if isinstance(value, jax.core.Tracer):
-        raise TypeError(
-            f"{name} is traced, but patterns are chosen on the host: call this outside jit, vmap "
-            "and grad, and pass its result in."
-        )
-    array = np.asarray(value)
-    check_matrix(array, name, letters, None if data is None else data.dtype)
+    check_known(**{name: value})
+    array = np.asarray(real_array(value, name))
+    check_precision(array, name)
+    check_dtype(array, name, None if data is None else data.dtype)
+    check_matrix_shape(array, name, letters)
     if data is not None and len(array) != data.shape[1]:
         raise ValueError(
             f"{name} has shape {array.shape}, but X has {data.shape[1]} features: pass one column "
             f"per gate or neuron, {name}.T if they are rows."
         )
-    if not np.isfinite(array).all():
-        raise ValueError(NOT_FINITE.format(name=name))
+    check_finite(array, name)
     return array
 
 
@@ -85,33 +70,33 @@ def check_patterns(patterns: Any, X: Array | FloatArray) -> None:
         >>> X = jax.random.normal(jax.random.key(1), (5, 2))
         >>> check_patterns(jr.sample_patterns(jax.random.key(0), X, 10), X)
     """
-    check_matrix(X, "X", "(n, d)")
-    check_matrix(patterns.gates, "gates", "(d, p)", X.dtype)
-    kind = getattr(patterns.masks, "dtype", np.dtype(object))
-    if not any(jnp.issubdtype(kind, allowed) for allowed in (jnp.bool_, jnp.integer, X.dtype)):
-        raise TypeError(f"masks has dtype {kind}, but X {X.dtype}: pass masks.astype(bool).")
-    (n, d), p = X.shape, patterns.num_patterns
-    shapes = {"gates": (d, p), "masks": (n, p), "interior": (d, p)}
-    given = {name: getattr(patterns, name) for name in shapes}
+    check_leaf(X, "X")
+    check_matrix_shape(X, "X")
+    given = {"gates": patterns.gates, "masks": patterns.masks, "interior": patterns.interior}
     if patterns.interior is None:
         del given["interior"]
-    else:
-        check_matrix(patterns.interior, "interior", "(d, p)", X.dtype)
     for name, value in given.items():
-        if jnp.shape(value) != shapes[name]:
+        if name == "masks":
+            _check_mask_type(value, X.dtype)
+        else:
+            check_leaf(value, name, X.dtype)
+        check_matrix_shape(value, name, "(n, p)" if name == "masks" else "(d, p)")
+    (n, d), p = X.shape, patterns.num_patterns
+    for name, value in given.items():
+        shape = (n if name == "masks" else d, p)
+        if value.shape != shape:
             raise ValueError(
-                f"{name} has shape {jnp.shape(value)}, but X {X.shape} with {p} gates needs "
-                f"{shapes[name]}: build the patterns from this X, for example with "
-                "patterns_from_gates(X, gates)."
+                f"{name} has shape {value.shape}, but X {X.shape} with {p} gates needs {shape}: "
+                "build the patterns from this X, for example with patterns_from_gates(X, gates)."
             )
-    if any(isinstance(leaf, jax.core.Tracer) for leaf in (X, *given.values())):
+    if traced((X, given)):
         return
     # Known values that a trace closes over are compared now, not when its program runs.
     with jax.ensure_compile_time_eval():
         finite, binary, wrong = jax.device_get(_compare(X, patterns))
     for name, fine in finite.items():
         if not fine:
-            raise ValueError(NOT_FINITE.format(name=name))
+            raise ValueError(not_finite(name))
     if not binary:
         raise ValueError("masks has entries other than 0 and 1: pass X @ gates >= 0.")
     if wrong.any():
@@ -120,6 +105,13 @@ def check_patterns(patterns: Any, X: Array | FloatArray) -> None:
             f"is pattern {np.argmax(wrong)}): pass patterns_from_gates(X, gates), with the "
             "X that the program has."
         )
+
+
+def _check_mask_type(masks: Any, dtype: Any) -> None:
+    array = real_array(masks, "masks")
+    known = any(jnp.issubdtype(array.dtype, kind) for kind in (jnp.bool_, jnp.integer, dtype))
+    if not (known and isinstance(masks, Array | np.ndarray)):
+        raise TypeError(f"masks is {described(masks)}; pass np.asarray(masks, bool).")
 
 
 @jax.jit

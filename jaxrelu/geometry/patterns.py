@@ -24,11 +24,12 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from jaxrelu.core.aliases import Bools, FloatArray
+from jaxrelu.core.checks import check_key, check_known, count, flag
 from jaxrelu.core.numerics import eps, matmul, safe_norm
 from jaxrelu.core.pytrees import register
 from jaxrelu.geometry.checks import host_matrix
 from jaxrelu.geometry.cones import interior_directions
-from jaxrelu.geometry.host.arrangements import count_patterns, half_cells
+from jaxrelu.geometry.host.arrangements import half_cells, num_cells
 from jaxrelu.geometry.host.bits import closed_bits, distinct_columns, margins, scaled, unit_columns
 from jaxrelu.geometry.host.units import column_units
 
@@ -92,8 +93,9 @@ def sample_patterns(key: Array, X: ArrayLike, num_gates: int, *, gated: bool = F
         where p is below a tenth of num_gates and of the number of cells that there may be.
 
     Raises:
-        ValueError: wrong shapes, non-finite values, no usable pattern.
-        TypeError: other dtypes, or float64 while JAX's x64 mode is off.
+        ValueError: wrong shapes, non-finite values, no usable pattern; float64 while JAX's x64 mode
+            is off.
+        TypeError: other dtypes; called in a trace.
 
     Example:
         >>> import jax, jaxrelu as jr
@@ -105,17 +107,14 @@ def sample_patterns(key: Array, X: ArrayLike, num_gates: int, *, gated: bool = F
         Y. Wang, J. Lacotte, M. Pilanci (ICLR 2022), section 4; Mishkin, Sahiner, Pilanci
         (ICML 2022), section 3, for sub-sampled patterns.
     """
-    data = host_matrix(X, "X", "(n, d)")
-    if isinstance(num_gates, bool) or not isinstance(num_gates, int | np.integer):
-        raise TypeError(f"num_gates is {num_gates!r}; pass an integer, for example 256.")
-    if num_gates < 1:
-        raise ValueError(f"num_gates is {num_gates}; pass at least 1.")
-    if not isinstance(key, Array):
-        raise TypeError(f"key is {key!r}; pass jax.random.key(0).")
-    drawn = jax.random.normal(key, (data.shape[1], int(num_gates)), data.dtype)
+    data = host_matrix(X, "X")
+    num_gates, gated = count(num_gates, "num_gates"), flag(gated, "gated")
+    check_key(key)
+    check_known(key=key)
+    drawn = jax.random.normal(key, (data.shape[1], num_gates), data.dtype)
     gates = np.asarray(drawn) / column_units(data)[:, None]
     patterns = _select(data, gates, gated, "another key or a larger num_gates")
-    _warn_if_few(patterns.num_patterns, int(num_gates), data)
+    _warn_if_few(patterns.num_patterns, num_gates, data)
     return patterns
 
 
@@ -138,8 +137,9 @@ def patterns_from_gates(X: ArrayLike, gates: ArrayLike, *, gated: bool = False) 
         gate at rounding level of a wall is replaced by the interior point.
 
     Raises:
-        ValueError: wrong shapes, non-finite values, no usable pattern.
-        TypeError: other dtypes, or float64 while JAX's x64 mode is off.
+        ValueError: wrong shapes, non-finite values, no usable pattern; float64 while JAX's x64 mode
+            is off.
+        TypeError: other dtypes; called in a trace.
 
     Example:
         >>> import jax.numpy as jnp, jaxrelu as jr
@@ -147,9 +147,9 @@ def patterns_from_gates(X: ArrayLike, gates: ArrayLike, *, gated: bool = False) 
         >>> jr.patterns_from_gates(X, jnp.asarray([[2.0, 3.0, -1.0]])).masks.astype(int).tolist()
         [[1, 0], [0, 1]]
     """
-    data = host_matrix(X, "X", "(n, d)")
+    data = host_matrix(X, "X")
     given = host_matrix(gates, "gates", "(d, m)", data)
-    return _select(data, given, gated, "other gates, or enumerate_patterns(X)")
+    return _select(data, given, flag(gated, "gated"), "other gates, or enumerate_patterns(X)")
 
 
 def patterns_from_weights(X: ArrayLike, hidden: ArrayLike) -> tuple[Patterns, Array]:
@@ -171,8 +171,9 @@ def patterns_from_weights(X: ArrayLike, hidden: ArrayLike) -> tuple[Patterns, Ar
         zero on all samples, so that every neuron has one.
 
     Raises:
-        ValueError: wrong shapes, non-finite values, X without a non-zero row.
-        TypeError: other dtypes, or float64 while JAX's x64 mode is off.
+        ValueError: wrong shapes, non-finite values, X without a non-zero row; float64 while JAX's
+            x64 mode is off.
+        TypeError: other dtypes; called in a trace.
 
     Example:
         >>> import jax.numpy as jnp
@@ -181,7 +182,7 @@ def patterns_from_weights(X: ArrayLike, hidden: ArrayLike) -> tuple[Patterns, Ar
         >>> patterns_from_weights(X, jnp.asarray([[1.0, 3.0, -1.0], [1.0, 2.0, 1.0]]))[1].tolist()
         [0, 0, 1]
     """
-    data = host_matrix(X, "X", "(n, d)")
+    data = host_matrix(X, "X")
     neurons = host_matrix(hidden, "hidden", "(d, m)", data)
     rows = scaled(data, axis=1)
     nonzero = _nonzero_rows(rows)
@@ -221,8 +222,9 @@ def enumerate_patterns(X: ArrayLike) -> Patterns:
 
     Raises:
         ValueError: more than 200,000 patterns, or 2^27 bits, are possible: use `sample_patterns`.
-            Also wrong shapes, non-finite values, X without a non-zero row.
-        TypeError: other dtypes, or float64 while JAX's x64 mode is off.
+            Also wrong shapes, non-finite values, X without a non-zero row; float64 while JAX's x64
+            mode is off.
+        TypeError: other dtypes; called in a trace.
 
     Example:
         >>> import jax.numpy as jnp, jaxrelu as jr
@@ -233,7 +235,7 @@ def enumerate_patterns(X: ArrayLike) -> Patterns:
         M. Pilanci, T. Ergen (ICML 2020), theorem 1; the method is described in
         `geometry.host.arrangements`.
     """
-    data = host_matrix(X, "X", "(n, d)")
+    data = host_matrix(X, "X")
     rows = scaled(data, axis=1)
     nonzero = _nonzero_rows(rows)
     half, points, rank = half_cells(rows[nonzero].astype(np.float64), eps(data.dtype))
@@ -259,13 +261,42 @@ def _warn_if_few(found: int, num_gates: int, data: FloatArray) -> None:
     if found >= _FEW * num_gates:
         return
     lines = len(np.unique(data[np.any(data != 0, axis=1)], axis=0))
-    if found < _FEW * count_patterns(lines, min(lines, data.shape[1])):
+    if found < _FEW * num_cells(lines, min(lines, data.shape[1])):
         warnings.warn(
             f"{found} of the {num_gates} gates have distinct usable patterns: where columns of X "
             "are far from zero, subtract their means and append a column of ones; more gates or "
             "another key find more.",
             stacklevel=3,
         )
+
+
+def count_patterns(n: int, rank: int) -> int:
+    """Number of cells that n hyperplanes through the origin cut out of R^rank.
+
+    2 * sum_{k < rank} C(n - 1, k) for hyperplanes in general position; an upper bound for all
+    others. It counts the all-zero pattern, which `enumerate_patterns` leaves out.
+
+    Args:
+        n: number of distinct lines spanned by the rows of the data, at least 1.
+        rank: rank of the data, at least 1.
+
+    Returns:
+        The count, an exact Python integer.
+
+    Raises:
+        ValueError, TypeError: n or rank is no integer, or below 1.
+
+    Example:
+        >>> import jaxrelu as jr
+        >>> jr.count_patterns(100, 3)
+        9902
+
+    Reference:
+        T. M. Cover, "Geometrical and statistical properties of systems of linear inequalities"
+        (1965), theorem 1; R. O. Winder (1966).
+    """
+    n, rank = count(n, "n"), count(rank, "rank")
+    return num_cells(n, rank)
 
 
 def _select(data: FloatArray, gates: FloatArray, gated: bool, remedy: str) -> Patterns:

@@ -18,13 +18,14 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jaxrelu.core.checks import as_float, check_seconds
+from jaxrelu.core.aliases import FloatArray
+from jaxrelu.core.checks import as_float, check_known, known_matrix, seconds
 from jaxrelu.core.numerics import safe_norm, unit
 from jaxrelu.global_optimality.polar_gauge.gauge import PolarGauge, gauge, random_starts
 from jaxrelu.global_optimality.polar_gauge.lines import Arrangement
 from jaxrelu.losses.base import Loss
-from jaxrelu.losses.squared import SquaredLoss
-from jaxrelu.networks.checks import check_relu, check_values
+from jaxrelu.losses.checks import chosen_loss
+from jaxrelu.networks.checks import check_known_network
 from jaxrelu.networks.network import GatedNetwork, Network
 from jaxrelu.programs.bounds import lower_value
 from jaxrelu.programs.certificates import Certificate
@@ -37,7 +38,7 @@ _STARTS = 256
 
 
 def certify_global(
-    network: Network | Any,
+    network: Any,
     X: Any,
     y: Any,
     lam: Any,
@@ -90,15 +91,17 @@ def certify_global(
     """
     if isinstance(network, GatedNetwork):
         raise TypeError(
-            "certify_global is about ReLU networks; a GatedNetwork's program is convex itself: "
-            "use certify on the program of from_network(network, X, y)."
+            "network is a GatedNetwork, whose program is convex itself: use certify on the program "
+            "of from_network(network, X, y)."
         )
-    if isinstance(network, tuple):
-        network = Network(*network)
-    check_relu(network, "certify_global")
-    check_values(network, "certify_global", X=X, y=y, lam=lam)
-    seconds = check_seconds(max_seconds)
-    loss = SquaredLoss() if loss is None else loss
+    if isinstance(network, tuple) and len(network) == 2:
+        hidden, output = (as_float(layer, "network") for layer in network)
+        network = Network(hidden, output)
+    check_known_network(network)
+    check_known(lam=lam, rtol=rtol)
+    deadline = time.monotonic() + seconds(max_seconds, "max_seconds")
+    loss = chosen_loss(loss)
+    X = known_matrix(X, "X")
     if network.num_neurons == 0:
         network = _with_idle_neuron(network, X)
     program, weights = from_network(network, X, y, loss, sample_weight=sample_weight)
@@ -116,15 +119,15 @@ def certify_global(
         random_starts(np.random.default_rng(0), _STARTS, arrangement, neurons),
         rtol=float(tolerances(program, rtol, None).relative),
         threshold=float(lam),
-        deadline=time.monotonic() + seconds,
+        deadline=deadline,
     )
     return global_certificate(program, lam, weights, residual, found, upper)
 
 
-def _with_idle_neuron(network: Network, X: Any) -> Network:
+def _with_idle_neuron(network: Network, X: FloatArray) -> Network:
     """A neuron that sees a sample and says nothing: the cells of a program are those of neurons."""
-    data = as_float(X, "X")
-    longest = jnp.argmax(safe_norm(data)) if data.size else 0
+    data = jnp.asarray(X)
+    longest = jnp.argmax(safe_norm(data))
     hidden = jnp.reshape(unit(data[longest]), (-1, 1)).astype(network.hidden.dtype)
     return Network(hidden, jnp.zeros(1, network.output.dtype))
 

@@ -1,59 +1,64 @@
-"""Arguments of the searches: one lam, and budgets."""
+"""Arguments of the searches: one lam or several, budgets, and where to start."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
-import jax
-import numpy as np
 from jax import Array
 
-from jaxrelu.core.checks import check_seconds
-from jaxrelu.paths.checks import check_lams
-from jaxrelu.programs.checks import check_program
-from jaxrelu.programs.program import ConvexProgram
+from jaxrelu.core.checks import check_known, count, seconds
+from jaxrelu.paths.checks import check_lams, warm_point, working_set_solver
+from jaxrelu.programs.checks import check_kind, check_known_program, check_lam
+from jaxrelu.programs.program import GatedProgram
 from jaxrelu.solvers.base import tolerances
 
 
+class Search(NamedTuple):
+    """The checked lams (L,), relative tolerance and budget of a search over patterns."""
+
+    lams: Array
+    rtol: float
+    max_patterns: int
+    max_rounds: int
+    max_seconds: float
+
+
 def check_search(
-    caller: str,
     program: Any,
     lams: Any,
     rtol: Any,
-    max_patterns: int,
-    max_rounds: int,
+    max_patterns: Any,
+    max_rounds: Any,
     max_seconds: Any,
-) -> tuple[Array, float, float]:
-    """The checked lams, tolerance and seconds of a search over patterns.
+    init: Any,
+    solver: Any,
+) -> Search:
+    """The arguments of a search over patterns as numbers.
 
     Raises:
         ValueError, TypeError: as `solve`; a gated program, limits below one, a negative time, a
-            traced lam.
+            traced value, a target or weight that is not finite.
     """
-    if not isinstance(program, ConvexProgram):
+    if isinstance(program, GatedProgram):
         raise TypeError(
-            f"{caller} takes a ConvexProgram, not a {type(program).__name__}: the gates of a gated "
-            "program are part of its model, and its optimum is global as it stands."
+            "program is a GatedProgram: its gates are part of its model, and its optimum is global "
+            "as it stands. Pass a ConvexProgram."
         )
-    check_program(program)
-    if isinstance(lams, jax.core.Tracer):
-        raise TypeError(f"lam is traced, but {caller} decides on values: call it outside jit.")
-    strengths = check_lams(program, lams)
-    for name, value in (("max_patterns", max_patterns), ("max_rounds", max_rounds)):
-        if int(value) < 1:
-            raise ValueError(f"{name} is {value}: pass at least 1.")
-    seconds = check_seconds(max_seconds)
-    return strengths, float(tolerances(program, rtol, None).relative), seconds
+    check_known_program(program)
+    check_known(lams=lams, init=init, rtol=rtol)
+    working_set_solver(program, solver)
+    warm_point(program, init)
+    return Search(
+        check_lams(program, lams),
+        float(tolerances(program, rtol, None).relative),
+        count(max_patterns, "max_patterns"),
+        count(max_rounds, "max_rounds"),
+        seconds(max_seconds, "max_seconds"),
+    )
 
 
-def one_lam(lam: Any) -> Any:
-    """One lam as a vector.
-
-    Raises:
-        ValueError: several lams.
-    """
-    if np.ndim(lam) != 0:
-        raise ValueError(
-            f"lam has shape {np.shape(lam)}: pass one number, or use refine_path for several."
-        )
-    return lam if isinstance(lam, jax.core.Tracer) else [lam]
+def one_lam(program: Any, lam: Any) -> Array:
+    """One known lam as a vector."""
+    check_kind(program)
+    check_known(lam=lam)
+    return check_lam(program, lam)[None]

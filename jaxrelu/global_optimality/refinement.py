@@ -136,7 +136,7 @@ def refine(
     """
     return refine_path(
         program,
-        one_lam(lam),
+        one_lam(program, lam),
         rtol=rtol,
         max_patterns=max_patterns,
         max_rounds=max_rounds,
@@ -184,14 +184,13 @@ def refine_path(
 
     Reference: `jaxrelu.global_optimality.refinement`.
     """
-    strengths, tolerance, seconds = check_search(
-        "refine", program, lams, rtol, max_patterns, max_rounds, max_seconds
-    )
-    search = _Search(program, tolerance, max_patterns, max_rounds, solver, init)
-    order = np.argsort(-np.asarray(strengths), kind="stable")
+    budget = max_patterns, max_rounds, max_seconds
+    given = check_search(program, lams, rtol, *budget, init, solver)
+    search = _Search(program, given.rtol, given.max_patterns, given.max_rounds, solver, init)
+    order = np.argsort(-np.asarray(given.lams), kind="stable")
     found: dict[int, Refined] = {}
     for k in order:
-        found[int(k)] = search.run(strengths[k], time.monotonic(), seconds)
+        found[int(k)] = search.run(given.lams[k], time.monotonic(), given.max_seconds)
     return [found[k] for k in range(len(order))]
 
 

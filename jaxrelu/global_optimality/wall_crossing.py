@@ -107,12 +107,11 @@ def cross_walls(
 
     Reference: `jaxrelu.global_optimality.wall_crossing`.
     """
-    strengths, tolerance, seconds = check_search(
-        "cross_walls", program, one_lam(lam), rtol, max_patterns, max_rounds, max_seconds
-    )
-    strength = strengths[0]
+    budget = max_patterns, max_rounds, max_seconds
+    search = check_search(program, one_lam(program, lam), rtol, *budget, init, solver)
+    strength, tolerance = search.lams[0], search.rtol
     start = time.monotonic()
-    master = Master(program, max_patterns, tolerance, solver, init)
+    master = Master(program, search.max_patterns, tolerance, solver, init)
     objectives: list[float] = []
     best: tuple[ConvexProgram, Solution] | None = None
     while True:
@@ -123,8 +122,9 @@ def cross_walls(
             best = here
         objectives.append(min([value, *objectives[-1:]]))
         beyond = _beyond_walls(*here, float(strength) * (1 + tolerance))
-        late = time.monotonic() - start >= seconds or len(objectives) >= max_rounds
-        if len(beyond) == 0 or late or pool.add(beyond, max_patterns) == 0:
+        late = time.monotonic() - start >= search.max_seconds
+        late = late or len(objectives) >= search.max_rounds
+        if len(beyond) == 0 or late or pool.add(beyond, search.max_patterns) == 0:
             break
     network = to_network(*best).compact()
     assert isinstance(network, Network)

@@ -23,10 +23,8 @@ from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import Array
 
-from jaxrelu.core.checks import as_float
 from jaxrelu.core.rounding import ELEMENTARY
 
 
@@ -118,39 +116,6 @@ def total_gradient(loss: Loss, fit: Array, target: Array, weight: Array) -> Arra
 def _weighted(weight: Array, value: Array) -> Array:
     """The product, zero where the weight is, with its derivative in the weight there too."""
     return weight * jnp.where((weight == 0) & ~jnp.isfinite(value), 0.0, value)
-
-
-def checked_samples(
-    loss: Loss, fit: Array, y: Any, sample_weight: Any = None
-) -> tuple[Array, Array]:
-    """Targets and weights of the samples of a fit, in its dtype.
-
-    Args:
-        loss: a `Loss`.
-        fit: array (n,).
-        y: array (n,).
-        sample_weight: array (n,), or None for ones.
-
-    Returns:
-        Arrays (n,) and (n,).
-
-    Raises:
-        ValueError: other shapes, labels that the loss cannot take, negative weights.
-    """
-    target = as_float(y, "y")
-    if sample_weight is None:
-        sample_weight = jnp.ones_like(fit)
-    weight = as_float(sample_weight, "sample_weight")
-    for name, value in (("y", target), ("sample_weight", weight)):
-        if value.shape != fit.shape:
-            raise ValueError(
-                f"{name} has shape {value.shape}, but X has {fit.shape[0]} rows: "
-                f"pass one value a row, shape {fit.shape}."
-            )
-    loss.check_target(y)
-    if not isinstance(weight, jax.core.Tracer) and bool(np.any(np.asarray(weight) < 0)):
-        raise ValueError("sample_weight has negative entries; weights are >= 0.")
-    return target.astype(fit.dtype), weight.astype(fit.dtype)
 
 
 def total_curvature(loss: Loss, fit: Array, target: Array, weight: Array) -> Array:

@@ -7,13 +7,13 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import Array
 from jax.scipy.special import xlog1py, xlogy
 
-from jaxrelu.core.checks import as_float
+from jaxrelu.core.checks import as_float, traced
 from jaxrelu.core.pytrees import register
 from jaxrelu.core.rounding import ELEMENTARY
+from jaxrelu.losses.checks import check_labels
 
 
 @register
@@ -65,18 +65,6 @@ class LogisticLoss:
 
     def check_target(self, target: Any) -> None:
         """Labels must be -1 and +1; NaN is let through and ends as `Status.NONFINITE`."""
-        if isinstance(target, jax.core.Tracer):
-            return
         as_float(target, "y")
-        labels = np.unique(np.asarray(target))
-        labels = labels[~np.isnan(labels)]
-        if np.isin(labels, (-1.0, 1.0)).all():
-            return
-        if np.isin(labels, (0.0, 1.0)).all():
-            raise ValueError(
-                "LogisticLoss takes labels -1 and +1, but y holds 0 and 1: pass 2 * y - 1."
-            )
-        raise ValueError(
-            f"LogisticLoss takes labels -1 and +1, but y holds {labels[:5].tolist()}: "
-            "map the two classes to -1 and +1, or use SquaredLoss for a real target."
-        )
+        if not traced(target):
+            check_labels(target, "LogisticLoss", instead="SquaredLoss")

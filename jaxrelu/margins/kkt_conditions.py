@@ -36,12 +36,22 @@ from jax import Array
 from numpy.typing import NDArray
 
 from jaxrelu.core.aliases import Floats
-from jaxrelu.core.checks import as_float
+from jaxrelu.core.checks import (
+    check_per_row,
+    check_type,
+    described,
+    known_floats,
+    known_matrix,
+    nonnegative,
+    seconds,
+)
 from jaxrelu.geometry.host.nonnegative_least_squares import nonnegative_least_squares
 from jaxrelu.geometry.patterns import Patterns
 from jaxrelu.global_optimality.polar_gauge.gauge import polar_gauge
-from jaxrelu.networks.checks import check_relu, check_values
+from jaxrelu.losses.checks import check_labels
+from jaxrelu.networks.checks import check_known_network
 from jaxrelu.networks.network import Network
+from jaxrelu.programs.checks import check_program
 from jaxrelu.programs.critical_lam import lambda_max
 from jaxrelu.programs.program import ConvexProgram
 
@@ -129,20 +139,24 @@ def margin_conditions(
     Reference: Wang and Pilanci (ICLR 2022), the condition on the dual variables; Lyu and Li
     (ICLR 2020), Section 4.
     """
-    check_relu(network, "margin_conditions")
-    check_values(network, "margin_conditions", X=X, y=y)
+    check_known_network(network)
+    X = jnp.asarray(known_matrix(X, "X"))
+    fit = network(X)
+    labels, rows = known_floats(y, "y").astype(np.float64), np.asarray(X, np.float64)
+    check_per_row(labels, "y", len(rows))
+    check_labels(labels, "margin_conditions")
     if patterns is not None and gauge_upper is not None:
         raise TypeError("pass either patterns or gauge_upper: both say how to bound R'(nu).")
-    X, y = as_float(X, "X"), as_float(y, "y")
-    fit = network(X)
-    if y.shape != fit.shape:
-        raise ValueError(f"y has shape {y.shape}, but X has {fit.size} rows: pass one value a row.")
-    labels, rows = np.asarray(y, np.float64), np.asarray(X, np.float64)
-    if not np.all(np.isin(labels, (-1.0, 1.0))):
-        raise ValueError(
-            f"margin_conditions takes labels -1 and +1, but y holds {np.unique(labels)[:5]}: map "
-            "the two classes to -1 and +1."
+    if patterns is not None:
+        check_type(patterns, "patterns", Patterns, "jr.enumerate_patterns(X), for example")
+        check_program(ConvexProgram(X, jnp.asarray(labels, X.dtype), patterns))
+    if gauge_upper is not None and (isinstance(gauge_upper, type) or not callable(gauge_upper)):
+        raise TypeError(
+            f"gauge_upper is {described(gauge_upper)}; pass a function of nu (n,), or None."
         )
+    max_seconds = seconds(max_seconds, "max_seconds")
+    wall_tolerance = nonnegative(wall_tolerance, "wall_tolerance")
+    support_tolerance = nonnegative(support_tolerance, "support_tolerance")
     hidden = np.asarray(network.hidden, np.float64)
     output = np.asarray(network.output, np.float64)
     margins = labels * (np.maximum(rows @ hidden, 0.0) @ output)

@@ -23,6 +23,7 @@ from jaxrelu.core.numerics import eps
 from jaxrelu.core.pytrees import register
 from jaxrelu.core.status import Status
 from jaxrelu.geometry.patterns import Patterns
+from jaxrelu.losses.checks import check_labels
 from jaxrelu.margins.alternatives import fit_space, separation
 from jaxrelu.margins.method_of_multipliers import End, host_arrays, minimise_weights
 from jaxrelu.margins.problem import compact_network, limits, problem
@@ -116,12 +117,8 @@ def max_margin(
     (ICLR 2020), Theorem 4.4, on gradient flow.
     """
     program, target = problem(X, y, patterns, one_sided=True)
-    if not np.all(np.isin(target, (-1.0, 1.0))):
-        raise ValueError(
-            f"max_margin takes labels -1 and +1, but y holds {np.unique(target)[:5].tolist()}: map "
-            "the two classes to -1 and +1, or use minimum_norm for a real target."
-        )
-    tolerance, steps = limits(program, rtol, max_steps)
+    check_labels(target, "max_margin", instead="minimum_norm")
+    tolerance, steps, solver = limits(program, rtol, max_steps, solver)
     data, masks = host_arrays(program)
     farkas = separation(fit_space(data, masks, eps(program.X.dtype)), target)
 

@@ -20,45 +20,42 @@ from __future__ import annotations
 
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
 from jaxrelu.core.aliases import Floats
-from jaxrelu.core.checks import as_float, host_float
+from jaxrelu.core.checks import check_known, count, known_floats, known_matrix, share
 from jaxrelu.geometry.patterns import Patterns
 from jaxrelu.margins.method_of_multipliers import Shortfall
 from jaxrelu.networks.network import Network
+from jaxrelu.paths.checks import checked_solver
 from jaxrelu.programs.checks import check_program
 from jaxrelu.programs.mapping import to_network
 from jaxrelu.programs.preparation import with_interior
 from jaxrelu.programs.program import ConvexProgram
+from jaxrelu.solvers.base import Solver, default_rtol
 
 
 def problem(X: Any, y: Any, patterns: Patterns, *, one_sided: bool) -> tuple[ConvexProgram, Floats]:
     """The checked program with its witnesses, and its target in float64."""
-    if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((X, y, patterns))):
-        raise TypeError("this looks at values: call it on the host, outside jit and vmap.")
-    X = as_float(X, "X")
-    y = as_float(y, "y").astype(X.dtype)
-    program = ConvexProgram(X, y, patterns, Shortfall(jnp.asarray(one_sided)))
+    data = jnp.asarray(known_matrix(X, "X"))
+    target = known_floats(y, "y")
+    check_known(patterns=patterns)
+    y = jnp.asarray(target).astype(data.dtype)
+    program = ConvexProgram(data, y, patterns, Shortfall(jnp.asarray(one_sided)))
     check_program(program)
     patterns = with_interior(program).patterns
-    program = ConvexProgram(X, y, patterns, program.loss)
+    program = ConvexProgram(data, y, patterns, program.loss)
     return program, np.asarray(y, np.float64)
 
 
-def limits(program: ConvexProgram, rtol: Any, max_steps: Any) -> tuple[float, int]:
-    """The relative tolerance and the limit on solves, checked."""
-    if rtol is None:
-        rtol = 1e-6 if program.X.dtype == jnp.float64 else 1e-3
-    tolerance = host_float(rtol, "rtol")
-    if tolerance.ndim != 0 or not 0 < float(tolerance) < 1:
-        raise ValueError(f"rtol is {rtol}; pass one number between 0 and 1, for example 1e-6.")
-    if isinstance(max_steps, bool) or not isinstance(max_steps, int | np.integer) or max_steps < 1:
-        raise ValueError(f"max_steps is {max_steps!r}; pass an integer >= 1.")
-    return float(tolerance), int(max_steps)
+def limits(
+    program: ConvexProgram, rtol: Any, max_steps: Any, solver: Any
+) -> tuple[float, int, Solver]:
+    """The relative tolerance, the limit on solves and their solver, checked."""
+    tolerance = default_rtol(program.X.dtype) if rtol is None else share(rtol, "rtol")
+    return tolerance, count(max_steps, "max_steps"), checked_solver(program, solver)
 
 
 def compact_network(program: ConvexProgram, weights: Array) -> Network:

@@ -16,6 +16,7 @@ from jax import Array
 from numpy.typing import NDArray
 
 from jaxrelu.core.aliases import Floats
+from jaxrelu.core.checks import scalar
 from jaxrelu.core.pytrees import register
 from jaxrelu.geometry.host.directions import distinct
 from jaxrelu.networks.network import Network
@@ -44,7 +45,7 @@ class NetworkPath:
     def __call__(self, t: Any) -> Network:
         """The network at t, a scalar; traceable."""
         pieces = self.start.shape[0]
-        place = jnp.clip(jnp.asarray(t, self.start.dtype), 0.0, 1.0) * pieces
+        place = jnp.clip(scalar(t, "t", self.start.dtype), 0.0, 1.0) * pieces
         piece = jnp.minimum(jnp.floor(place).astype(jnp.int32), pieces - 1)
         part = place - piece.astype(place.dtype)
         a = (1 - part) * self.start[piece] + part * self.end[piece]

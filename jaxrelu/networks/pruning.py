@@ -19,10 +19,11 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize
 
 from jaxrelu.core.aliases import Floats
-from jaxrelu.core.checks import host_float
+from jaxrelu.core.checks import check_choice, count, flag, known_matrix, nonnegative
 from jaxrelu.core.pytrees import register
 from jaxrelu.geometry.host.nonnegative_least_squares import nonnegative_least_squares
-from jaxrelu.losses.base import Loss, checked_samples, total, total_gradient
+from jaxrelu.losses.base import Loss, total, total_gradient
+from jaxrelu.losses.checks import check_known_samples, checked_samples, chosen_loss
 from jaxrelu.losses.squared import SquaredLoss
 from jaxrelu.networks.irreducible import DEPENDENT, Neurons, neurons_of, reductions
 from jaxrelu.networks.network import GatedNetwork, Network
@@ -107,18 +108,17 @@ def prune(
 
     Reference: Mishkin and Pilanci (ICML 2023), Section 5 and Appendix D, corrected.
     """
-    if rule not in RULES:
-        raise ValueError(f"rule is {rule!r}; pass one of {', '.join(RULES)}.")
-    if to < 0:
-        raise ValueError(f"to is {to}; pass a number of neurons >= 0.")
-    strength = float(host_float(lam, "lam"))
-    if not (np.isfinite(strength) and strength >= 0):
-        raise ValueError(f"lam is {strength}; pass a finite number >= 0.")
-    neurons = neurons_of(network, X, "prune", y=y)
+    check_choice(rule, "rule", RULES)
+    to, strength = count(to, "to", least=0), nonnegative(lam, "lam")
+    corrected, refit = flag(corrected, "corrected"), flag(refit, "refit")
+    rng = np.random.default_rng(count(seed, "seed", least=0))
+    loss = chosen_loss(loss)
+    check_known_samples(y)
+    neurons = neurons_of(network, X)
     features, a = neurons.features, neurons.coefficients.copy()
-    X, rng = np.asarray(X, np.float64), np.random.default_rng(seed)
+    X = np.asarray(known_matrix(X, "X"), np.float64)
     fit = features @ a
-    risk = _Risk(SquaredLoss() if loss is None else loss, y, fit)
+    risk = _Risk(loss, y, fit)
     record = [(int(np.sum(a > 0)), risk.value(fit), float(a.sum()), 0.0, 0.0)]
 
     def note(bound: float) -> None:

@@ -13,23 +13,23 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 from numpy.typing import NDArray
 
 from jaxrelu.core.aliases import Floats
+from jaxrelu.core.checks import seconds
 from jaxrelu.core.status import Status
 from jaxrelu.geometry.cones import block_patterns
 from jaxrelu.geometry.host import polytopes
 from jaxrelu.geometry.host.directions import distinct
 from jaxrelu.geometry.host.nonnegative_least_squares import nonnegative_least_squares
 from jaxrelu.losses.base import total_curvature
+from jaxrelu.optimal_sets.checks import check_optimum
 from jaxrelu.optimal_sets.optimal_set import OptimalSet
 from jaxrelu.paths.path import solve_path
 from jaxrelu.programs.certificates import Certificate, certify
-from jaxrelu.programs.checks import check_program
 from jaxrelu.programs.optimality import block_correlations
 from jaxrelu.programs.program import Program, block_signs, fit, residual_at, sample_weights
 from jaxrelu.programs.solution import Solution
@@ -74,15 +74,8 @@ def optimal_set(program: Program, solution: Solution, *, max_seconds: float = 30
 
     Reference: Mishkin and Pilanci (ICML 2023), Theorem 3.1.
     """
-    check_program(program)
-    if any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves((program, solution))):
-        raise TypeError("optimal_set looks at values: call it on the host, outside jit and vmap.")
-    if program.X.dtype != jnp.float64:
-        raise TypeError(
-            f"the program has dtype {program.X.dtype}: whether a correlation equals lam is decided "
-            'in float64. Set jax.config.update("jax_enable_x64", True) and pass float64 data.'
-        )
-    _check_solution(program, solution)
+    check_optimum(program, solution)
+    max_seconds = seconds(max_seconds, "max_seconds")
     lam = float(solution.lam)
     # Without a tolerance the solver goes on for as long as its gap falls; that of a path takes as
     # many slots as the support needs.
@@ -138,27 +131,6 @@ def optimal_set(program: Program, solution: Solution, *, max_seconds: float = 30
         jnp.asarray(counts), polished.fit, polished.residual, jnp.asarray(lam),
         rank, dimension, dimension == 0, int(np.sum(fewest > 0)), exact, ambiguous,
     )  # fmt: skip
-
-
-def _check_solution(program: Program, solution: Solution) -> None:
-    if not isinstance(solution, Solution):
-        raise TypeError(f"solution is a {type(solution).__name__}; pass a Solution of jr.solve.")
-    if jnp.ndim(solution.lam) != 0:
-        raise ValueError(
-            "solution holds several lams: pass one of them, for example path[k] or "
-            "jax.tree.map(lambda leaf: leaf[k], grid)."
-        )
-    if int(solution.status) != Status.OPTIMAL:
-        raise ValueError(
-            f"solution is {Status(int(solution.status)).name}; the optimal set is known from an "
-            "optimal answer only: see jr.raise_if_failed(solution)."
-        )
-    shape = (*program.block_shape, program.X.shape[1])
-    if solution.weights.shape != shape:
-        raise ValueError(
-            f"solution.weights has shape {solution.weights.shape}, this program takes {shape}: "
-            "pass the solution of this program."
-        )
 
 
 def _certified(program: Program, solution: Solution, known: Certificate) -> Solution:

@@ -18,6 +18,7 @@ import numpy as np
 from jax import Array
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from jaxrelu.core.checks import check_type, count, flag, traced
 from jaxrelu.geometry.gram import are_many
 from jaxrelu.paths.checks import check_lams, checked_solver, step_limit, warm_point
 from jaxrelu.paths.solve import solve_compiled, solve_traced
@@ -88,39 +89,41 @@ def solve_grid(
     lam and warm starts along them.
     """
     check_program(program)
+    solver = checked_solver(program, solver)
     if pattern_batch_size is not None:
-        solver = ActiveNewton() if solver is None else solver
         if not isinstance(solver, ActiveNewton):
             raise TypeError(
                 "pattern_batch_size is for ActiveNewton, which screens all patterns; leave it out "
                 f"for {type(solver).__name__}."
             )
-        solver = replace(solver, pattern_batch_size=pattern_batch_size)
-    solver = checked_solver(program, solver)
+        at_once = count(pattern_batch_size, "pattern_batch_size")
+        solver = replace(solver, pattern_batch_size=at_once)
+    warm_starts = flag(warm_starts, "warm_starts")
+    if mesh is not None:
+        check_type(mesh, "mesh", Mesh, "a mesh of devices, such as jax.make_mesh((1,), ('lams',))")
     lams = check_lams(program, lams)
     warm = warm_point(program, init)
     tolerance = tolerances(program, rtol, atol)
     steps = step_limit(solver, max_steps)
-    count = lams.shape[0]
-    given = (program, lams, warm, tolerance, steps)
-    traced = any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves(given))
-    if traced and lam_batch_size is None:
-        lam_batch_size = count
-    lam_batch_size = batch_size(program, solver, count, lam_batch_size)
+    number = lams.shape[0]
+    inside = traced((program, lams, warm, tolerance, steps))
+    if inside and lam_batch_size is None:
+        lam_batch_size = number
+    lam_batch_size = batch_size(program, solver, number, lam_batch_size)
     loss_type = type(program.loss)
     if mesh is not None:
-        if traced:
+        if inside:
             raise TypeError("a mesh is for calls from the host: leave mesh out inside a trace.")
         if warm_starts:
             raise ValueError("lams on several devices do not start from each other: pass one only.")
-        spread = _over_mesh(automatic(mesh), lam_batch_size if lam_batch_size < count else None)
+        spread = _over_mesh(automatic(mesh), lam_batch_size if lam_batch_size < number else None)
         devices = mesh.devices.shape[0]
         # Every device gets equally many: the last lam fills up.
-        index = np.minimum(np.arange(-(-count // devices) * devices), count - 1)
+        index = np.minimum(np.arange(-(-number // devices) * devices), number - 1)
         warm = None if warm is None else jax.tree.map(np.asarray, warm)
         filled = spread(program, np.asarray(lams)[index], tolerance, steps, warm, solver, loss_type)
-        return shared(jax.tree.map(lambda a: a[:count], filled))
-    if keeps_lanes(solver, program) and not traced:
+        return shared(jax.tree.map(lambda a: a[:number], filled))
+    if keeps_lanes(solver, program) and not inside:
         if lam_batch_size > 1 or warm_starts:
             args = (tolerance, steps, warm, solver, lam_batch_size, warm_starts)
             return solve_lanes(program, lams, *args)
@@ -129,27 +132,27 @@ def solve_grid(
             "warm_starts is for ActiveNewton, called from the host, and cones of at most "
             "8192 samples: leave it out, or use solve_path."
         )
-    if lam_batch_size == 1 and not traced:
+    if lam_batch_size == 1 and not inside:
         one_by_one = [
             shared(solve_compiled(program, lam, tolerance, steps, warm, solver, loss_type))
             for lam in lams
         ]
         return joined(one_by_one, jnp.stack)
-    if traced and lam_batch_size < count:
+    if inside and lam_batch_size < number:
         program = with_interior(program)
         return jax.lax.map(
             lambda lam: solve_traced(program, lam, tolerance, steps, warm, solver),
             lams,
             batch_size=lam_batch_size if lam_batch_size > 1 else None,
         )
-    if lam_batch_size >= count:
+    if lam_batch_size >= number:
         return shared(solve_batch(program, lams, tolerance, steps, warm, solver, loss_type))
     parts = []
-    for start in range(0, count, lam_batch_size):
+    for start in range(0, number, lam_batch_size):
         # The last chunk is filled up with its last lam, so that one shape serves all.
-        index = np.minimum(np.arange(start, start + lam_batch_size), count - 1)
+        index = np.minimum(np.arange(start, start + lam_batch_size), number - 1)
         part = shared(solve_batch(program, lams[index], tolerance, steps, warm, solver, loss_type))
-        parts.append(jax.tree.map(lambda a, s=start: a[: count - s], part))
+        parts.append(jax.tree.map(lambda a, s=start: a[: number - s], part))
     return joined(parts, jnp.concatenate)
 
 
@@ -159,16 +162,14 @@ def keeps_lanes(solver: Solver, program: Program) -> TypeGuard[ActiveNewton]:
     return isinstance(solver, ActiveNewton) and not many
 
 
-def batch_size(program: Program, solver: Solver, count: int, lam_batch_size: int | None) -> int:
+def batch_size(program: Program, solver: Solver, number: int, lam_batch_size: int | None) -> int:
     """Lams solved at once: what was asked for, one on a CPU, elsewhere as many as memory holds."""
     if lam_batch_size is None:
         if jax.default_backend() == "cpu":
             return 1
         limit = (jax.devices()[0].memory_stats() or {}).get("bytes_limit", 2**34)
-        return int(min(count, max(1, limit // 2 // lane_bytes(program, solver))))
-    if lam_batch_size < 1:
-        raise ValueError(f"lam_batch_size is {lam_batch_size}; pass a positive integer.")
-    return min(lam_batch_size, count)
+        return int(min(number, max(1, limit // 2 // lane_bytes(program, solver))))
+    return min(count(lam_batch_size, "lam_batch_size"), number)
 
 
 def lane_bytes(program: Program, solver: Solver) -> int:

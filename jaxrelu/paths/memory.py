@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from jaxrelu.core.checks import check_known
 from jaxrelu.paths.checks import check_lams, checked_solver, step_limit
 from jaxrelu.paths.grid import batch_size, keeps_lanes, solve_batch
 from jaxrelu.paths.solve import solve_compiled
@@ -59,6 +60,7 @@ def estimate_memory(
     """
     program = jax.tree.map(_filled, program)
     check_program(program)
+    check_known(program=program, lams=lams)
     solver = checked_solver(program, solver)
     lams = check_lams(program, lams)
     count = lams.shape[0]

@@ -11,15 +11,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from jaxrelu.core.checks import check_known, check_type, count
 from jaxrelu.core.numerics import safe_norm
 from jaxrelu.core.pytrees import register
 from jaxrelu.core.status import Status
-from jaxrelu.paths.checks import check_lams, step_limit, warm_point
+from jaxrelu.paths.checks import check_lams, step_limit, warm_point, working_set_solver
 from jaxrelu.programs.certificates import Certificate
 from jaxrelu.programs.checks import check_lam, check_program
 from jaxrelu.programs.program import Program
@@ -68,8 +68,9 @@ class Path:
 
     def __getitem__(self, k: int) -> Solution:
         """The `Solution` at ``lams[k]``, with dense weights."""
+        k = count(k, "k", least=-(2**63))
         if not -len(self) <= k < len(self):
-            raise IndexError(f"path[{k}]: the path has {len(self)} lams.")
+            raise IndexError(f"k is {k}, but the path has {len(self)} lams.")
         weights = self._dense(self.blocks[k], self.block_weights[k])
         weights = jnp.where(self.status[k] == Status.SKIPPED, jnp.nan, weights)
         certificate = Certificate(
@@ -151,23 +152,13 @@ def solve_path(
     Section 5, for the path itself.
     """
     check_program(program)
-    solver = ActiveNewton() if solver is None else solver
-    if not isinstance(solver, ActiveNewton):
-        raise TypeError(
-            f"solve_path keeps working sets and takes an ActiveNewton, not a "
-            f"{type(solver).__name__}: use solve_grid for other solvers."
-        )
+    solver = working_set_solver(program, solver)
+    given = {"program": program, "lams": lams, "init": init}
+    limits = {"rtol": rtol, "atol": atol, "max_steps": max_steps}
+    check_known(instead="solve_grid", **given, **limits)
     lams, tolerance = check_lams(program, lams), tolerances(program, rtol, atol)
     steps = step_limit(solver, max_steps)
-    given = (program, lams, init, tolerance, steps)
-    if any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves(given)):
-        raise TypeError(
-            "solve_path is driven from the host and cannot be traced: call it outside jit and "
-            "vmap, or use solve_grid, which can."
-        )
-    solver.check(program)
-    if max_active is not None and max_active < 0:
-        raise ValueError(f"max_active is {max_active}; pass a number of blocks >= 0, or None.")
+    most = None if max_active is None else count(max_active, "max_active", least=0)
     at, asked = prepare(program, lams, tolerance, warm_point(program, init), type(program.loss))
     driver = PathDriver(solver, at, asked, tolerance, int(steps))
     if asked.init is not None:
@@ -177,7 +168,7 @@ def solve_path(
     for k in order:
         answer = driver.solve(asked.lams[k])
         answers[k] = answer
-        if max_active is not None and answer.active > max_active:
+        if most is not None and answer.active > most:
             break
     return _assemble(program, lams, answers)
 
@@ -211,6 +202,8 @@ def interpolate(path: Path, lam: Any) -> Solution:
 
     Reference: the optimal value is concave in lam, and the objective convex in the weights.
     """
+    check_type(path, "path", Path, "the Path of jr.solve_path")
+    check_known(path=path, lam=lam)
     lam = check_lam(path.program, lam)
     lams, value = np.asarray(path.lams), float(lam)
     order = np.argsort(lams, kind="stable")

@@ -7,11 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from jaxrelu.core.checks import check_known, count, share
 from jaxrelu.core.numerics import safe_norm
 from jaxrelu.geometry.cones import block_patterns
 from jaxrelu.geometry.correlation_bounds import largest_correlation
 from jaxrelu.geometry.gram import shared_rows
-from jaxrelu.programs.checks import check_program
+from jaxrelu.programs.checks import check_kind, check_program
 from jaxrelu.programs.preparation import row_space
 from jaxrelu.programs.program import Program, raw_correlations, residual_at
 
@@ -83,10 +84,9 @@ def lambda_grid(program: Program, num: int = 50, ratio: float = 1e-2) -> Array:
         >>> jr.lambda_grid(jr.ConvexProgram(X, y, patterns), num=3, ratio=0.1).shape
         (3,)
     """
-    if num < 1:
-        raise ValueError(f"num is {num}; ask for at least one lam.")
-    if not 0 < ratio < 1:
-        raise ValueError(f"ratio is {ratio}; it is the last lam over the first, between 0 and 1.")
+    num, ratio = count(num, "num"), share(ratio, "ratio")
+    check_kind(program)
+    check_known(program=program)
     largest = float(lambda_max(program))
     if not np.isfinite(largest):
         raise ValueError(f"lambda_max is {largest}: check X, y and sample_weight for NaN and inf.")
@@ -96,4 +96,4 @@ def lambda_grid(program: Program, num: int = 50, ratio: float = 1e-2) -> Array:
             "so there is no path; check y and X."
         )
     exponents = np.linspace(0.0, 1.0, num)
-    return jnp.asarray(largest * float(ratio) ** exponents, program.X.dtype)
+    return jnp.asarray(largest * ratio**exponents, program.X.dtype)

@@ -10,6 +10,7 @@ import jax
 import numpy as np
 from jax import Array
 
+from jaxrelu.core.checks import check_known, described
 from jaxrelu.core.pytrees import register
 from jaxrelu.core.status import Status, describe, remedy
 from jaxrelu.programs.certificates import Certificate
@@ -66,6 +67,7 @@ def raise_if_failed(solution: Any) -> None:
 
     Raises:
         RuntimeError: with one line for each kind of failure.
+        TypeError: neither a `Solution` nor a `Path`; called in a trace.
 
     Example:
         >>> import jax, jaxrelu as jr, numpy as np
@@ -74,10 +76,10 @@ def raise_if_failed(solution: Any) -> None:
         >>> patterns = jr.sample_patterns(jax.random.key(0), X, num_gates=4)
         >>> jr.raise_if_failed(jr.solve(jr.ConvexProgram(X, y, patterns), 0.5))
     """
-    if isinstance(solution.status, jax.core.Tracer):
-        raise TypeError(
-            "raise_if_failed looks at values: call it on the host, outside jit and vmap."
-        )
+    told = hasattr(solution, "status") and (hasattr(solution, "lam") or hasattr(solution, "lams"))
+    if isinstance(solution, type) or not told:
+        raise TypeError(f"solution is {described(solution)}; pass a Solution or a Path.")
+    check_known(solution=solution.status)
     status = np.atleast_1d(np.asarray(solution.status)).ravel()
     lams = np.asarray(solution.lams if hasattr(solution, "lams") else solution.lam)
     lams = np.broadcast_to(np.atleast_1d(lams).ravel(), status.shape)

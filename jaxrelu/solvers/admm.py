@@ -44,6 +44,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from jaxrelu.core.checks import check_static_count
 from jaxrelu.core.loops import iterate
 from jaxrelu.core.numerics import eps, matmul, safe_norm
 from jaxrelu.core.pytrees import register
@@ -142,10 +143,9 @@ class ADMM:
         return 20_000
 
     def check(self, program: Any) -> None:
-        """Raises ValueError for a `check_every` that is not positive."""
+        """Raises ValueError or TypeError for a `check_every` that is no positive integer."""
         del program
-        if self.check_every < 1:
-            raise ValueError(f"ADMM(check_every={self.check_every}): pass a positive integer.")
+        check_static_count(self.check_every, "check_every")
 
     def run(
         self,

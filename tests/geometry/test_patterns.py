@@ -16,11 +16,12 @@ from scipy.optimize import linprog, minimize
 
 from jaxrelu.geometry.checks import check_patterns
 from jaxrelu.geometry.host import arrangements
-from jaxrelu.geometry.host.arrangements import count_patterns, half_cells
+from jaxrelu.geometry.host.arrangements import half_cells
 from jaxrelu.geometry.host.units import column_units
 from jaxrelu.geometry.patterns import (
     Patterns,
     _witnesses,
+    count_patterns,
     enumerate_patterns,
     patterns_from_gates,
     patterns_from_weights,

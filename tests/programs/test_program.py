@@ -240,8 +240,8 @@ def test_row_space_is_the_same_program(wide, gated):
     lifted = weights @ np.asarray(basis).T
     np.testing.assert_allclose(reduced.X @ basis.T, wide.X, atol=1e-13)
     np.testing.assert_allclose(
-        programs.objective(reduced, 0.3, weights),
-        programs.objective(program, 0.3, lifted),
+        jr.objective(reduced, 0.3, weights),
+        jr.objective(program, 0.3, lifted),
         rtol=1e-13,
     )
     # Same patterns and, for the witnesses, same margins.

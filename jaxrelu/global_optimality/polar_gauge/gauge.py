@@ -22,8 +22,16 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from jaxrelu.core.aliases import Floats
-from jaxrelu.core.checks import check_seconds, host_float
-from jaxrelu.geometry.checks import NOT_FINITE, host_matrix
+from jaxrelu.core.checks import (
+    check_key,
+    check_known,
+    check_per_row,
+    count,
+    known_doubles,
+    nonnegative,
+    seconds,
+)
+from jaxrelu.geometry.checks import host_matrix
 from jaxrelu.global_optimality.polar_gauge.ascent import local_maxima
 from jaxrelu.global_optimality.polar_gauge.branch_and_bound import Interval, branch_and_bound
 from jaxrelu.global_optimality.polar_gauge.exact import exact_gauge
@@ -109,24 +117,15 @@ def polar_gauge(
     Reference: the dual constraint of Pilanci and Ergen, ICML 2020, and its polar set in Ergen and
     Pilanci, "Convex geometry and duality of over-parameterized neural networks", JMLR 22 (2021).
     """
-    data = host_matrix(X, "X", "(n, d)")
-    if isinstance(r, jax.core.Tracer):
-        raise TypeError("r is traced, but the gauge is computed on the host: call it outside jit.")
-    residual = np.asarray(r)
-    if residual.dtype.kind not in "fiub":
-        raise TypeError(f"r has dtype {residual.dtype}; pass an array of real numbers.")
-    if residual.shape != data.shape[:1]:
-        raise ValueError(
-            f"r has shape {residual.shape}, but X has {len(data)} rows: pass one number per row."
-        )
-    if not np.isfinite(residual).all():
-        raise ValueError(NOT_FINITE.format(name="r"))
-    seconds = check_seconds(max_seconds)
-    for name, number in (("rtol", rtol), ("threshold", threshold)):
-        if not float(host_float(number, name)) >= 0:
-            raise ValueError(f"{name} is {number}: pass a number that is zero or positive.")
-    if num_starts < 1:
-        raise ValueError(f"num_starts is {num_starts}: pass at least 1.")
+    data = host_matrix(X, "X")
+    residual = known_doubles(r, "r")
+    check_per_row(residual, "r", len(data))
+    deadline = time.monotonic() + seconds(max_seconds, "max_seconds")
+    rtol, threshold = nonnegative(rtol, "rtol"), nonnegative(threshold, "threshold")
+    num_starts = count(num_starts, "num_starts")
+    if key is not None:
+        check_key(key)
+        check_known(key=key)
     arrangement = Arrangement(np.asarray(data, np.float64))
     guesses = np.zeros((0, data.shape[1]))
     if starts is not None:
@@ -140,11 +139,11 @@ def polar_gauge(
     rng = np.random.default_rng(seed)
     return gauge(
         arrangement,
-        np.asarray(residual, np.float64),
+        residual,
         random_starts(rng, num_starts + len(guesses), arrangement, guesses),
-        rtol=float(rtol),
-        threshold=float(threshold),
-        deadline=time.monotonic() + seconds,
+        rtol=rtol,
+        threshold=threshold,
+        deadline=deadline,
     )[0]
 
 

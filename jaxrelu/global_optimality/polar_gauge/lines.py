@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jaxrelu.core.aliases import Bools, Floats
-from jaxrelu.geometry.host.arrangements import count_patterns, half_cells
+from jaxrelu.geometry.host.arrangements import half_cells, num_cells
 from jaxrelu.geometry.host.units import column_units
 
 _MOST_CELLS = 200_000
@@ -110,7 +110,7 @@ class Arrangement:
         """Whether all cells can be listed."""
         if self.rank <= 2:
             return True
-        count = count_patterns(len(self.lines), self.rank)
+        count = num_cells(len(self.lines), self.rank)
         return count <= _MOST_CELLS and count * len(self.lines) <= _MOST_BITS
 
     @cached_property
