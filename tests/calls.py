@@ -3,9 +3,11 @@
 Numbers are small integers where they can be, so that they are the same in every type of number.
 """
 
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -14,22 +16,29 @@ import numpy as np
 import jaxrelu as jr
 from jaxrelu import closed_form, datasets, plotting
 
-FLOATS = frozenset({"a JAX array", "float32"})
-# What becomes an array of floats.
-REAL = FLOATS | {"a list", "integers", "booleans"}
-# What is a number.
+# Kinds of other values (of `test_bad_input`) that are as good: of what becomes an array of floats,
+REAL = frozenset({"a JAX array", "float32", "a list", "integers", "booleans"})
+# of numbers that take the precision of a program,
+NUMBERS = frozenset({
+    "a JAX array", "float32", "float16", "bfloat16", "longdouble", "a list", "integers",
+})  # fmt: skip
+# of one number,
 NUMBER = frozenset({
     "zero", "one", "one and a half", "an integer", "a JAX array", "float32", "float16",
     "longdouble",
 })  # fmt: skip
+# of data in any number of rows, and of functions in which a NaN gives a NaN.
+ROWS = "one row fewer"
+NAN = ("an entry of nan", "an entry of inf")
 
 
 @dataclass(frozen=True)
 class Argument:
-    """A valid value, and the kinds of other values (of `test_bad_input`) that are as good."""
+    """A valid value, the kinds of other values that are as good, and whether it may be traced."""
 
     value: Any
     takes: frozenset[str]
+    traceable: bool
 
 
 @dataclass(frozen=True)
@@ -41,34 +50,39 @@ class Call:
     slow: bool
 
 
-def leaf(value, *also):
-    """A leaf of a program or network: an array of the dtype of X."""
-    return Argument(value, frozenset({"a JAX array", *also}))
+def leaf(value, *also, traceable=False):
+    """An array that is taken as it is: of the dtype of X, in programs, patterns and networks."""
+    return Argument(value, frozenset({"a JAX array", *also}), traceable)
 
 
-def real(value, *also):
+def real(value, *also, traceable=False):
     """An array of real numbers."""
-    return Argument(value, REAL | {*also})
+    return Argument(value, REAL | {*also}, traceable)
 
 
-def number(value, *also, without=()):
+def numbers(value, *also, traceable=False):
+    """Numbers that take the precision of a program, or of NumPy."""
+    return Argument(value, NUMBERS | {*also}, traceable)
+
+
+def number(value, *also, without=(), traceable=False):
     """One number."""
-    return Argument(value, (NUMBER | {*also}) - {*without})
+    return Argument(value, (NUMBER | {*also}) - {*without}, traceable)
 
 
-def count(value, *also):
+def count(value, *also, traceable=False):
     """An integer."""
-    return Argument(value, frozenset({"one", "an integer", "a JAX array", *also}))
+    return Argument(value, frozenset({"one", "an integer", "a JAX array", *also}), traceable)
 
 
 def flag(value):
     """True or False."""
-    return Argument(value, frozenset({"true"}))
+    return Argument(value, frozenset({"true"}), False)
 
 
-def thing(value, *also):
+def thing(value, *also, traceable=False):
     """An object of the package, a function or one of some words."""
-    return Argument(value, frozenset(also))
+    return Argument(value, frozenset(also), traceable)
 
 
 X = np.array([[2.0, 1], [1, -1], [-1, 2], [1, 3], [-2, 1], [3, -1]])
@@ -76,8 +90,11 @@ Y = np.array([1.0, -2, 2, 3, 1, -1])
 LABELS = np.sign(Y)
 WEIGHT = np.array([1.0, 2, 1, 1, 2, 1])
 GATES = np.array([[1.0, 2, -1, 1], [1, -1, 1, -2]])
+WEIGHTS = np.zeros((2, 3, 2))
+WEIGHTS[0, 0] = [1, 0]
 KEY = jax.random.key(0)
 NETWORK = jr.Network(np.array([[1.0, 2, -1], [1, -1, 1]]), np.array([1.0, -2, 1]))
+MARGIN = jr.Network(np.eye(2), np.array([1.0, -1]))
 LAM = 0.5
 
 
@@ -116,340 +133,371 @@ def balanced():
     return jr.balance(NETWORK)
 
 
-def mesh():
-    return jax.make_mesh((1,), ("lams",))
-
-
-def _search():
-    return {
-        "rtol": number(1e-3, "none", "inf", without=["inf"]),
-        "max_patterns": count(16),
-        "max_rounds": count(4),
-        "max_seconds": number(5.0, "inf"),
-        "init": thing(None, "none"),
-        "solver": thing(jr.ActiveNewton(), "none"),
-    }
-
-
-def _solve():
-    return {
-        "rtol": number(1e-3, "none"),
-        "atol": number(1e-3, "none"),
-        "max_steps": count(200, "zero", "none"),
-        "init": thing(None, "none"),
-    }
-
-
-def _data(y=Y):
-    return {"X": real(X), "y": real(y)}
-
-
-def _loss(value=None):
-    return thing(jr.SquaredLoss() if value is None else value, "none")
-
-
-def _lam(value=LAM, *also):
-    return number(value, *also, without=() if "zero" in also else ["zero"])
-
-
-def _rank_one(**more):
-    return {"X": real(np.array([[2.0], [-1]])), "y": real(np.array([3.0, -2])), **more}
-
-
-def _write_csv(path, target):
-    return datasets.read_csv(path, target)
-
-
 @cache
-def _csv():
-    import tempfile
-    from pathlib import Path
-
+def table():
     file = Path(tempfile.mkdtemp()) / "table.csv"
     file.write_text("length,width,kind\n5,3,0\n7,2,1\n6,1,1\n")
     return file
 
 
-WEIGHTS = np.zeros((2, 3, 2))
-WEIGHTS[0, 0] = [1, 0]
+def _program(traceable=False):
+    return thing(program(), traceable=traceable)
 
-# name: (function, arguments, whether it is slow)
+
+def _network(traceable=False):
+    return thing(NETWORK, traceable=traceable)
+
+
+def _lam(value=LAM, *also, traceable=False):
+    return number(value, *also, without=() if "zero" in also else ["zero"], traceable=traceable)
+
+
+def _lams(traceable=False):
+    return numbers(np.array([1.0, 2]), ROWS, traceable=traceable)
+
+
+def _share(value, *also):
+    """A number strictly between zero and one."""
+    return number(value, *also, without=["zero", "one", "one and a half", "an integer"])
+
+
+def _seconds():
+    return number(5.0, "inf")
+
+
+def _loss():
+    return thing(jr.SquaredLoss(), "none")
+
+
+def _newton():
+    return thing(jr.ActiveNewton(), "none")
+
+
+def _init():
+    return thing(None, "none")
+
+
+def _data(y=Y, traceable=False):
+    return {"X": real(X, traceable=traceable), "y": real(y, traceable=traceable)}
+
+
+def _weight(*also, traceable=False):
+    return real(WEIGHT, "none", *also, traceable=traceable)
+
+
+def _optima(traceable=False):
+    return thing(optima(), traceable=traceable)
+
+
+def _ones(traceable=False):
+    return real(np.ones(len(optima().signs)), traceable=traceable)
+
+
+def _limits(traceable=False):
+    return {
+        "rtol": number(1e-3, "none", traceable=traceable),
+        "atol": number(1e-3, "none", traceable=traceable),
+        "max_steps": count(200, "zero", "none", traceable=traceable),
+        "init": thing(None, "none"),
+    }
+
+
+def _search():
+    return {
+        "rtol": number(1e-3, "none"),
+        "max_patterns": count(16),
+        "max_rounds": count(4),
+        "max_seconds": _seconds(),
+        "init": thing(None, "none"),
+        "solver": _newton(),
+    }
+
+
+def _margin(y=Y):
+    return {
+        "X": real(X), "y": real(y), "patterns": thing(patterns()), "rtol": _share(1e-3, "none"),
+        "max_steps": count(4), "solver": _newton(),
+    }  # fmt: skip
+
+
+def _line():
+    return {"X": real(np.array([[2.0], [-1]])), "y": real(np.array([3.0, -2]))}
+
+
+def _program_leaves():
+    return {
+        "X": leaf(X), "y": leaf(Y, *NAN), "patterns": thing(patterns()),
+        "loss": thing(jr.SquaredLoss()), "sample_weight": leaf(WEIGHT, "none", *NAN),
+    }  # fmt: skip
+
+
+def _t():
+    return {"t": number(0.5, "minus one", traceable=True)}
+
+
+# name: (function, its arguments, whether an answer takes a second or more)
 CALLS = {
-    "balance": (jr.balance, lambda: {"network": thing(NETWORK)}, False),
+    "balance": (jr.balance, lambda: {"network": _network(True)}, False),
     "block_correlations": (
-        jr.block_correlations, lambda: {"program": thing(program()), "residual": real(Y)}, False,
+        jr.block_correlations,
+        lambda: {"program": _program(True), "residual": real(Y, *NAN, traceable=True)}, True,
     ),
     "certify": (
         jr.certify,
-        lambda: {"program": thing(program()), "lam": _lam(), "weights": real(WEIGHTS)}, False,
+        lambda: {
+            "program": _program(True), "lam": _lam(traceable=True),
+            "weights": real(WEIGHTS, *NAN, traceable=True), "multipliers": flag(False),
+        }, True,
     ),
     "certify_global": (
         jr.certify_global,
         lambda: {
-            "network": thing(NETWORK), **_data(), "lam": _lam(), "loss": _loss(),
-            "sample_weight": real(WEIGHT, "none"), "rtol": number(1e-3, "none"),
-            "max_seconds": number(5.0, "inf"),
-        }, False,
+            "network": _network(), **_data(), "lam": _lam(), "loss": _loss(),
+            "sample_weight": _weight(), "rtol": number(1e-3, "none"), "max_seconds": _seconds(),
+        }, True,
     ),
     "connect": (
         jr.connect,
         lambda: {
-            "a": thing(balanced()), "b": thing(jr.permute(balanced(), [2, 0, 1])), "X": real(X),
-            "width": count(4, "none"), "via": thing(balanced(), "none"),
+            "a": thing(balanced()), "b": thing(jr.permute(balanced(), [2, 0, 1])),
+            "X": real(X, ROWS), "width": count(4, "none"), "via": thing(balanced(), "none"),
         }, False,
     ),
-    "count_patterns": (
-        jr.count_patterns, lambda: {"n": count(5), "rank": count(2)}, False,
-    ),
+    "count_patterns": (jr.count_patterns, lambda: {"n": count(5), "rank": count(2)}, False),
     "cross_walls": (
-        jr.cross_walls, lambda: {"program": thing(program()), "lam": _lam(), **_search()}, True,
+        jr.cross_walls, lambda: {"program": _program(), "lam": _lam(), **_search()}, True,
     ),
     "degrees_of_freedom": (
-        jr.degrees_of_freedom,
-        lambda: {"program": thing(program()), "solution": thing(solution())}, True,
+        jr.degrees_of_freedom, lambda: {"program": _program(), "solution": thing(solution())}, True,
     ),
     "descend": (
         jr.descend,
         lambda: {
-            "network": thing(NETWORK), "optimum": thing(best()), **_data(), "lam": _lam(),
-            "loss": _loss(), "sample_weight": thing(None, "none"), "width": count(8, "none"),
-        }, False,
+            "network": _network(), "optimum": thing(best()), **_data(), "lam": _lam(),
+            "loss": _loss(), "sample_weight": real(np.ones(6), "none"), "width": count(8, "none"),
+        }, True,
     ),
     "effective_sample_size": (
         jr.effective_sample_size,
-        lambda: {"samples": real(np.arange(24.0).reshape(12, 2) % 5), "num_chains": count(3)},
-        False,
+        lambda: {
+            "samples": real(np.arange(26.0).reshape(13, 2) % 5, ROWS), "num_chains": count(3),
+        }, False,
     ),
     "enumerate_patterns": (
-        jr.enumerate_patterns, lambda: {"X": leaf(X, "float32", "a list")}, False,
+        jr.enumerate_patterns, lambda: {"X": leaf(X, "float32", "a list", ROWS)}, False,
     ),
     "estimate_memory": (
         jr.estimate_memory,
         lambda: {
-            "program": thing(program()), "lams": real(np.array([1.0, 2])),
-            "solver": thing(jr.ActiveNewton(), "none"), "lam_batch_size": count(1, "none"),
+            "program": _program(), "lams": _lams(), "solver": _newton(),
+            "lam_batch_size": count(1, "none"),
         }, True,
     ),
     "follow_path": (
         jr.follow_path,
         lambda: {
-            "program": thing(program()), "lam_min": _lam(1.0, "none"), "max_events": count(100),
+            "program": _program(), "lam_min": _lam(1.0, "none"), "max_events": count(100),
         }, True,
     ),
     "from_network": (
         jr.from_network,
-        lambda: {
-            "network": thing(NETWORK), **_data(), "loss": _loss(),
-            "sample_weight": real(WEIGHT, "none"),
-        }, False,
+        lambda: {"network": _network(), **_data(), "loss": _loss(), "sample_weight": _weight()},
+        False,
     ),
     "improve": (
         jr.improve,
         lambda: {
-            "network": thing(NETWORK), **_data(), "lam": _lam(), "loss": _loss(),
-            "sample_weight": real(WEIGHT, "none"), "rtol": number(1e-3, "none"),
-            "max_steps": count(200, "zero", "none"), "solver": thing(jr.ActiveNewton(), "none"),
+            "network": _network(), **_data(), "lam": _lam(), "loss": _loss(),
+            "sample_weight": _weight(), "rtol": number(1e-3, "none"),
+            "max_steps": count(200, "zero", "none"), "solver": _newton(),
         }, True,
     ),
-    "interpolate": (jr.interpolate, lambda: {"path": thing(path()), "lam": _lam(0.75)}, False),
+    "interpolate": (jr.interpolate, lambda: {"path": thing(path()), "lam": _lam(0.75)}, True),
     "is_optimal": (
         jr.is_optimal,
-        lambda: {
-            "optima": thing(optima()),
-            "candidate": real(np.ones(len(optima().signs))),
-            "rtol": number(1e-6),
-        }, False,
+        lambda: {"optima": _optima(), "candidate": _ones(), "rtol": number(1e-6)}, False,
     ),
     "kkt_residual": (
         jr.kkt_residual,
-        lambda: {"program": thing(program()), "lam": _lam(), "weights": real(WEIGHTS)}, False,
+        lambda: {
+            "program": _program(True), "lam": _lam(traceable=True),
+            "weights": real(WEIGHTS, *NAN, traceable=True),
+        }, True,
     ),
     "lambda_grid": (
         jr.lambda_grid,
-        lambda: {
-            "program": thing(program()), "num": count(3),
-            "ratio": number(0.5, without=["zero", "one", "one and a half", "an integer"]),
-        }, False,
+        lambda: {"program": _program(), "num": count(3), "ratio": _share(0.5)}, True,
     ),
-    "lambda_max": (jr.lambda_max, lambda: {"program": thing(program())}, False),
+    "lambda_max": (jr.lambda_max, lambda: {"program": _program(True)}, True),
     "margin_conditions": (
         jr.margin_conditions,
         lambda: {
-            "network": thing(jr.Network(np.eye(2), np.array([1.0, -1]))),
-            "X": real(np.eye(2)), "y": real(np.array([1.0, -1])),
+            "network": thing(MARGIN), "X": real(np.eye(2)), "y": real(np.array([1.0, -1])),
             "patterns": thing(None, "none"), "gauge_upper": thing(lambda nu: 1.0, "none"),
-            "max_seconds": number(5.0, "inf"), "wall_tolerance": number(1e-7),
+            "max_seconds": _seconds(), "wall_tolerance": number(1e-7),
             "support_tolerance": number(1e-6),
         }, False,
     ),
-    "max_margin": (
-        jr.max_margin,
-        lambda: {
-            **_data(LABELS), "patterns": thing(patterns()),
-            "rtol": number(1e-3, "none", without=["zero", "one", "one and a half", "an integer"]),
-            "max_steps": count(4), "solver": thing(jr.ActiveNewton(), "none"),
-        }, True,
-    ),
-    "merge": (jr.merge, lambda: {"network": thing(NETWORK)}, False),
-    "minimal": (jr.minimal, lambda: {"network": thing(NETWORK), "X": real(X)}, False),
-    "minimum_norm": (
-        jr.minimum_norm,
-        lambda: {
-            **_data(), "patterns": thing(patterns()),
-            "rtol": number(1e-3, "none", without=["zero", "one", "one and a half", "an integer"]),
-            "max_steps": count(4), "solver": thing(jr.ActiveNewton(), "none"),
-        }, True,
-    ),
+    "max_margin": (jr.max_margin, lambda: _margin(LABELS), True),
+    "merge": (jr.merge, lambda: {"network": _network()}, False),
+    "minimal": (jr.minimal, lambda: {"network": _network(), "X": real(X, ROWS)}, False),
+    "minimum_norm": (jr.minimum_norm, _margin, True),
     "nearest_optimal": (
-        jr.nearest_optimal,
-        lambda: {"optima": thing(optima()), "candidate": real(np.ones(len(optima().signs)))},
-        False,
+        jr.nearest_optimal, lambda: {"optima": _optima(), "candidate": _ones()}, False,
     ),
     "nearly_minimal": (
-        jr.nearly_minimal, lambda: {"network": thing(NETWORK), "X": real(X)}, False,
+        jr.nearly_minimal, lambda: {"network": _network(), "X": real(X, ROWS)}, False,
     ),
     "network_from_coefficients": (
         jr.network_from_coefficients,
-        lambda: {"optima": thing(optima()), "coefficients": real(np.ones(len(optima().signs)))},
-        False,
+        lambda: {"optima": _optima(True), "coefficients": _ones(True)}, False,
     ),
     "nonconvex_objective": (
         jr.nonconvex_objective,
         lambda: {
-            "network": thing(NETWORK), **_data(), "lam": _lam(LAM, "zero"), "loss": _loss(),
-            "sample_weight": real(WEIGHT, "none"),
+            "network": _network(True), "X": real(X, *NAN, traceable=True),
+            "y": real(Y, *NAN, traceable=True), "lam": _lam(LAM, "zero", traceable=True),
+            "loss": thing(jr.SquaredLoss()), "sample_weight": _weight(*NAN, traceable=True),
         }, False,
     ),
     "objective": (
         jr.objective,
         lambda: {
-            "program": thing(program()), "lam": _lam(LAM, "zero"), "weights": real(WEIGHTS),
+            "program": _program(True), "lam": _lam(LAM, "zero", traceable=True),
+            "weights": real(WEIGHTS, *NAN, traceable=True),
         }, False,
     ),
     "optimal_set": (
         jr.optimal_set,
         lambda: {
-            "program": thing(program()), "solution": thing(solution()),
-            "max_seconds": number(5.0, "inf"),
+            "program": _program(), "solution": thing(solution()), "max_seconds": _seconds(),
         }, True,
     ),
     "patterns_from_gates": (
         jr.patterns_from_gates,
-        lambda: {"X": leaf(X, "a list"), "gates": leaf(GATES, "a list"), "gated": flag(False)},
-        False,
+        lambda: {
+            "X": leaf(X, "a list", ROWS), "gates": leaf(GATES, "a list"), "gated": flag(False),
+        }, False,
     ),
     "patterns_from_weights": (
         jr.patterns_from_weights,
-        lambda: {"X": leaf(X, "a list"), "hidden": leaf(GATES, "a list")}, False,
+        lambda: {"X": leaf(X, "a list", ROWS), "hidden": leaf(GATES, "a list")}, False,
     ),
     "permute": (
-        jr.permute, lambda: {"network": thing(NETWORK), "order": thing([1, 0, 2], "integers")},
-        False,
+        jr.permute,
+        lambda: {
+            "network": _network(True),
+            "order": numbers(np.array([1.0, 0, 2])),
+        }, False,
     ),
     "polar_gauge": (
         jr.polar_gauge,
         lambda: {
-            "X": leaf(X, "float32", "a list"), "r": real(Y), "key": thing(KEY, "none"),
-            "num_starts": count(8), "starts": leaf(X[:2], "a list", "none"),
-            "rtol": number(1e-6), "threshold": number(0.5),
-            "max_seconds": number(5.0, "inf"),
+            "X": leaf(X, "float32", "a list"), "r": numbers(Y, "booleans"),
+            "key": thing(KEY, "none"), "num_starts": count(8),
+            "starts": leaf(X[:2], "float32", "a list", "none", ROWS),
+            "rtol": number(1e-6), "threshold": number(0.5), "max_seconds": _seconds(),
         }, False,
     ),
     "prune": (
         jr.prune,
         lambda: {
-            "network": thing(NETWORK), **_data(), "to": count(1, "zero"), "rule": thing("weight"),
+            "network": _network(), **_data(), "to": count(1, "zero"), "rule": thing("weight"),
             "corrected": flag(True), "refit": flag(True), "loss": _loss(),
             "lam": _lam(LAM, "zero"), "seed": count(3, "zero"),
         }, False,
     ),
     "raise_if_failed": (jr.raise_if_failed, lambda: {"solution": thing(solution())}, False),
     "refine": (
-        jr.refine, lambda: {"program": thing(program()), "lam": _lam(), **_search()}, True,
+        jr.refine, lambda: {"program": _program(), "lam": _lam(), **_search()}, True,
     ),
     "refine_path": (
-        jr.refine_path,
-        lambda: {"program": thing(program()), "lams": real(np.array([1.0, 2])), **_search()}, True,
+        jr.refine_path, lambda: {"program": _program(), "lams": _lams(), **_search()}, True,
     ),
-    "register": (jr.register, lambda: {"cls": thing(Argument)}, False),
+    "register": (
+        # A class may be registered once.
+        lambda cls: jr.register(type("Fresh", (cls,), {}) if cls is Argument else cls),
+        lambda: {"cls": thing(Argument)}, False,
+    ),
     "sample_optimal": (
         jr.sample_optimal,
         lambda: {
-            "key": thing(KEY), "optima": thing(optima()), "num_samples": count(4),
+            "key": thing(KEY, traceable=True), "optima": _optima(), "num_samples": count(4),
             "num_chains": count(2), "thinning": count(2, "none"),
             "burn_in": count(2, "zero", "none"),
-        }, False,
+        }, True,
     ),
     "sample_patterns": (
         jr.sample_patterns,
         lambda: {
-            "key": thing(KEY), "X": leaf(X, "float32", "a list"), "num_gates": count(8),
+            "key": thing(KEY), "X": leaf(X, "float32", "a list", ROWS), "num_gates": count(8),
             "gated": flag(False),
-        }, False,
+        }, True,
     ),
-    "select": (
-        jr.select, lambda: {"optima": thing(optima()), "criterion": thing("min_norm")}, False,
-    ),
+    "select": (jr.select, lambda: {"optima": _optima(), "criterion": thing("min_norm")}, False),
     "sensitivity": (
-        jr.sensitivity, lambda: {"program": thing(program()), "solution": thing(solution())}, True,
+        jr.sensitivity, lambda: {"program": _program(), "solution": thing(solution())}, True,
     ),
     "shard_samples": (
-        jr.shard_samples, lambda: {"program": thing(program()), "mesh": thing(mesh())}, False,
+        jr.shard_samples,
+        lambda: {"program": _program(True), "mesh": thing(jax.make_mesh((1,), ("samples",)))},
+        True,
     ),
     "solve": (
         jr.solve,
         lambda: {
-            "program": thing(program()), "lam": _lam(), **_solve(),
-            "solver": thing(jr.ActiveNewton(), "none"),
+            "program": _program(True), "lam": _lam(traceable=True), **_limits(True),
+            "solver": _newton(),
         }, True,
     ),
     "solve_grid": (
         jr.solve_grid,
         lambda: {
-            "program": thing(program()), "lams": real(np.array([1.0, 2])), **_solve(),
-            "solver": thing(jr.ActiveNewton(), "none"), "lam_batch_size": count(1, "none"),
-            "pattern_batch_size": count(4, "none"), "warm_starts": flag(False),
-            "mesh": thing(None, "none"),
+            "program": _program(True), "lams": _lams(True), **_limits(True), "solver": _newton(),
+            "lam_batch_size": count(1, "none"), "pattern_batch_size": count(4, "none"),
+            "warm_starts": flag(False), "mesh": thing(None, "none"),
         }, True,
     ),
     "solve_path": (
         jr.solve_path,
         lambda: {
-            "program": thing(program()), "lams": real(np.array([1.0, 2])), **_solve(),
-            "solver": thing(jr.ActiveNewton(), "none"), "max_active": count(4, "zero", "none"),
+            "program": _program(), "lams": _lams(), **_limits(), "solver": _newton(),
+            "max_active": count(4, "zero", "none"),
         }, True,
     ),
-    "sparsest": (jr.sparsest, lambda: {"optima": thing(optima())}, False),
+    "sparsest": (jr.sparsest, lambda: {"optima": _optima()}, False),
     "split": (
         jr.split,
         lambda: {
-            "network": thing(NETWORK), "neuron": count(1, "zero", "minus one"),
-            "shares": real(np.array([0.0, 1])),
+            "network": _network(True), "neuron": count(1, "zero", "minus one"),
+            "shares": numbers(np.array([0.0, 1])),
         }, False,
     ),
     "stationarity": (
         jr.stationarity,
         lambda: {
-            "network": thing(NETWORK), **_data(), "lam": _lam(), "loss": _loss(),
-            "sample_weight": real(WEIGHT, "none"), "wall_tolerance": number(1e-7),
+            "network": _network(), **_data(), "lam": _lam(), "loss": _loss(),
+            "sample_weight": _weight(), "wall_tolerance": number(1e-7),
         }, False,
     ),
     "to_network": (
-        jr.to_network, lambda: {"program": thing(program()), "solution": real(WEIGHTS)}, False,
+        jr.to_network,
+        lambda: {"program": _program(True), "solution": real(WEIGHTS, *NAN, traceable=True)}, False,
     ),
     "vertices": (
         jr.vertices,
-        lambda: {"optima": thing(optima()), "at_most": count(10), "seed": count(3, "zero")}, False,
+        lambda: {"optima": _optima(), "at_most": count(10), "seed": count(3, "zero")}, False,
     ),
     "closed_form.is_spike_free": (
-        closed_form.is_spike_free, lambda: {"X": real(np.eye(3))}, False,
+        closed_form.is_spike_free, lambda: {"X": real(np.eye(3), ROWS)}, False,
     ),
     "closed_form.l0_l1_equivalent": (
         closed_form.l0_l1_equivalent,
         lambda: {"X": real(np.eye(3)), "y": real(np.array([1.0, 2, -1]))}, False,
     ),
     "closed_form.rank_one": (
-        closed_form.rank_one, lambda: _rank_one(lam=_lam(), loss=thing(jr.SquaredLoss())), False,
+        closed_form.rank_one,
+        lambda: {**_line(), "lam": _lam(), "loss": thing(jr.SquaredLoss())}, False,
     ),
     "closed_form.separable": (
         closed_form.separable,
@@ -464,7 +512,9 @@ CALLS = {
     ),
     "closed_form.spline": (
         closed_form.spline,
-        lambda: _rank_one(lam=_lam(LAM, "none"), bias=thing("none"), constant=flag(True)), False,
+        lambda: {
+            **_line(), "lam": _lam(LAM, "none"), "bias": thing("none"), "constant": flag(True),
+        }, False,
     ),
     "closed_form.spline_norm": (
         closed_form.spline_norm,
@@ -482,69 +532,60 @@ CALLS = {
         datasets.prepare,
         lambda: {
             "data": thing(datasets.Dataset(X, Y, ("a", "b"), "regression")),
-            "test_size": number(0.25, without=["zero", "one", "one and a half", "an integer"]),
-            "seed": count(3, "zero"), "bias": flag(False),
+            "test_size": _share(0.5), "seed": count(3, "zero"), "bias": flag(False),
         }, False,
     ),
     "datasets.read_csv": (
-        datasets.read_csv, lambda: {"path": thing(_csv()), "target": thing("kind")}, False,
+        datasets.read_csv, lambda: {"path": thing(table()), "target": thing("kind")}, False,
     ),
     "datasets.score": (
         datasets.score,
         lambda: {
-            "fit": real(np.array([1.0, -2, 1])), "y": real(np.array([1.0, -1, -1])),
-            "task": thing("regression"),
+            "fit": numbers(np.array([1.0, -2, 1]), "booleans", *NAN),
+            "y": numbers(np.array([1.0, -1, 2]), "booleans"), "task": thing("regression"),
         }, False,
     ),
     "datasets.standardize": (
         lambda train, others: datasets.standardize(train, others),
-        lambda: {"train": real(X), "others": real(X[:2])}, False,
+        lambda: {
+            "train": numbers(X, "booleans", ROWS), "others": numbers(X[:2], "booleans", ROWS),
+        }, False,
     ),
     "datasets.train_test_split": (
         datasets.train_test_split,
         lambda: {
-            **_data(),
-            "test_size": number(0.25, without=["zero", "one", "one and a half", "an integer"]),
-            "seed": count(3, "zero"),
+            "X": numbers(X, "booleans", *NAN), "y": numbers(Y, "booleans", *NAN),
+            "test_size": _share(0.5), "seed": count(3, "zero"),
         }, False,
     ),
     "plotting.plot_path": (
         plotting.plot_path,
         lambda: {
-            "path": thing(path()), "train_score": real(np.array([1.0, 2]), "none"),
-            "test_score": real(np.array([1.0, 2]), "none"), "score_name": thing("accuracy", "text"),
-            "title": thing("title", "text", "none"),
+            "path": thing(path()), "train_score": numbers(np.ones(2), "booleans", "none", *NAN),
+            "test_score": numbers(np.ones(2), "booleans", "none", *NAN),
+            "score_name": thing("accuracy", "text"), "title": thing("title", "text", "none"),
         }, True,
     ),
     # Objects that users build are checked where they are put to use.
     "ConvexProgram": (
-        lambda **given: jr.lambda_max(jr.ConvexProgram(**given)),
-        lambda: {
-            "X": leaf(X), "y": leaf(Y, "an entry of nan", "an entry of inf"),
-            "patterns": thing(patterns()), "loss": thing(jr.SquaredLoss()),
-            "sample_weight": leaf(WEIGHT, "none", "an entry of nan", "an entry of inf"),
-        }, False,
+        lambda **given: jr.lambda_max(jr.ConvexProgram(**given)), _program_leaves, True,
     ),
     "GatedProgram": (
-        lambda **given: jr.lambda_max(jr.GatedProgram(**given)),
-        lambda: {
-            "X": leaf(X), "y": leaf(Y, "an entry of nan", "an entry of inf"),
-            "patterns": thing(patterns()), "loss": thing(jr.SquaredLoss()),
-            "sample_weight": leaf(WEIGHT, "none", "an entry of nan", "an entry of inf"),
-        }, False,
+        lambda **given: jr.lambda_max(jr.GatedProgram(**given)), _program_leaves, True,
     ),
     "Patterns": (
         lambda **given: jr.lambda_max(jr.ConvexProgram(X, Y, jr.Patterns(**given))),
         lambda: {
             "gates": leaf(np.asarray(patterns().gates)),
-            "masks": leaf(np.asarray(patterns().masks), "integers", "booleans"),
+            "masks": leaf(np.asarray(patterns().masks, float), "integers", "booleans"),
             "interior": leaf(np.asarray(patterns().interior), "none"),
-        }, False,
+        }, True,
     ),
     "Network": (
         lambda **given: jr.stationarity(jr.Network(**given), X, Y, LAM),
-        lambda: {"hidden": leaf(NETWORK.hidden, "float32"), "output": leaf(NETWORK.output, "float32")},
-        False,
+        lambda: {
+            "hidden": leaf(NETWORK.hidden, "float32"), "output": leaf(NETWORK.output, "float32"),
+        }, False,
     ),
     "GatedNetwork": (
         lambda **given: jr.minimal(jr.GatedNetwork(**given), X),
@@ -555,47 +596,53 @@ CALLS = {
     ),
     "ActiveNewton": (
         lambda **given: jr.estimate_memory(program(), [1.0], solver=jr.ActiveNewton(**given)),
-        lambda: {"capacity": count(4, "none"), "pattern_batch_size": count(2, "none")}, True,
+        lambda: {
+            "capacity": Argument(4, frozenset({"none", "one", "an integer"}), False),
+            "pattern_batch_size": Argument(2, frozenset({"none", "one", "an integer"}), False),
+        }, True,
     ),
     "ADMM": (
         lambda **given: jr.estimate_memory(program(), [1.0], solver=jr.ADMM(**given)),
-        lambda: {"check_every": count(5)}, True,
+        lambda: {"check_every": Argument(5, frozenset({"one", "an integer"}), False)}, True,
     ),
-    "Network.__call__": (NETWORK, lambda: {"X": real(X)}, False),
+    "Network.__call__": (NETWORK, lambda: {"X": real(X, ROWS, *NAN, traceable=True)}, False),
+    "Network.compact": (NETWORK.compact, dict, False),
     "GatedNetwork.__call__": (
         jr.GatedNetwork(NETWORK.hidden, NETWORK.hidden, NETWORK.output),
-        lambda: {"X": real(X)}, False,
+        lambda: {"X": real(X, ROWS, *NAN, traceable=True)}, False,
+    ),
+    "GatedNetwork.compact": (
+        jr.GatedNetwork(NETWORK.hidden, NETWORK.hidden, NETWORK.output).compact, dict, False,
     ),
     "OptimalSet.features_at": (
-        lambda X: optima().features_at(X), lambda: {"X": real(X)}, False,
+        lambda X: optima().features_at(X), lambda: {"X": real(X, ROWS, *NAN, traceable=True)},
+        False,
     ),
     "Path.__getitem__": (lambda k: path()[k], lambda: {"k": count(1, "zero", "minus one")}, False),
     "FollowedPath.__call__": (
         lambda lam: jr.follow_path(program(), 0.5)(lam), lambda: {"lam": _lam(1.0)}, True,
     ),
-    "DecreasingPath.__call__": (
-        lambda t: jr.nearly_minimal(NETWORK, X)(t),
-        lambda: {"t": number(0.5, "minus one", "inf")}, False,
-    ),
-    "NetworkPath.__call__": (
-        lambda t: jr.connect(balanced(), balanced(), X)(t),
-        lambda: {"t": number(0.5, "minus one", "inf")}, False,
-    ),
+    "DecreasingPath.__call__": (lambda t: jr.nearly_minimal(NETWORK, X)(t), _t, False),
+    "NetworkPath.__call__": (lambda t: jr.connect(balanced(), balanced(), X)(t), _t, False),
     "DescentPath.__call__": (
-        lambda t: jr.descend(NETWORK, best(), X, Y, LAM, width=8)(t),
-        lambda: {"t": number(0.5, "minus one", "inf")}, False,
+        lambda t: jr.descend(NETWORK, best(), X, Y, LAM, width=8)(t), _t, True,
     ),
     "Spline.__call__": (
         lambda X: closed_form.spline(np.array([2.0, -1]), np.array([3.0, -2]))(X),
-        lambda: {"X": real(np.array([1.0, 2, 3]))}, False,
+        lambda: {"X": real(np.array([1.0, 2, 3]), ROWS, *NAN, traceable=True)}, False,
     ),
     "Split.astype": (
         lambda dtype: datasets.Split(X, Y, X, Y, "regression").astype(dtype),
         lambda: {"dtype": thing("float32")}, False,
     ),
-    "SquaredLoss.check_target": (jr.SquaredLoss().check_target, lambda: {"target": real(Y)}, False),
+    "SquaredLoss.check_target": (
+        lambda y: jr.SquaredLoss().check_target(y),
+        lambda: {"y": real(Y, ROWS, "one axis more", "one axis fewer", *NAN, traceable=True)},
+        False,
+    ),
     "LogisticLoss.check_target": (
-        jr.LogisticLoss().check_target, lambda: {"target": real(LABELS)}, False,
+        lambda y: jr.LogisticLoss().check_target(y),
+        lambda: {"y": real(LABELS, ROWS, "one axis more", "one axis fewer", traceable=True)}, False,
     ),
 }  # fmt: skip
 

@@ -33,7 +33,8 @@ from jax import Array
 from jaxrelu.closed_form.answer import ClosedForm, Task, checked, tolerance
 from jaxrelu.closed_form.support_vectors import shortest
 from jaxrelu.core.aliases import Floats
-from jaxrelu.core.checks import known_matrix, positive
+from jaxrelu.core.checks import known_matrix
+from jaxrelu.core.options import positive
 from jaxrelu.core.pytrees import register
 from jaxrelu.geometry.host.units import column_units
 from jaxrelu.geometry.patterns import Patterns

@@ -36,7 +36,8 @@ from jaxrelu.closed_form.answer import Task, checked
 from jaxrelu.closed_form.dictionary import Cells, Columns, Fitted, lasso, least_polar
 from jaxrelu.closed_form.rank_one_data import line
 from jaxrelu.core.aliases import Floats
-from jaxrelu.core.checks import check_choice, check_shape, flag, float_array, positive
+from jaxrelu.core.checks import check_shape, float_array
+from jaxrelu.core.options import check_choice, flag, positive
 from jaxrelu.core.pytrees import register
 from jaxrelu.losses.squared import SquaredLoss
 from jaxrelu.networks.network import Network

@@ -30,7 +30,7 @@ from scipy.optimize import brentq
 
 from jaxrelu.closed_form.answer import ClosedForm, Task, checked, tolerance
 from jaxrelu.core.aliases import Floats
-from jaxrelu.core.checks import positive
+from jaxrelu.core.options import positive
 from jaxrelu.losses.base import Loss
 from jaxrelu.losses.logistic import LogisticLoss
 from jaxrelu.losses.squared import SquaredLoss

@@ -1,14 +1,12 @@
-"""Arguments as the arrays and numbers that they must be, each refused in one sentence.
+"""Arguments as the arrays and objects that they must be, each refused in one sentence.
 
 A sentence names the argument, says what it is in a few words (never an array's numbers), and names
-the fix. The `checks` of the other folders are made of these.
+the fix. Numbers and words are checked by `jaxrelu.core.options`; the `checks` of the other folders
+are made of these two.
 """
 
 from __future__ import annotations
 
-import math
-import operator
-from collections.abc import Sequence
 from importlib.metadata import version
 from typing import Any
 
@@ -271,128 +269,10 @@ def host_numbers(value: Any, name: str) -> FloatArray:
     return array.astype(default_float())
 
 
-def number(value: Any, name: str) -> float:
-    """One known number, of any real dtype.
-
-    Raises:
-        TypeError: not a number, or a traced one.
-        ValueError: several numbers.
-    """
-    if value is None or isinstance(value, str | bytes | bool | np.bool_ | type):
-        raise TypeError(f"{name} is {described(value)}; pass a number.")
-    array = host_numbers(value, name)
-    if array.ndim != 0:
-        raise ValueError(f"{name} has shape {array.shape}; pass one number.")
-    return float(array)
-
-
-def positive(value: Any, name: str) -> float:
-    """One finite number above zero."""
-    found = number(value, name)
-    if not (found > 0 and math.isfinite(found)):
-        raise ValueError(f"{name} is {found}; pass a positive finite number.")
-    return found
-
-
-def nonnegative(value: Any, name: str) -> float:
-    """One finite number that is not below zero."""
-    found = number(value, name)
-    if not (found >= 0 and math.isfinite(found)):
-        raise ValueError(f"{name} is {found}; pass one finite number >= 0.")
-    return found
-
-
-def share(value: Any, name: str) -> float:
-    """One number strictly between zero and one."""
-    found = number(value, name)
-    if not 0 < found < 1:
-        raise ValueError(f"{name} is {found}; pass a number between 0 and 1.")
-    return found
-
-
-def seconds(value: Any, name: str) -> float:
-    """A limit of time: zero, positive, or infinite for none."""
-    found = number(value, name)
-    if not found >= 0:
-        raise ValueError(f"{name} is {found}; pass a number of seconds >= 0.")
-    return found
-
-
-def scalar(value: Any, name: str, dtype: Any) -> Array:
-    """One number as data of a dtype: known, or traced."""
-    if not isinstance(value, jax.core.Tracer):
-        return jnp.asarray(number(value, name), dtype)
-    array = real_array(value, name)
-    check_shape(array, name, (), "one number")
-    return array.astype(dtype)
-
-
-def nonnegative_scalar(value: Any, name: str, dtype: Any) -> Array:
-    """One number as data of a dtype: traced, or known, finite and not below zero."""
-    if not traced(value):
-        value = nonnegative(value, name)
-    return scalar(value, name, dtype)
-
-
-def count(value: Any, name: str, least: int = 1, reason: str = "") -> int:
-    """One known integer.
-
-    Args:
-        value: the integer.
-        name: the argument's name, for the message.
-        least: the smallest one that will do.
-        reason: what that is, if the number alone does not tell.
-
-    Raises:
-        TypeError: something else, a boolean or a float of integer value too.
-        ValueError: it is below `least`.
-    """
-    check_known(**{name: value})
-    try:
-        found = None if isinstance(value, bool | np.bool_) else operator.index(value)
-    except TypeError:
-        found = None
-    because = f", {reason}" if reason else ""
-    if found is None:
-        raise TypeError(f"{name} is {described(value)}; pass an integer >= {least}{because}.")
-    if found < least:
-        raise ValueError(f"{name} is {found}; pass an integer >= {least}{because}.")
-    return found
-
-
-def check_static_count(value: Any, name: str) -> None:
-    """Refuses what is no positive integer that jit can keep as structure."""
-    check_type(value, name, (int, np.integer), "an integer >= 1")
-    count(value, name)
-
-
-def flag(value: Any, name: str) -> bool:
-    """True or False itself: other values that count as true are mistakes."""
-    if not isinstance(value, bool | np.bool_):
-        raise TypeError(f"{name} is {described(value)}; pass True or False.")
-    return bool(value)
-
-
-def check_choice(value: Any, name: str, words: Sequence[str], other: str = "") -> None:
-    """Refuses what is not one of some words; a message names what else would do."""
-    if not (isinstance(value, str) and value in words):
-        raise ValueError(
-            f"{name} is {described(value)}; pass one of {', '.join(map(repr, words))}{other}."
-        )
-
-
 def check_type(value: Any, name: str, types: type | tuple[type, ...], fix: str) -> None:
     """Refuses what is no instance of some classes; the fix says what to pass."""
     if not isinstance(value, types):
         raise TypeError(f"{name} is {described(value)}; pass {fix}.")
-
-
-def check_key(key: Any, name: str = "key") -> None:
-    """Refuses what is no random key of JAX, of the new or the old style."""
-    typed = isinstance(key, Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
-    raw = isinstance(key, Array) and key.dtype == jnp.uint32 and key.shape == (2,)
-    if not (typed and key.shape == ()) and not raw:
-        raise TypeError(f"{name} is {described(key)}; pass a key, jax.random.key(0).")
 
 
 def check_jaxlib() -> None:

@@ -15,19 +15,16 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from jaxrelu.core.aliases import Floats
 from jaxrelu.core.checks import (
-    check_choice,
     check_known,
     check_matrix_shape,
     check_per_row,
     check_shape,
     check_type,
-    count,
     described,
-    flag,
     known_doubles,
     real_array,
-    share,
 )
+from jaxrelu.core.options import check_choice, count, flag, share
 from jaxrelu.datasets.rounding import constant
 from jaxrelu.datasets.tables import Dataset, Task
 

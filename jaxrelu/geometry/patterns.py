@@ -24,8 +24,9 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from jaxrelu.core.aliases import Bools, FloatArray
-from jaxrelu.core.checks import check_key, check_known, count, flag
+from jaxrelu.core.checks import check_known
 from jaxrelu.core.numerics import eps, matmul, safe_norm
+from jaxrelu.core.options import check_key, count, flag
 from jaxrelu.core.pytrees import register
 from jaxrelu.geometry.checks import host_matrix
 from jaxrelu.geometry.cones import interior_directions

@@ -19,8 +19,9 @@ import numpy as np
 from jax import Array
 
 from jaxrelu.core.aliases import FloatArray
-from jaxrelu.core.checks import as_float, check_known, known_matrix, seconds
+from jaxrelu.core.checks import as_float, check_known, known_matrix
 from jaxrelu.core.numerics import safe_norm, unit
+from jaxrelu.core.options import seconds
 from jaxrelu.global_optimality.polar_gauge.gauge import PolarGauge, gauge, random_starts
 from jaxrelu.global_optimality.polar_gauge.lines import Arrangement
 from jaxrelu.losses.base import Loss

@@ -6,7 +6,8 @@ from typing import Any, NamedTuple
 
 from jax import Array
 
-from jaxrelu.core.checks import check_known, count, seconds
+from jaxrelu.core.checks import check_known
+from jaxrelu.core.options import count, seconds
 from jaxrelu.paths.checks import check_lams, warm_point, working_set_solver
 from jaxrelu.programs.checks import check_kind, check_known_program, check_lam
 from jaxrelu.programs.program import GatedProgram

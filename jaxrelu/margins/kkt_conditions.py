@@ -36,15 +36,8 @@ from jax import Array
 from numpy.typing import NDArray
 
 from jaxrelu.core.aliases import Floats
-from jaxrelu.core.checks import (
-    check_per_row,
-    check_type,
-    described,
-    known_floats,
-    known_matrix,
-    nonnegative,
-    seconds,
-)
+from jaxrelu.core.checks import check_per_row, check_type, described, known_floats, known_matrix
+from jaxrelu.core.options import nonnegative, seconds
 from jaxrelu.geometry.host.nonnegative_least_squares import nonnegative_least_squares
 from jaxrelu.geometry.patterns import Patterns
 from jaxrelu.global_optimality.polar_gauge.gauge import polar_gauge

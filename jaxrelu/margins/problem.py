@@ -25,7 +25,8 @@ import numpy as np
 from jax import Array
 
 from jaxrelu.core.aliases import Floats
-from jaxrelu.core.checks import check_known, count, known_floats, known_matrix, share
+from jaxrelu.core.checks import check_known, known_floats, known_matrix
+from jaxrelu.core.options import count, share
 from jaxrelu.geometry.patterns import Patterns
 from jaxrelu.margins.method_of_multipliers import Shortfall
 from jaxrelu.networks.network import Network

@@ -23,7 +23,8 @@ from typing import Any
 import numpy as np
 
 from jaxrelu.core.aliases import Floats
-from jaxrelu.core.checks import count, known_matrix
+from jaxrelu.core.checks import known_matrix
+from jaxrelu.core.options import count
 from jaxrelu.geometry.host import vertex_walks
 from jaxrelu.networks.checks import check_known_network
 from jaxrelu.networks.network import Network, checked_input

@@ -28,7 +28,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jaxrelu.core.checks import count, known_matrix, positive, scalar
+from jaxrelu.core.checks import known_matrix
+from jaxrelu.core.options import count, positive, scalar
 from jaxrelu.core.pytrees import register
 from jaxrelu.geometry.host import vertex_walks
 from jaxrelu.losses.base import Loss, total_gradient

@@ -15,15 +15,9 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from jaxrelu.core.aliases import Bools
-from jaxrelu.core.checks import (
-    as_float,
-    check_known,
-    check_leaf,
-    check_shape,
-    check_type,
-    nonnegative_scalar,
-)
+from jaxrelu.core.checks import as_float, check_known, check_leaf, check_shape, check_type
 from jaxrelu.core.numerics import matmul
+from jaxrelu.core.options import nonnegative_scalar
 from jaxrelu.core.pytrees import register
 from jaxrelu.losses.base import Loss, total
 from jaxrelu.losses.checks import checked_loss, checked_samples

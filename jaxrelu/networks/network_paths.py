@@ -16,7 +16,7 @@ from jax import Array
 from numpy.typing import NDArray
 
 from jaxrelu.core.aliases import Floats
-from jaxrelu.core.checks import scalar
+from jaxrelu.core.options import scalar
 from jaxrelu.core.pytrees import register
 from jaxrelu.geometry.host.directions import distinct
 from jaxrelu.networks.network import Network

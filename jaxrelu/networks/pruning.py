@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize
 
 from jaxrelu.core.aliases import Floats
-from jaxrelu.core.checks import check_choice, count, flag, known_matrix, nonnegative
+from jaxrelu.core.checks import known_matrix
+from jaxrelu.core.options import check_choice, count, flag, nonnegative
 from jaxrelu.core.pytrees import register
 from jaxrelu.geometry.host.nonnegative_least_squares import nonnegative_least_squares
 from jaxrelu.losses.base import Loss, total, total_gradient

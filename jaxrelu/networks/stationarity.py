@@ -25,7 +25,8 @@ from jax import Array
 from scipy.optimize import lsq_linear
 
 from jaxrelu.core.aliases import Floats
-from jaxrelu.core.checks import known_matrix, nonnegative, positive
+from jaxrelu.core.checks import known_matrix
+from jaxrelu.core.options import nonnegative, positive
 from jaxrelu.geometry.host.nonnegative_least_squares import nonnegative_least_squares
 from jaxrelu.geometry.patterns import enumerate_patterns
 from jaxrelu.losses.base import Loss, total_gradient

@@ -18,8 +18,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jaxrelu.core.checks import check_dtype, count, host_numbers, known_matrix, scalar
+from jaxrelu.core.checks import check_dtype, host_numbers, known_matrix
 from jaxrelu.core.numerics import matmul, safe_norm
+from jaxrelu.core.options import count, scalar
 from jaxrelu.core.pytrees import register
 from jaxrelu.geometry.host.directions import distinct
 from jaxrelu.geometry.patterns import patterns_from_weights

@@ -19,7 +19,7 @@ from jax import Array
 from numpy.typing import NDArray
 
 from jaxrelu.core.aliases import Floats
-from jaxrelu.core.checks import seconds
+from jaxrelu.core.options import seconds
 from jaxrelu.core.status import Status
 from jaxrelu.geometry.cones import block_patterns
 from jaxrelu.geometry.host import polytopes

@@ -13,16 +13,8 @@ from jax import Array
 from numpy.typing import NDArray
 
 from jaxrelu.core.aliases import Floats
-from jaxrelu.core.checks import (
-    as_float,
-    check_choice,
-    check_finite,
-    check_shape,
-    count,
-    known_floats,
-    nonnegative,
-    traced,
-)
+from jaxrelu.core.checks import as_float, check_finite, check_shape, known_floats, traced
+from jaxrelu.core.options import check_choice, count, nonnegative
 from jaxrelu.geometry.host import polytopes
 from jaxrelu.networks.checks import check_known_network
 from jaxrelu.networks.network import GatedNetwork, Network

@@ -19,8 +19,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jaxrelu.core.checks import check_key, count, known_matrix
+from jaxrelu.core.checks import known_matrix
 from jaxrelu.core.numerics import matmul
+from jaxrelu.core.options import check_key, count
 from jaxrelu.geometry.host import polytopes
 from jaxrelu.optimal_sets.checks import check_optima
 from jaxrelu.optimal_sets.optimal_set import OptimalSet, inside_support

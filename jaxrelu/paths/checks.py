@@ -12,13 +12,12 @@ from jaxrelu.core.checks import (
     as_float,
     check_per_row,
     check_type,
-    count,
     described,
     host_numbers,
     real_array,
-    scalar,
     traced,
 )
+from jaxrelu.core.options import count, scalar
 from jaxrelu.programs.checks import check_weights
 from jaxrelu.programs.program import Program
 from jaxrelu.programs.solution import Solution

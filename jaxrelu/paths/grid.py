@@ -18,7 +18,8 @@ import numpy as np
 from jax import Array
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from jaxrelu.core.checks import check_type, count, flag, traced
+from jaxrelu.core.checks import check_type, traced
+from jaxrelu.core.options import count, flag
 from jaxrelu.geometry.gram import are_many
 from jaxrelu.paths.checks import check_lams, checked_solver, step_limit, warm_point
 from jaxrelu.paths.solve import solve_compiled, solve_traced

@@ -15,8 +15,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jaxrelu.core.checks import check_known, check_type, count
+from jaxrelu.core.checks import check_known, check_type
 from jaxrelu.core.numerics import safe_norm
+from jaxrelu.core.options import count
 from jaxrelu.core.pytrees import register
 from jaxrelu.core.status import Status
 from jaxrelu.paths.checks import check_lams, step_limit, warm_point, working_set_solver

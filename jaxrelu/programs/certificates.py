@@ -19,9 +19,9 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxrelu.core.checks import flag
 from jaxrelu.core.chunks import in_chunks
 from jaxrelu.core.numerics import safe_norm
+from jaxrelu.core.options import flag
 from jaxrelu.core.pytrees import register
 from jaxrelu.geometry.cone_projection import project
 from jaxrelu.geometry.cones import (

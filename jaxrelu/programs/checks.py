@@ -19,9 +19,8 @@ from jaxrelu.core.checks import (
     check_per_row,
     check_shape,
     check_type,
-    number,
-    scalar,
 )
+from jaxrelu.core.options import number, scalar
 from jaxrelu.geometry.checks import check_patterns
 from jaxrelu.geometry.patterns import Patterns
 from jaxrelu.losses.checks import check_known_samples, check_weights_sign, checked_loss

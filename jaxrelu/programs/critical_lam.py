@@ -7,8 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jaxrelu.core.checks import check_known, count, share
+from jaxrelu.core.checks import check_known
 from jaxrelu.core.numerics import safe_norm
+from jaxrelu.core.options import count, share
 from jaxrelu.geometry.cones import block_patterns
 from jaxrelu.geometry.correlation_bounds import largest_correlation
 from jaxrelu.geometry.gram import shared_rows

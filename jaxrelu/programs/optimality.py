@@ -15,8 +15,9 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxrelu.core.checks import as_float, check_per_row, nonnegative_scalar
+from jaxrelu.core.checks import as_float, check_per_row
 from jaxrelu.core.numerics import safe_norm
+from jaxrelu.core.options import nonnegative_scalar
 from jaxrelu.geometry.cones import project_cones
 from jaxrelu.programs.checks import check_kind, check_lam, check_program, check_weights
 from jaxrelu.programs.preparation import lifted, row_space

@@ -44,9 +44,9 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxrelu.core.checks import check_static_count
 from jaxrelu.core.loops import iterate
 from jaxrelu.core.numerics import eps, matmul, safe_norm
+from jaxrelu.core.options import check_static_count
 from jaxrelu.core.pytrees import register
 from jaxrelu.geometry.cones import project_cones
 from jaxrelu.geometry.correlation_bounds import DualElements

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, Protocol
 import jax.numpy as jnp
 from jax import Array
 
-from jaxrelu.core.checks import nonnegative_scalar
+from jaxrelu.core.options import nonnegative_scalar
 from jaxrelu.core.rounding import times_power
 from jaxrelu.geometry.correlation_bounds import DualElements
 from jaxrelu.programs.bounds import Blocks

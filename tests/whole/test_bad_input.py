@@ -1,19 +1,340 @@
-"""What comes in wrong raises a sentence that names the fix, or a status; never OPTIMAL.
+"""What comes in wrong raises a sentence that names the argument and the fix, or ends in a status.
 
-The CSV reader's part is in `test_cli.py` and `test_datasets.py`.
+Every argument of every public function (`calls.CALLS`) is given some forty kinds of other values.
+The reader of tables is tested in `datasets/test_tables.py`, the command in `cli`.
 """
 
+import dataclasses
+import enum
+import inspect
+import re
+import warnings
 from dataclasses import replace
 
+import calls
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.sparse
 import zoo
 
 import jaxrelu as jr
+from jaxrelu import closed_form, datasets, plotting
 from jaxrelu.core.status import Status
 from jaxrelu.programs.bounds import all_blocks, upper_value
+
+LONGEST = 400  # characters of a message; an array printed is longer, or has several lines
+
+
+class Frame:
+    """Stands in for a data frame: reads as an array, and prints thousands of lines."""
+
+    def __init__(self, values):
+        self.values = np.asarray(values)
+
+    dtype = property(lambda self: self.values.dtype)
+    shape = property(lambda self: self.values.shape)
+    ndim = property(lambda self: self.values.ndim)
+
+    def __len__(self):
+        return len(self.values)
+
+    def __array__(self, dtype=None, copy=None):
+        return np.asarray(self.values, dtype)
+
+    def to_numpy(self, dtype=None):
+        return np.asarray(self.values, dtype)
+
+    def __repr__(self):
+        return "\n".join(f"{k}    1.0" for k in range(5000))
+
+
+def is_array(value):
+    is_numbers = isinstance(value, np.ndarray | jax.Array) and value.ndim > 0
+    return is_numbers and not jnp.issubdtype(value.dtype, jax.dtypes.prng_key)
+
+
+def is_number(value):
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def always(wrong):
+    return lambda value: wrong
+
+
+def of_arrays(change):
+    return lambda value: change(np.asarray(value)) if is_array(value) else None
+
+
+def of_numbers(change):
+    return lambda value: change(np.asarray(value)) if is_number(value) else None
+
+
+def of_values(change):
+    return lambda value: change(np.asarray(value)) if is_array(value) or is_number(value) else None
+
+
+def of_floats(change):
+    return of_values(lambda array: change(array) if array.dtype.kind == "f" else None)
+
+
+def poisoned(array, value):
+    array = np.array(array, float)
+    array.flat[1 % array.size] = value
+    return array
+
+
+def masked(array):
+    if array.ndim == 0:
+        return np.ma.masked
+    return np.ma.array(array, mask=np.arange(array.size).reshape(array.shape) == 1)
+
+
+def sparse(array):
+    return scipy.sparse.csr_array(array) if array.ndim == 2 else scipy.sparse.coo_array([1.0])
+
+
+def another(value):
+    return jr.SquaredLoss() if isinstance(value, jr.ActiveNewton) else jr.ActiveNewton()
+
+
+# How a value is made of the valid one; None, but for the kind of that name, where there is none.
+KINDS = {
+    "none": always(None),
+    "text": always("many"),
+    "nan": always(np.nan),
+    "inf": always(np.inf),
+    "minus one": always(-1),
+    "zero": always(0),
+    "one": always(1),
+    "one and a half": always(1.5),
+    "true": always(True),
+    "complex": always(1j),
+    "date": always(np.datetime64("2020-01-01")),
+    "ragged rows": always([[1.0], [1.0, 2.0]]),
+    "empty list": always([]),
+    "empty array": always(np.zeros(0)),
+    "list of text": always(["a", "b"]),
+    "dictionary": always({}),
+    "object": always(object()),
+    "another object": another,
+    "a class": lambda value: jr.Network if value is None else type(value),
+    "four axes": always(np.ones((3, 2, 1, 1))),
+    "a vector": of_numbers(lambda array: np.array([array, array])),
+    "an integer": of_numbers(lambda array: None if array.dtype.kind == "f" else np.int32(array)),
+    "a JAX array": of_values(jnp.asarray),
+    "a list": of_arrays(lambda array: array.tolist()),
+    "integers": of_arrays(lambda array: array.astype(int)),
+    "booleans": of_arrays(lambda array: array.astype(bool)),
+    "float32": of_floats(lambda array: array.astype(np.float32)),
+    "float16": of_floats(lambda array: array.astype(np.float16)),
+    "bfloat16": of_arrays(lambda array: jnp.asarray(array, jnp.bfloat16)),
+    "longdouble": of_floats(lambda array: array.astype(np.longdouble)),
+    "complex array": of_arrays(lambda array: array + 0j),
+    "array of objects": of_arrays(lambda array: array.astype(object)),
+    "array of text": of_arrays(lambda array: array.astype(str)),
+    "dates": of_arrays(lambda array: array.astype(int).astype("datetime64[ns]")),
+    "masked": of_values(masked),
+    "sparse": of_values(sparse),
+    "frame": of_values(Frame),
+    "an entry of nan": of_arrays(lambda array: poisoned(array, np.nan)),
+    "an entry of inf": of_arrays(lambda array: poisoned(array, np.inf)),
+    "one row fewer": of_arrays(lambda array: array[:-1]),
+    "one axis more": of_arrays(lambda array: array[None]),
+    "one axis fewer": of_arrays(lambda array: array[0]),
+}
+# Kinds that hold the numbers of the plain array or number: the answer must be the same.
+SAME = {
+    "a JAX array", "a list", "integers", "booleans", "an integer", "float32", "float16", "bfloat16",
+    "longdouble",
+}  # fmt: skip
+EVERY_CALL = [
+    pytest.param(name, marks=[pytest.mark.slow] if calls.CALLS[name][2] else [])
+    for name in calls.CALLS
+]
+# Members of `Loss` and of `Solver`, which the package calls with what it has checked.
+CALLED_BY_US = {
+    "value", "gradient", "conjugate", "value_error", "conjugate_error",
+    "check", "run", "slots", "after", "screened", "evidence",
+}  # fmt: skip
+# Made by the package alone, or protocols and words.
+NOT_BUILT = {
+    "Certificate", "ClosedForm", "Crossed", "Dataset", "DecreasingPath", "DescentPath",
+    "FollowedPath", "Improved", "KKTResidual", "L0L1", "LogisticLoss", "Loss", "MarginConditions",
+    "MaxMargin", "MinimumNorm", "NetworkPath", "OptimalSet", "Path", "PolarGauge", "Pruned",
+    "Refined", "Sensitivity", "Separable", "Solution", "SpikeFree", "Spline", "Split",
+    "SquaredLoss", "Stationarity", "Status", "Task",
+}  # fmt: skip
+
+
+def public_names():
+    """Every public function and class, and their place in `calls.CALLS`."""
+    for module in (jr, closed_form, datasets, plotting):
+        prefix = "" if module is jr else module.__name__.removeprefix("jaxrelu.") + "."
+        for name, value in vars(module).items():
+            if not name.startswith("_") and not inspect.ismodule(value):
+                yield prefix, name, value
+
+
+def test_every_public_function_has_a_valid_call():
+    known = set(calls.CALLS)
+    for prefix, name, value in public_names():
+        if inspect.isfunction(value):
+            expected = set(inspect.signature(value).parameters)
+            assert set(calls.call(prefix + name).arguments) == expected, prefix + name
+        elif name not in NOT_BUILT:
+            fields = {field.name for field in dataclasses.fields(value)}
+            assert set(calls.call(name).arguments) == fields, name
+        known -= {prefix + name}
+        if not inspect.isclass(value) or issubclass(value, enum.Enum) or name == "Loss":
+            continue
+        for method, function in vars(value).items():
+            public = not method.startswith("_") or method in ("__call__", "__getitem__")
+            if public and inspect.isfunction(function) and method not in CALLED_BY_US:
+                assert f"{name}.{method}" in calls.CALLS
+                known -= {f"{name}.{method}"}
+    assert not known
+
+
+def outcome(call, argument=None, value=None):
+    """The answer to a call with one argument changed, or the exception, as users work with JAX."""
+    given = {name: one.value for name, one in call.arguments.items()}
+    if argument is not None:
+        given[argument] = value
+    with (
+        warnings.catch_warnings(action="ignore"),
+        np.errstate(all="ignore"),
+        jax.numpy_dtype_promotion("standard"),
+        jax.numpy_rank_promotion("allow"),
+    ):
+        try:
+            return call.function(**given)
+        except Exception as error:  # noqa: BLE001
+            return error
+
+
+def fault_of(error, argument):
+    """What is wrong with an exception, or with an answer where there should be one."""
+    if not isinstance(error, Exception):
+        return "no exception"
+    text = f"{type(error).__name__}: {error}"
+    kind = isinstance(error, ValueError | TypeError) or (
+        isinstance(error, IndexError) and argument == "k"
+    )
+    if not kind or type(error).__module__ != "builtins":
+        return f"of another type, {text[:LONGEST]}"
+    if len(text) > LONGEST or "\n" in text:
+        return f"too long, {text[:80]!r}"
+    if re.search(rf"(?<!\w){argument}(?!\w)", text) is None:
+        return f"does not name it, {text}"
+    return None
+
+
+def values(call):
+    """All (argument, kind, value) of a call."""
+    for argument, valid in call.arguments.items():
+        for kind, make in KINDS.items():
+            value = make(valid.value)
+            if value is not None or kind == "none":
+                yield argument, valid, kind, value
+
+
+@pytest.mark.parametrize("name", calls.CALLS)
+def test_wrong_values_are_refused_by_name(name):
+    call, faults = calls.call(name), []
+    for argument, valid, kind, value in values(call):
+        if kind not in valid.takes:
+            fault = fault_of(outcome(call, argument, value), argument)
+            faults += [f"{argument} = {kind}: {fault}"] if fault else []
+    assert not faults, "\n".join(faults)
+
+
+def leaves_of(answer):
+    """Numbers and words of an answer, but not how long it took."""
+    if dataclasses.is_dataclass(answer) and not isinstance(answer, type):
+        parts = {name: part for name, part in vars(answer).items() if name != "history"}
+        return [leaf for part in parts.values() for leaf in leaves_of(part)]
+    if isinstance(answer, dict | list | tuple):
+        parts = answer.values() if isinstance(answer, dict) else answer
+        return [leaf for part in parts for leaf in leaves_of(part)]
+    return [answer]
+
+
+def difference(found, expected, rtol):
+    """Where two answers differ, or None."""
+    if isinstance(expected, Exception):
+        return None if type(found) is type(expected) else f"{found!r:.200} is not {expected!r:.200}"
+    if isinstance(found, Exception):
+        return f"{type(found).__name__}: {found}"[:LONGEST]
+    for one, other in zip(leaves_of(found), leaves_of(expected), strict=True):
+        if isinstance(other, np.ndarray | jax.Array | float) and not isinstance(one, str):
+            try:
+                np.testing.assert_allclose(one, other, rtol=rtol, atol=rtol)
+            except AssertionError as error:
+                return str(error)[:LONGEST]
+    return None
+
+
+@pytest.mark.parametrize("name", EVERY_CALL)
+def test_values_that_will_do_have_the_answer_of_the_plain_array(name):
+    call, faults = calls.call(name), []
+    answer = outcome(call)
+    assert not isinstance(answer, Exception), answer
+    for argument, valid, kind, value in values(call):
+        if kind not in valid.takes:
+            continue
+        found = outcome(call, argument, value)
+        if kind in SAME and not ("float32" in kind and "integers" not in valid.takes):
+            plain = np.asarray(value, float if is_array(valid.value) else None)
+            plain = plain if is_array(valid.value) else plain.item()
+            single = kind in ("float32", "float16", "bfloat16")
+            fault = difference(found, outcome(call, argument, plain), 1e-3 if single else 1e-12)
+        else:
+            fault = f"{found}"[:LONGEST] if isinstance(found, Exception) else None
+        faults += [f"{argument} = {kind}: {fault}"] if fault else []
+    assert not faults, "\n".join(faults)
+
+
+def can_be_traced(value):
+    leaves = jax.tree.leaves(value)
+    return bool(leaves) and all(
+        isinstance(leaf, np.ndarray | jax.Array | bool | int | float) for leaf in leaves
+    )
+
+
+@pytest.mark.parametrize("name", calls.CALLS)
+def test_traced_values_are_refused_where_values_are_looked_at(name):
+    call, faults = calls.call(name), []
+    for argument, valid in call.arguments.items():
+        if valid.traceable or not can_be_traced(valid.value):
+            continue
+        errors = []
+
+        def run(value, argument=argument, errors=errors):
+            errors.append(outcome(call, argument, value))
+            return 0.0
+
+        jax.eval_shape(run, valid.value)
+        fault = fault_of(errors[0], argument)
+        if fault is None and not re.search("is traced|True or False", str(errors[0])):
+            fault = str(errors[0])
+        faults += [f"{argument}: {fault}"] if fault else []
+    assert not faults, "\n".join(faults)
+
+
+@pytest.mark.parametrize("name", calls.CALLS)
+def test_docstrings_tell_arrays_that_are_converted_from_those_that_are_not(name):
+    """An array of real numbers is called an array; one taken as it is, by its dtypes."""
+    function, found = calls.CALLS[name][0], calls.call(name)
+    for argument, valid in found.arguments.items():
+        lines = re.search(
+            rf"^ *{argument}: (.*(\n     +.*)*)", inspect.getdoc(function) or "", re.M
+        )
+        if is_array(valid.value) and lines and inspect.isfunction(function):
+            precise = "float32 or float64" in re.sub(r"\s+", " ", lines[1])
+            assert precise == ("integers" not in valid.takes), f"{argument}: {lines[1]}"
+
 
 GENERIC = zoo.problem(zoo.generic)
 PROGRAM = GENERIC.program
@@ -21,12 +342,6 @@ X, Y, PATTERNS = PROGRAM.X, PROGRAM.y, PROGRAM.patterns
 WEIGHT = np.ones(zoo.SAMPLES)
 LAM = GENERIC.lams(0.1)[0]
 LABELS = np.where(Y >= 0, 1.0, -1.0)
-
-
-def poisoned(array, value):
-    array = np.array(array)
-    array.flat[3] = value
-    return array
 
 
 def patterns(**changes):

@@ -22,15 +22,8 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from jaxrelu.core.aliases import Floats
-from jaxrelu.core.checks import (
-    check_key,
-    check_known,
-    check_per_row,
-    count,
-    known_doubles,
-    nonnegative,
-    seconds,
-)
+from jaxrelu.core.checks import check_known, check_per_row, known_doubles
+from jaxrelu.core.options import check_key, count, nonnegative, seconds
 from jaxrelu.geometry.checks import host_matrix
 from jaxrelu.global_optimality.polar_gauge.ascent import local_maxima
 from jaxrelu.global_optimality.polar_gauge.branch_and_bound import Interval, branch_and_bound

@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jaxrelu.core.checks import check_known, count
+from jaxrelu.core.checks import check_known
+from jaxrelu.core.options import count
 from jaxrelu.core.pytrees import register
 from jaxrelu.paths.exact import active_system
 from jaxrelu.paths.exact.active_system import Geometry, Neuron, Point

@@ -22,8 +22,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxrelu.core.checks import check_static_count
 from jaxrelu.core.loops import iterate
+from jaxrelu.core.options import check_static_count
 from jaxrelu.core.pytrees import register
 from jaxrelu.geometry.correlation_bounds import DualElements
 from jaxrelu.programs.bounds import Blocks
