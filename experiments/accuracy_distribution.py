@@ -44,7 +44,7 @@ def accuracies(
     train = rest[split(len(rest), 0.25, repeat)[0]]
     program = jr.ConvexProgram(X[train], y[train], sampled(X[train], gates, 123 + repeat))
     solution = at_end_of_path(program, LAM * len(train))
-    optima = jr.optimal_set(program, solution, max_seconds=0)
+    optima = jr.optimal_set(program, solution, max_nodes=0)
     a = jr.sample_optimal(jax.random.key(0), optima, samples)
     there = optima.signs * jnp.maximum(X[test] @ optima.directions.T, 0.0)
 

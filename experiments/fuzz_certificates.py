@@ -68,7 +68,7 @@ def check(seed: int) -> dict[str, Any]:
     lam = share * largest if largest > 1e-12 else 1.0
     exact = jr.solve_path(every, [lam], rtol=1e-9)[0].certificate
     start = jr.ConvexProgram(X, y, first_patterns(seed, X, cells), loss, weight)
-    found = jr.refine(in_places(start, PLACES), lam, max_patterns=PLACES, max_seconds=600)
+    found = jr.refine(in_places(start, PLACES), lam, max_patterns=PLACES, max_work=600.0)
     lower, upper = float(found.certificate.lower), float(found.certificate.upper)
     best = float(exact.upper)
     slack = 1e-9 * max(abs(best), 1e-9)

@@ -54,7 +54,7 @@ def one(data: Path, name: str, repeat: int, gates: int) -> list[Row]:
     train, valid = rest[keep], rest[held]
     program = jr.ConvexProgram(X[train], y[train], sampled(X[train], gates, 123 + repeat))
     solution = at_end_of_path(program, LAM * len(train))
-    optima = jr.optimal_set(program, solution, max_seconds=0)
+    optima = jr.optimal_set(program, solution, max_nodes=0)
     chosen = {
         "min_l2_norm": jr.select(optima, "min_norm"),
         "max_l1_norm": jr.select(optima, _relative_sum(optima)),

@@ -40,7 +40,7 @@ def one(data: Path, name: str, rows: int | None, gates: int, seconds: float) -> 
     found = jr.refine(few, lam, max_patterns=HELD, max_seconds=max(seconds, sampling))
     refining = time.perf_counter() - start
     # Below the optimum of the sampled program, also where that is known as an interval only.
-    below = [r.seconds for r in found.history if r.upper < float(many.lower)]
+    below = [r.work for r in found.history if r.upper < float(many.lower)]
     upper, lower = float(found.certificate.upper), float(found.certificate.lower)
     start = time.perf_counter()
     gauge = found.gauge
@@ -65,7 +65,7 @@ def one(data: Path, name: str, rows: int | None, gates: int, seconds: float) -> 
 def report(table: Table, out: Path) -> None:
     """The markdown table and the figure."""
     lines = [
-        "| set | n x d | 5,000 sampled | s | refined | patterns | s | below after s "
+        "| set | n x d | 5,000 sampled | s | refined | patterns | s | below after work "
         "| R upper/lower | by | global gap |",
         "|---" * 11 + "|",
     ]

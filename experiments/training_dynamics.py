@@ -105,7 +105,7 @@ def main() -> None:
     for column, name in enumerate(track(sets, "dynamics")):
         X, y = sets[name]
         program = jr.ConvexProgram(X, y, sampled(X, 10, 0))
-        found = jr.refine(program, LAM, max_seconds=120)
+        found = jr.refine(program, LAM, max_work=120.0)
         lower, upper = float(found.certificate.lower), float(found.certificate.upper)
         best = jr.minimal(found.network, X)
         print(f"{name}: {found.status.name}, {upper:.8f}, gap {upper - lower:.1e}, "

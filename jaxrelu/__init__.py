@@ -1,5 +1,6 @@
 """Two-layer ReLU networks, trained to certified global optimality."""
 
+from jaxrelu.core.budgets import Limit as Limit
 from jaxrelu.core.pytrees import register as register
 from jaxrelu.core.status import Status as Status
 from jaxrelu.geometry.patterns import Patterns as Patterns

@@ -161,8 +161,8 @@ def _share(value, *also):
     return number(value, *also, without=["zero", "one", "one and a half", "an integer"])
 
 
-def _seconds():
-    return number(5.0, "inf")
+def _budget():
+    return {"max_work": number(1.0, "none", "inf"), "max_seconds": number(5.0, "none", "inf")}
 
 
 def _loss():
@@ -207,7 +207,7 @@ def _search():
         "rtol": number(1e-3, "none"),
         "max_patterns": count(16),
         "max_rounds": count(4),
-        "max_seconds": _seconds(),
+        **_budget(),
         "init": thing(None, "none"),
         "solver": _newton(),
     }
@@ -253,7 +253,7 @@ CALLS = {
         jr.certify_global,
         lambda: {
             "network": _network(), **_data(), "lam": _lam(), "loss": _loss(),
-            "sample_weight": _weight(), "rtol": number(1e-3, "none"), "max_seconds": _seconds(),
+            "sample_weight": _weight(), "rtol": number(1e-3, "none"), **_budget(),
         }, True,
     ),
     "connect": (
@@ -334,7 +334,7 @@ CALLS = {
         lambda: {
             "network": thing(MARGIN), "X": real(np.eye(2)), "y": real(np.array([1.0, -1])),
             "patterns": thing(None, "none"), "gauge_upper": thing(lambda nu: 1.0, "none"),
-            "max_seconds": _seconds(), "wall_tolerance": number(1e-7),
+            **_budget(), "wall_tolerance": number(1e-7),
             "support_tolerance": number(1e-6),
         }, False,
     ),
@@ -370,7 +370,8 @@ CALLS = {
     "optimal_set": (
         jr.optimal_set,
         lambda: {
-            "program": _program(), "solution": thing(solution()), "max_seconds": _seconds(),
+            "program": _program(), "solution": thing(solution()),
+            "max_nodes": count(1000, "zero", "none"), "max_seconds": number(5.0, "none", "inf"),
         }, True,
     ),
     "patterns_from_gates": (
@@ -396,7 +397,7 @@ CALLS = {
             "X": leaf(X, "float32", "a list"), "r": numbers(Y, "booleans"),
             "key": thing(KEY, "none"), "num_starts": count(8),
             "starts": leaf(X[:2], "float32", "a list", "none", ROWS),
-            "rtol": number(1e-6), "threshold": number(0.5), "max_seconds": _seconds(),
+            "rtol": number(1e-6), "threshold": number(0.5), **_budget(),
         }, False,
     ),
     "prune": (
@@ -440,7 +441,7 @@ CALLS = {
     ),
     "shard_samples": (
         jr.shard_samples,
-        lambda: {"program": _program(True), "mesh": thing(jax.make_mesh((1,), ("samples",)))},
+        lambda: {"program": _program(), "mesh": thing(jax.make_mesh((1,), ("samples",)))},
         True,
     ),
     "solve": (

@@ -4,6 +4,7 @@ Most problems share one shape, so that one compiled program serves them all: sma
 with zero rows, zero columns and repeated patterns, none of which changes an optimum.
 """
 
+import inspect
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -23,7 +24,7 @@ OPTIMA = sorted((ROOT.parent / "shared" / "reference").glob("*.npz"))
 
 
 @jr.register
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Huber:
     """A loss that a user writes: quadratic up to delta, linear beyond."""
 
@@ -186,6 +187,19 @@ def one_feature():
     return program(X, y, jr.enumerate_patterns(X))
 
 
+def smallest(gated=False, loss=None):
+    """A program of 6 samples, 2 features and 3 patterns, for what is compiled again and again.
+
+    Nothing of it is computed by JAX.
+    """
+    X, y = data(17, (6, 2))
+    gates = np.random.default_rng(18).standard_normal((2, 3))
+    masks = X @ gates >= 0
+    interior = np.stack([reference.max_margin_direction(X, mask)[0] for mask in masks.T], axis=1)
+    y = y if loss is None else np.where(y >= 0, 1.0, -1.0)
+    return program(X, y, jr.Patterns(gates, masks, interior), loss=loss, gated=gated)
+
+
 COMMON = [
     generic, planted, duplicate_patterns, duplicate_rows, zero_rows, rank_deficient, zero_column,
     constant_target, uneven_columns, sample_weights,
@@ -233,6 +247,33 @@ def published(path, dtype=float):
         X, y, gates = (file[name].astype(dtype) for name in ("X", "y", "gates"))
         program = jr.ConvexProgram(X, y, jr.Patterns(gates, file["masks"].astype(bool)))
         return program, file["lams"].astype(dtype), file["objective"]
+
+
+def public_functions():
+    """Those of the package and of its closed forms, by name; without two that take no arrays."""
+    found = {**vars(jr), **vars(jr.closed_form)}.items()
+    functions = {name: value for name, value in found if inspect.isfunction(value)}
+    return {k: f for k, f in functions.items() if k not in ("register", "count_patterns")}
+
+
+def required(function):
+    """The names of the arguments that have no default."""
+    parameters = inspect.signature(function).parameters.values()
+    return [one.name for one in parameters if one.default is one.empty]
+
+
+def trace_all(function):
+    """Traces a call of which every required argument is traced."""
+    return jax.eval_shape(lambda x: function(**dict.fromkeys(required(function), x)), 1.0)
+
+
+def belongs_to_the_host(function):
+    """Whether a function refuses traced arguments, because it looks at values."""
+    try:
+        trace_all(function)
+    except (AttributeError, TypeError, ValueError) as error:
+        return "looks at values: call it on the host" in str(error)
+    return False
 
 
 def is_gated(program):

@@ -207,12 +207,12 @@ def gauge(samples: int, rank: int, repeats: int) -> dict[str, Any]:
 
 
 def ascents(samples: int, features: int, starts: int, repeats: int) -> dict[str, Any]:
-    """Local maxima of the polar gauge alone, without time for an upper bound."""
+    """Local maxima of the polar gauge alone, without work on an upper bound."""
     rng = np.random.default_rng(0)
     X, r = rng.standard_normal((samples, features)), rng.standard_normal(samples)
 
     def run() -> Any:
-        return jr.polar_gauge(X, r, num_starts=starts, max_seconds=0.0)
+        return jr.polar_gauge(X, r, num_starts=starts, max_work=0.0)
 
     times = [timed(run) for _ in range(1 + repeats)]
     return steady(times) | {"best": times[-1][1].lower}

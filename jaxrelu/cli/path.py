@@ -96,7 +96,7 @@ class Options:
     ] = False
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Row:
     """One lam of the fitted path: a line of the table and its network."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -13,16 +14,19 @@ from jax import Array
 from jaxrelu.core.aliases import Floats
 from jaxrelu.core.checks import check_per_row, known_floats, known_matrix
 from jaxrelu.core.pytrees import register
-from jaxrelu.losses.base import Loss
-from jaxrelu.losses.checks import checked_loss
+from jaxrelu.geometry.host.scaling import exponents, power_down, power_up, roots, times_power
+from jaxrelu.losses.base import Loss, homogeneity
+from jaxrelu.losses.checks import check_target, checked_loss
 from jaxrelu.networks.network import Network
+from jaxrelu.programs.units import Units
 
 # A relative gap below this is rounding.
 _EXACT = 1e-6
+_LARGEST = 1e300
 
 
 @register
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ClosedForm:
     r"""An optimal network with its proof, lower <= optimum <= value.
 
@@ -50,23 +54,50 @@ class ClosedForm:
     polar: float
 
     @property
+    def upper(self) -> float:
+        """The value, by the name that it has in a certificate."""
+        return self.value
+
+    @property
     def gap(self) -> float:
         """Value - lower; at rounding level the network is proven to be optimal."""
         return self.value - self.lower
 
     @property
     def exact(self) -> bool:
-        """Whether the gap is below 1e-6 of the value."""
-        return self.gap <= _EXACT * abs(self.value)
+        """Whether the gap is below 1e-6 of the value, which is finite."""
+        return math.isfinite(self.value) and self.gap <= _EXACT * abs(self.value)
 
 
 class Task(NamedTuple):
-    """Checked arguments, on the host: X (n, d) and y (n,) in float64, and the dtype of X."""
+    """Checked arguments, on the host: X (n, d) and y (n,) in float64, and the dtype of X.
+
+    All but what `network` and `answer` return is in `units`, powers of two.
+    """
 
     X: Floats
     y: Floats
     dtype: Any
     loss: Loss
+    units: Units = Units.of(0, 0, 0, 0)
+
+    def scaled(self, lam: float = 1.0, *, keep_data: bool = False) -> tuple[Task, float]:
+        """The task in numbers around one, and lam there.
+
+        Raises:
+            ValueError: lam is too small for its value to be told from zero.
+        """
+        of_data = 0 if keep_data else int(exponents(self.X))
+        units = Units.of(of_data, int(exponents(self.y)), 0, homogeneity(self.loss))
+        # From a lam this large on no neuron is worth it.
+        strength = min(float(times_power(lam, -units.lam)), _LARGEST)
+        if not strength >= 1 / _LARGEST:
+            raise ValueError(
+                f"lam is {lam:g}, which cannot be told from zero beside data of the order of "
+                f"2^{units.features} and residuals of 2^{units.residual}: pass a larger one."
+            )
+        X, y = np.ldexp(self.X, -units.features), np.ldexp(self.y, -units.fit)
+        return self._replace(X=X, y=y, units=units), strength
 
     def loss_value(self, fit: Floats) -> float:
         """The loss, a sum over samples."""
@@ -88,7 +119,12 @@ class Task(NamedTuple):
         """Balanced neurons: unit directions (d, m), signed sizes (m,); zero sizes are left out."""
         kept = np.asarray(coefficients) != 0
         sizes = np.asarray(coefficients, float)[kept]
-        root = np.sqrt(np.abs(sizes))
+        root = roots(np.abs(sizes), self.units.weights).astype(self.dtype)
+        if not np.all(np.isfinite(root) & (root > 0)):
+            raise ValueError(
+                f"the weights of the network are out of the range of {np.dtype(self.dtype)}: "
+                "scale X or y by powers of two."
+            )
         hidden = np.asarray(directions, float)[:, kept] * root[None]
         return Network(self.cast(hidden), self.cast(np.sign(sizes) * root))
 
@@ -112,20 +148,42 @@ class Task(NamedTuple):
         lower = self.dual_value(r * min(1.0, lam / size) if size > 0 else r)
         value = self.loss_value(fit) + lam * float(np.sum(np.abs(sizes)))
         network = self.network(directions / np.where(lengths > 0, lengths, 1.0), sizes)
-        return ClosedForm(network, self.cast(fit), self.cast(r), lam, value, lower, size)
+        return self.closed_form(network, fit, r, lam, value, lower, size)
+
+    def closed_form(
+        self,
+        network: Network,
+        fit: Floats,
+        residual: Floats,
+        lam: float,
+        value: float,
+        lower: float,
+        polar: float,
+    ) -> ClosedForm:
+        """The answer in the units that were given; bounds are rounded outward."""
+        units = self.units
+        return ClosedForm(
+            network,
+            self.cast(times_power(fit, units.fit)),
+            self.cast(times_power(residual, units.residual)),
+            float(times_power(lam, units.lam)),
+            power_up(value, units.objective),
+            power_down(lower, units.objective),
+            power_up(polar, units.lam),
+        )
 
 
 def checked(X: Any, y: Any, loss: Loss, name: str = "X") -> Task:
     """The arguments on the host; the data under the name that they have.
 
     Raises:
-        ValueError, TypeError: shapes that do not fit, NaN or inf, a traced argument, a target that
-            the loss cannot take.
+        ValueError, TypeError: shapes that do not fit, NaN or inf, a target that the loss cannot
+            take.
     """
     loss = checked_loss(loss)
     data, target = known_matrix(X, name), known_floats(y, "y")
     check_per_row(target, "y", len(data), name)
-    loss.check_target(target)
+    check_target(loss, target)
     return Task(np.asarray(data, np.float64), np.asarray(target, np.float64), data.dtype, loss)
 
 

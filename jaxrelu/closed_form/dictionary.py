@@ -24,7 +24,8 @@ from scipy.optimize import linprog
 
 from jaxrelu.core.aliases import Bools, Floats
 from jaxrelu.geometry.host.arrangements import half_cells
-from jaxrelu.geometry.host.nonnegative_least_squares import nonnegative_least_squares
+from jaxrelu.geometry.host.projection import block_correlation
+from jaxrelu.geometry.host.scaling import exponents, unit_columns, unit_rows
 
 # A relative gap of this size is closed; after so many rounds without progress rounding is all.
 _CLOSED = 1e-11
@@ -75,7 +76,7 @@ class Cells(NamedTuple):
 
     def columns(self, directions: Floats) -> Columns:
         """Columns of directions (d, k) of any length."""
-        unit = directions / np.linalg.norm(directions, axis=0)
+        unit = unit_columns(directions)
         products = self.X @ unit
         signs = np.where(self.masks, 1.0, -1.0)
         slack = np.min(signs[:, :, None] * products[:, None], axis=0)
@@ -83,15 +84,11 @@ class Cells(NamedTuple):
 
     def polar(self, r: Floats) -> tuple[float, Columns, Floats]:
         """Bounds the polar of r from above, with the best neuron and the norm of each block."""
-        lengths = np.linalg.norm(self.X, axis=1)
-        unit = self.X / np.where(lengths > 0, lengths, 1.0)[:, None]
+        unit = unit_rows(self.X)[0]
         found, cells, norms = [], [], []
         for j, mask in enumerate(self.masks.T):
-            K = np.where(mask, 1.0, -1.0)[:, None] * unit
-            c = self.X[mask].T @ r[mask]
             for s in (1.0, -1.0):
-                rho, _ = nonnegative_least_squares(K.T, -s * c)
-                q = s * c + K.T @ rho
+                q = block_correlation(self.X, unit, mask, s * r)
                 norms.append(float(np.linalg.norm(q)))
                 found.append(q / norms[-1] if norms[-1] > 0 else q)
                 cells.append(j)
@@ -277,10 +274,14 @@ def least_polar(
     best_v, upper, lower, stalled = np.zeros(n), np.inf, -np.inf, 0
     while True:
         Phi = columns.features
-        cuts = np.vstack([Phi.T, -Phi.T])
+        # Numbers around one: HiGHS drops entries below 1e-9 and refuses those above 1e15.
+        heights = np.ldexp(1.0, exponents(Phi, axis=0)[0])
+        unit = min(heights[np.any(Phi != 0, axis=0)].tolist(), default=1.0)
+        shares = np.tile(unit / heights, 2)
+        cuts = np.vstack([Phi.T, -Phi.T]) / np.tile(heights, 2)[:, None]
         found = linprog(
             np.append(np.zeros(n), 1.0),
-            A_ub=np.hstack([cuts, -np.ones((len(cuts), 1))]),
+            A_ub=np.hstack([cuts, -shares[:, None]]),
             b_ub=np.zeros(len(cuts)),
             A_eq=np.hstack([equations, np.zeros((len(b), 1))]),
             b_eq=b,
@@ -290,15 +291,14 @@ def least_polar(
         if found.status != 0:
             raise RuntimeError(f"HiGHS did not solve a linear program: {found.message}")
         v = found.x[:n]
-        weight = np.maximum(-found.ineqlin.marginals, 0.0)
+        weight = shares * np.maximum(-found.ineqlin.marginals, 0.0)
         weight /= np.sum(weight)
         k = Phi.shape[1]
         sizes = weight[:k] - weight[k:]
-        prices = np.atleast_1d(found.eqlin.marginals)
+        prices, t = unit * np.atleast_1d(found.eqlin.marginals), unit * float(found.fun)
         if cells is None:
-            return Polar(v, float(found.fun), largest(columns, v), columns, sizes, prices)
+            return Polar(v, t, largest(columns, v), columns, sizes, prices)
         polar, more, norms = cells.polar(v)
-        t = float(found.fun)
         better = t > lower + _CLOSED * abs(t) or polar < upper * (1.0 - _CLOSED)
         stalled = 0 if better else stalled + 1
         lower = max(lower, t)

@@ -22,12 +22,14 @@ from scipy.optimize import brentq
 from jaxrelu.closed_form.answer import ClosedForm, Task, checked, tolerance
 from jaxrelu.core.aliases import Floats
 from jaxrelu.core.options import positive
+from jaxrelu.core.tracing import on_host
 from jaxrelu.losses.base import Loss
 from jaxrelu.losses.squared import SquaredLoss
 
 _SQUARED_LOSS = SquaredLoss()
 
 
+@on_host()
 def rank_one(X: Any, y: Any, lam: Any, loss: Loss = _SQUARED_LOSS) -> ClosedForm:
     r"""The optimal network of data on a line through the origin, without a bias.
 
@@ -46,7 +48,7 @@ def rank_one(X: Any, y: Any, lam: Any, loss: Loss = _SQUARED_LOSS) -> ClosedForm
 
     Raises:
         ValueError, TypeError: X of another rank, shapes that do not fit, lam that is not positive;
-            called in a trace.
+            a traced argument.
 
     Example:
         >>> import numpy as np
@@ -59,6 +61,7 @@ def rank_one(X: Any, y: Any, lam: Any, loss: Loss = _SQUARED_LOSS) -> ClosedForm
     Reference: Ergen and Pilanci (JMLR 22, 2021), on rank-one data.
     """
     task, strength = checked(X, y, loss), positive(lam, "lam")
+    task, strength = task.scaled(strength)
     c, a = line(task)
     features = np.maximum(np.stack([c, -c], axis=1), 0.0)
     sizes = np.asarray([_coefficient(task, phi, strength) for phi in features.T])

@@ -29,12 +29,14 @@ from jaxrelu.closed_form.answer import Task, checked
 from jaxrelu.closed_form.support_vectors import shortest
 from jaxrelu.core.aliases import Floats
 from jaxrelu.core.pytrees import register
+from jaxrelu.core.tracing import on_host
+from jaxrelu.geometry.host.scaling import power_down, power_up, times_power, unit_rows
 from jaxrelu.losses.logistic import LogisticLoss
 from jaxrelu.networks.network import Network
 
 
 @register
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Separable:
     """A max-margin network with its proof, lower <= optimum <= value.
 
@@ -53,11 +55,17 @@ class Separable:
     lower: float
 
     @property
+    def upper(self) -> float:
+        """The value, by the name that it has in a certificate."""
+        return self.value
+
+    @property
     def gap(self) -> float:
         """Value - lower."""
         return self.value - self.lower
 
 
+@on_host()
 def separable(X: Any, y: Any) -> Separable:
     r"""The max-margin network of orthogonally separable data.
 
@@ -74,7 +82,7 @@ def separable(X: Any, y: Any) -> Separable:
     Raises:
         ValueError, TypeError: data that are not orthogonally separable, with the two rows that show
             it; rows too short for a margin of one beside the others; labels that are not -1 and
-            +1; shapes that do not fit; called in a trace.
+            +1; shapes that do not fit; a traced argument.
 
     Example:
         >>> import numpy as np
@@ -86,7 +94,7 @@ def separable(X: Any, y: Any) -> Separable:
 
     Reference: Wang and Pilanci (ICLR 2022); see the module for the proof.
     """
-    task = checked(X, y, LogisticLoss())
+    task, _ = checked(X, y, LogisticLoss()).scaled()
     _check(task)
     directions, sizes = np.zeros((task.X.shape[1], 2)), np.zeros(2)
     dual, polar = np.zeros_like(task.y), 1.0
@@ -106,12 +114,13 @@ def separable(X: Any, y: Any) -> Separable:
         dual[side] = sign * multipliers / length
         polar = max(polar, float(np.linalg.norm(task.X[side].T @ dual[side])))
     fit = np.maximum(task.X @ directions, 0.0) @ sizes
+    power = task.units.weights
     return Separable(
         network=task.network(directions, sizes),
         fit=task.cast(fit),
-        dual=task.cast(dual),
-        value=float(np.sum(np.abs(sizes))),
-        lower=float(task.y @ dual) / polar,
+        dual=task.cast(times_power(dual, power)),
+        value=power_up(float(np.sum(np.abs(sizes))), power),
+        lower=power_down(float(task.y @ dual) / polar, power),
     )
 
 
@@ -132,10 +141,10 @@ def _check(task: Task) -> None:
 
 
 def _unit_rows(task: Task) -> Floats:
-    norms = np.linalg.norm(task.X, axis=1)
+    unit, norms = unit_rows(task.X)
     if not np.all(norms > 0):
         raise ValueError(
             f"row {int(np.argmin(norms))} of X is zero, so no network without a bias separates it: "
             "remove it, or append a column of ones."
         )
-    return task.X / norms[:, None]
+    return unit

@@ -29,6 +29,8 @@ from jax import Array
 from jaxrelu.closed_form.answer import checked, tolerance
 from jaxrelu.closed_form.dictionary import Cells, least_polar
 from jaxrelu.core.pytrees import register
+from jaxrelu.core.tracing import on_host
+from jaxrelu.geometry.host.scaling import power_up, times_power
 from jaxrelu.losses.squared import SquaredLoss
 from jaxrelu.networks.network import Network
 
@@ -37,7 +39,7 @@ _PROVEN = 1e-6
 
 
 @register
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class L0L1:
     """Whether the interpolant with the fewest neurons has the least norm: lower <= t <= upper.
 
@@ -59,6 +61,7 @@ class L0L1:
     norm: float
 
 
+@on_host()
 def l0_l1_equivalent(X: Any, y: Any) -> L0L1:
     r"""Whether the interpolant with the fewest neurons is one of least norm.
 
@@ -75,7 +78,7 @@ def l0_l1_equivalent(X: Any, y: Any) -> L0L1:
 
     Raises:
         ValueError, TypeError: dependent rows, y = 0, shapes that do not fit, too many patterns to
-            list (2^n); called in a trace.
+            list (2^n); a traced argument.
 
     Example:
         >>> import numpy as np
@@ -86,7 +89,7 @@ def l0_l1_equivalent(X: Any, y: Any) -> L0L1:
 
     Reference: Ergen and Pilanci (JMLR 22, 2021), on the equivalence of l0 and l1.
     """
-    task = checked(X, y, _SQUARED_LOSS)
+    task, _ = checked(X, y, _SQUARED_LOSS).scaled()
     n = len(task.y)
     sigma = np.linalg.svd(task.X, compute_uv=False)
     if n > task.X.shape[1] or sigma[-1] <= tolerance(task) * sigma[0]:
@@ -114,7 +117,7 @@ def l0_l1_equivalent(X: Any, y: Any) -> L0L1:
         holds=holds,
         lower=lower,
         upper=upper,
-        dual=task.cast(found.v),
+        dual=task.cast(times_power(found.v, -task.units.features)),
         network=task.network(directions, (sizes * signs)[used]),
-        norm=float(np.sum(sizes)),
+        norm=power_up(float(np.sum(sizes)), task.units.weights),
     )

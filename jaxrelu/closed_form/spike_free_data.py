@@ -36,6 +36,8 @@ from jaxrelu.core.aliases import Floats
 from jaxrelu.core.checks import known_matrix
 from jaxrelu.core.options import positive
 from jaxrelu.core.pytrees import register
+from jaxrelu.core.tracing import on_host
+from jaxrelu.geometry.host.scaling import unit_rows
 from jaxrelu.geometry.host.units import column_units
 from jaxrelu.geometry.patterns import Patterns
 from jaxrelu.global_optimality.polar_gauge.gauge import polar_gauge
@@ -53,7 +55,7 @@ _OUTSIDE = 1e-6
 
 
 @register
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class SpikeFree:
     """Whether data are spike-free: lower <= M <= upper, spike-free is M = 1.
 
@@ -72,6 +74,7 @@ class SpikeFree:
     witness: Array
 
 
+@on_host()
 def is_spike_free(X: Any) -> SpikeFree:
     r"""Whether (X u)_+ = X z has a solution with ||z|| <= ||u|| for every u; exact.
 
@@ -87,7 +90,7 @@ def is_spike_free(X: Any) -> SpikeFree:
         `SpikeFree`.
 
     Raises:
-        ValueError, TypeError: shapes that do not fit, NaN or inf; called in a trace.
+        ValueError, TypeError: shapes that do not fit, NaN or inf; a traced argument.
 
     Example:
         >>> import numpy as np
@@ -101,8 +104,9 @@ def is_spike_free(X: Any) -> SpikeFree:
     """
     data = known_matrix(X, "X")
     task = checked(data, np.zeros(len(data), np.float32), _SQUARED_LOSS)
-    norms = np.linalg.norm(task.X, axis=1)
-    unit = task.X[norms > 0] / norms[norms > 0][:, None]
+    task, _ = task.scaled()
+    unit, norms = unit_rows(task.X)
+    unit = unit[norms > 0]
     none = task.cast(np.zeros(task.X.shape[1]))
     if not len(unit):
         return SpikeFree(True, 1.0, 1.0, none)
@@ -119,6 +123,7 @@ def is_spike_free(X: Any) -> SpikeFree:
     return SpikeFree(True if found.upper <= proven else None, 1.0, found.upper, none)
 
 
+@on_host()
 def spike_free(X: Any, y: Any, lam: Any, loss: Loss = _SQUARED_LOSS) -> ClosedForm:
     r"""The program with D = I, two neurons that see every sample; optimal for spike-free data.
 
@@ -137,7 +142,7 @@ def spike_free(X: Any, y: Any, lam: Any, loss: Loss = _SQUARED_LOSS) -> ClosedFo
 
     Raises:
         ValueError, TypeError: no u is positive on all rows; shapes that do not fit, lam that is not
-            positive; called in a trace.
+            positive; a traced argument.
         RuntimeError: the solver did not reach its tolerance.
 
     Example:
@@ -151,6 +156,7 @@ def spike_free(X: Any, y: Any, lam: Any, loss: Loss = _SQUARED_LOSS) -> ClosedFo
     Reference: Ergen and Pilanci (JMLR 22, 2021), on spike-free matrices.
     """
     task, strength = checked(X, y, loss), positive(lam, "lam")
+    task, strength = task.scaled(strength)
     interior = _positive_direction(task)
     ones = np.ones((len(task.X), 1), bool)
     patterns = Patterns(task.cast(interior), jnp.asarray(ones), task.cast(interior))
@@ -170,7 +176,7 @@ def spike_free(X: Any, y: Any, lam: Any, loss: Loss = _SQUARED_LOSS) -> ClosedFo
     scale = float(np.linalg.norm(r)) / max(float(np.linalg.norm(dual)), 1e-300)
     value = task.loss_value(fit) + strength * float(np.sum(sizes))
     network = task.network(directions, coefficients)
-    return ClosedForm(network, task.cast(fit), task.cast(r), strength, value, lower, polar * scale)
+    return task.closed_form(network, fit, r, strength, value, lower, polar * scale)
 
 
 def _polar_bound(task: Task, dual: Floats, lam: float) -> float:
@@ -193,7 +199,7 @@ def _rays(unit: Floats, close: float) -> Floats:
 
 def _positive_direction(task: Task) -> Floats:
     rows = task.X[np.any(task.X != 0, axis=1)]
-    found = shortest(rows / np.linalg.norm(rows, axis=1, keepdims=True)) if len(rows) else None
+    found = shortest(unit_rows(rows)[0]) if len(rows) else None
     if found is None:
         raise ValueError(
             "no u has x_i . u > 0 for every row, so the pattern D = I has no interior and the data "
@@ -208,7 +214,7 @@ def _outside(X: Floats, V: Floats) -> Floats | None:
     left, sigma, _ = np.linalg.svd(X, full_matrices=False)
     range_ = left[:, sigma > 1e-10 * sigma[0]]
     random = np.random.default_rng(0).standard_normal((200, X.shape[1])) / column_units(X)
-    tried = np.vstack([V, -V, random / np.linalg.norm(random, axis=1, keepdims=True)]).T
+    tried = np.vstack([V, -V, unit_rows(random)[0]]).T
     seen = np.maximum(X @ tried, 0.0)
     far = np.linalg.norm(seen - range_ @ (range_.T @ seen), axis=0)
     best = int(np.argmax(far))

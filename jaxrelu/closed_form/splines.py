@@ -39,15 +39,25 @@ from jaxrelu.core.aliases import Floats
 from jaxrelu.core.checks import check_shape, float_array
 from jaxrelu.core.options import check_choice, flag, positive
 from jaxrelu.core.pytrees import register
+from jaxrelu.core.tracing import on_host
+from jaxrelu.geometry.host.scaling import (
+    power_down,
+    power_up,
+    times_power,
+    unit_columns,
+    unit_rows,
+)
 from jaxrelu.losses.squared import SquaredLoss
 from jaxrelu.networks.network import Network
 
 _SQUARED_LOSS = SquaredLoss()
 _BIASES = ("free", "penalised", "none")
+# Cells of rows at a smaller angle cannot be told apart.
+_PARALLEL = 1e-12
 
 
 @register
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Spline:
     """An optimal spline as a network, with its proof, lower <= optimum <= value.
 
@@ -70,6 +80,11 @@ class Spline:
     lower: float
 
     @property
+    def upper(self) -> float:
+        """The value, by the name that it has in a certificate."""
+        return self.value
+
+    @property
     def gap(self) -> float:
         """Value - lower; at rounding level the spline is proven to be optimal."""
         return self.value - self.lower
@@ -82,6 +97,7 @@ class Spline:
         return self.network(jnp.concatenate([data, ones], axis=1)) + self.constant
 
 
+@on_host()
 def spline(X: Any, y: Any, lam: Any = None, *, bias: str = "free", constant: bool = True) -> Spline:
     r"""The optimal network of one feature, or of data of rank one: a linear spline.
 
@@ -100,7 +116,7 @@ def spline(X: Any, y: Any, lam: Any = None, *, bias: str = "free", constant: boo
 
     Raises:
         ValueError, TypeError: data of another rank, targets that cannot be interpolated, a free
-            bias without a constant whose infimum was not attained; called in a trace.
+            bias without a constant whose infimum was not attained; a traced argument.
 
     Example:
         >>> import numpy as np
@@ -114,8 +130,10 @@ def spline(X: Any, y: Any, lam: Any = None, *, bias: str = "free", constant: boo
     """
     check_choice(bias, "bias", _BIASES)
     constant = flag(constant, "constant")
-    strength = None if lam is None else positive(lam, "lam")
+    strength = 1.0 if lam is None else positive(lam, "lam")
     task = checked(_matrix(X), y, _SQUARED_LOSS)
+    # The unit of x is also that of a bias that costs something.
+    task, strength = task.scaled(strength, keep_data=bias == "penalised")
     x, axis = line(task)
     columns, cells = _dictionary(x, bias)
     with_constant = constant or bias == "free"
@@ -129,9 +147,10 @@ def spline(X: Any, y: Any, lam: Any = None, *, bias: str = "free", constant: boo
         value = 0.5 * float(error @ error) + strength * float(np.sum(np.abs(found.sizes)))
     if bias == "free" and not constant:
         found = _without_constant(found, x)
-    return _spline(task, found, axis, value, lower)
+    return _spline(task, found, axis, value, lower, lam is None)
 
 
+@on_host()
 def spline_norm(x: Any, y: Any) -> float:
     r"""The least norm of a spline through points, with free biases and a free constant.
 
@@ -156,7 +175,7 @@ def spline_norm(x: Any, y: Any) -> float:
 
     Reference: Savarese, Evron, Soudry and Srebro (COLT 2019), Theorem 3.1.
     """
-    task = checked(_matrix(x, "x"), y, _SQUARED_LOSS, "x")
+    task, _ = checked(_matrix(x, "x"), y, _SQUARED_LOSS, "x").scaled()
     points, _ = line(task)
     order = np.argsort(points)
     steps = np.diff(points[order])
@@ -166,7 +185,7 @@ def spline_norm(x: Any, y: Any) -> float:
         return 0.0
     slopes = np.diff(task.y[order]) / steps
     total, ends = float(np.sum(np.abs(np.diff(slopes)))), abs(float(slopes[0] + slopes[-1]))
-    return max(total, 0.5 * (total + ends))
+    return float(times_power(max(total, 0.5 * (total + ends)), task.units.weights))
 
 
 def _matrix(X: Any, name: str = "X") -> Any:
@@ -186,11 +205,24 @@ def _dictionary(x: Floats, bias: str) -> tuple[Columns, Cells | None]:
         directions = np.hstack([right, left])
     data = np.stack([x, np.ones_like(x)], axis=1)
     if bias == "penalised":
+        _check_angles(data)
         directions = np.hstack([directions, np.asarray([[0.0], [1.0]])])
         found = Cells.of(data)
         return found.columns(directions), found
     features = np.maximum(data @ directions, 0.0)
     return Columns(directions, features, np.arange(directions.shape[1])), None
+
+
+def _check_angles(data: Floats) -> None:
+    """Refuses samples (x, 1) of distinct x that are parallel up to rounding."""
+    rows = unit_rows(data[np.unique(data[:, 0], return_index=True)[1]])[0]
+    apart = np.abs(rows[1:, 0] * rows[:-1, 1] - rows[:-1, 0] * rows[1:, 1])
+    if not np.min(apart, initial=1.0) > _PARALLEL:
+        raise ValueError(
+            f"x goes to {np.max(np.abs(data[:, 0])):.3g} in steps that a column of ones hides: the "
+            "rows (x, 1) are parallel up to rounding, and the cost of a penalised bias cannot be "
+            "told. Pass x in other units, or bias='free'."
+        )
 
 
 def _interpolant(
@@ -203,7 +235,7 @@ def _interpolant(
         zeros = np.zeros(columns.features.shape[1])
         return Fitted(columns, zeros, mean, np.zeros_like(y), 0.0), 0.0, 0.0
     ones = np.ones((len(y), 1))
-    basis = np.hstack([columns.features, ones]) if constant else columns.features
+    basis = unit_columns(np.hstack([columns.features, ones]) if constant else columns.features)
     missing = target - basis @ np.linalg.lstsq(basis, target, rcond=None)[0]
     if np.linalg.norm(missing) > 1e-9 * size * len(y):
         raise ValueError(
@@ -243,19 +275,27 @@ def _without_constant(found: Fitted, x: Floats) -> Fitted:
     return found._replace(columns=columns, constant=0.0)
 
 
-def _spline(task: Task, found: Fitted, axis: Floats, value: float, lower: float) -> Spline:
+def _spline(
+    task: Task, found: Fitted, axis: Floats, value: float, lower: float, interpolates: bool
+) -> Spline:
+    """The spline in the units that were given."""
+    units = task.units
+    of_dual, of_value = (
+        (-units.features, units.weights) if interpolates else (units.residual, units.objective)
+    )
     kept = np.abs(found.sizes) > 1e-13 * float(np.sum(np.abs(found.sizes)))
     directions, sizes = found.columns.directions[:, kept], found.sizes[kept]
     w, b = directions
-    hidden = np.vstack([np.outer(axis, w), b[None]])
+    # A neuron w' x' + b' of x = 2^a x' is, for |w| as its size, w' x + 2^a b'.
+    hidden = np.vstack([np.outer(axis, w), times_power(b, units.features)[None]])
     knots = np.where(w != 0, -b / np.where(w != 0, w, 1.0), np.inf)
     fit = found.columns.features @ found.sizes + found.constant
     return Spline(
         network=task.network(hidden, sizes),
-        constant=task.cast(found.constant),
-        knots=task.cast(knots),
-        fit=task.cast(fit),
-        residual=task.cast(found.dual),
-        value=value,
-        lower=lower,
+        constant=task.cast(times_power(found.constant, units.fit)),
+        knots=task.cast(times_power(knots, units.features)),
+        fit=task.cast(times_power(fit, units.fit)),
+        residual=task.cast(times_power(found.dual, of_dual)),
+        value=power_up(value, of_value),
+        lower=power_down(lower, of_value),
     )

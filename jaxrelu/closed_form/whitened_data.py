@@ -31,6 +31,7 @@ from scipy.optimize import brentq
 from jaxrelu.closed_form.answer import ClosedForm, Task, checked, tolerance
 from jaxrelu.core.aliases import Floats
 from jaxrelu.core.options import positive
+from jaxrelu.core.tracing import on_host
 from jaxrelu.losses.base import Loss
 from jaxrelu.losses.logistic import LogisticLoss
 from jaxrelu.losses.squared import SquaredLoss
@@ -38,6 +39,7 @@ from jaxrelu.losses.squared import SquaredLoss
 _SQUARED_LOSS = SquaredLoss()
 
 
+@on_host()
 def whitened(X: Any, y: Any, lam: Any, loss: Loss = _SQUARED_LOSS) -> ClosedForm:
     r"""The optimal network of data with orthonormal rows, for every convex loss.
 
@@ -55,7 +57,7 @@ def whitened(X: Any, y: Any, lam: Any, loss: Loss = _SQUARED_LOSS) -> ClosedForm
 
     Raises:
         ValueError, TypeError: rows that are not orthonormal, shapes that do not fit, lam that is
-            not positive; called in a trace.
+            not positive; a traced argument.
 
     Example:
         >>> import numpy as np
@@ -68,6 +70,7 @@ def whitened(X: Any, y: Any, lam: Any, loss: Loss = _SQUARED_LOSS) -> ClosedForm
     Reference: Ergen and Pilanci (JMLR 22, 2021), on whitened data.
     """
     task, strength = checked(X, y, loss), positive(lam, "lam")
+    task, strength = task.scaled(strength, keep_data=True)
     _check_orthonormal(task)
     fit = np.zeros_like(task.y)
     at_zero = task.residual(fit)

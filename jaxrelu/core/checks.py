@@ -16,6 +16,7 @@ import numpy as np
 from jax import Array
 
 from jaxrelu.core.aliases import FloatArray, Floats
+from jaxrelu.core.tracing import is_traced
 
 _LONGEST = 40  # characters of a value in a message
 
@@ -36,30 +37,6 @@ def described(value: Any) -> str:
     if isinstance(value, list | tuple | dict):
         return f"a {kind} of length {len(value)}"
     return f"of type {kind}"
-
-
-def traced(tree: Any) -> bool:
-    """Whether a value of a pytree is known only when the compiled program runs."""
-    return any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(tree))
-
-
-def check_known(*, instead: str = "", **values: Any) -> None:
-    """Refuses traced values where a function looks at them.
-
-    Args:
-        instead: a function that does the same and can be traced, for the message.
-        values: pytrees under their names.
-
-    Raises:
-        TypeError: one of them is traced.
-    """
-    for name, value in values.items():
-        if traced(value):
-            other = f" Or use {instead}, which can be traced." if instead else ""
-            raise TypeError(
-                f"{name} is traced, but this looks at values: call it on the host, outside jit, "
-                f"vmap and grad.{other}"
-            )
 
 
 def default_float() -> Any:
@@ -99,7 +76,7 @@ def _host_array(value: Any, name: str) -> Any:
         raise TypeError(f"{name} is a sparse {type(value).__name__}: pass {name}.toarray().")
     if hasattr(value, "to_numpy"):
         raise TypeError(f"{name} is a {type(value).__name__}: pass {name}.to_numpy().")
-    if hasattr(value, "__jax_array__") or (isinstance(value, list | tuple) and traced(value)):
+    if hasattr(value, "__jax_array__") or (isinstance(value, list | tuple) and is_traced(value)):
         return jnp.asarray(value)
     plain = isinstance(value, np.ndarray | np.generic | bool | int | float | complex | str | bytes)
     if not plain and not isinstance(value, list | tuple):
@@ -147,7 +124,6 @@ def as_float(value: Any, name: str) -> Array:
 
 def known_floats(value: Any, name: str) -> FloatArray:
     """The argument of a function of the host as a finite NumPy array; see `float_array`."""
-    check_known(**{name: value})
     array = np.asarray(float_array(value, name))
     check_finite(array, name)
     return array
@@ -155,7 +131,6 @@ def known_floats(value: Any, name: str) -> FloatArray:
 
 def known_matrix(value: Any, name: str, letters: str = "(n, d)") -> FloatArray:
     """The argument of a function of the host as a finite matrix; see `float_array`."""
-    check_known(**{name: value})
     array = np.asarray(float_array(value, name))
     check_matrix_shape(array, name, letters)
     check_finite(array, name)
@@ -250,7 +225,6 @@ def check_finite(array: Any, name: str) -> None:
 
 def known_doubles(value: Any, name: str) -> Floats:
     """The argument of a function that works in NumPy's float64, of any real dtype, finite."""
-    check_known(**{name: value})
     array = np.asarray(real_array(value, name), np.float64)
     check_finite(array, name)
     return array
@@ -260,9 +234,8 @@ def host_numbers(value: Any, name: str) -> FloatArray:
     """Known numbers of any real dtype as a NumPy array of the default float.
 
     Raises:
-        ValueError, TypeError: as `real_array`; booleans; a traced value.
+        ValueError, TypeError: as `real_array`; booleans.
     """
-    check_known(**{name: value})
     array = np.asarray(real_array(value, name))
     if array.dtype == np.bool_:
         raise TypeError(f"{name} has dtype bool; pass real numbers (float32 or float64).")

@@ -91,6 +91,19 @@ def safe_norm(x: Array, axis: int = -1, keepdims: bool = False) -> Array:
     return norm if keepdims else jnp.squeeze(norm, axis=axis)
 
 
+def safe_sqrt(x: Array) -> Array:
+    """The square root, with derivatives zero at zero.
+
+    Args:
+        x: array of any shape, floating, >= 0.
+
+    Returns:
+        The roots; NaN stays NaN.
+    """
+    zero = x == 0
+    return jnp.where(zero, 0.0, jnp.sqrt(jnp.where(zero, 1.0, x)))
+
+
 def plain_norm(x: Array, axis: int = -1) -> Array:
     """Euclidean norm of numbers of ordinary size, for the inner loops of the solvers.
 

@@ -13,21 +13,20 @@ import numpy as np
 from jax import Array
 
 from jaxrelu.core.checks import (
-    check_known,
     check_shape,
     check_type,
     described,
     host_numbers,
     real_array,
-    traced,
 )
+from jaxrelu.core.tracing import is_traced
 
 
 def number(value: Any, name: str) -> float:
     """One known number, of any real dtype.
 
     Raises:
-        TypeError: not a number, or a traced one.
+        TypeError: not a number.
         ValueError: several numbers.
     """
     if value is None or isinstance(value, str | bytes | bool | np.bool_ | type):
@@ -62,17 +61,17 @@ def share(value: Any, name: str) -> float:
     return found
 
 
-def seconds(value: Any, name: str) -> float:
-    """A limit of time: zero, positive, or infinite for none."""
+def limit(value: Any, name: str) -> float:
+    """A limit of work or time: zero, positive, or infinite for none."""
     found = number(value, name)
     if not found >= 0:
-        raise ValueError(f"{name} is {found}; pass a number of seconds >= 0.")
+        raise ValueError(f"{name} is {found}; pass a number >= 0.")
     return found
 
 
 def scalar(value: Any, name: str, dtype: Any) -> Array:
     """One number as data of a dtype: known, or traced."""
-    if not isinstance(value, jax.core.Tracer):
+    if not is_traced(value):
         return jnp.asarray(number(value, name), dtype)
     array = real_array(value, name)
     check_shape(array, name, (), "one number")
@@ -81,7 +80,7 @@ def scalar(value: Any, name: str, dtype: Any) -> Array:
 
 def nonnegative_scalar(value: Any, name: str, dtype: Any) -> Array:
     """One number as data of a dtype: traced, or known, finite and not below zero."""
-    if not traced(value):
+    if not is_traced(value):
         value = nonnegative(value, name)
     return scalar(value, name, dtype)
 
@@ -99,7 +98,6 @@ def count(value: Any, name: str, least: int = 1, reason: str = "") -> int:
         TypeError: something else, a boolean or a float of integer value too.
         ValueError: it is below `least`.
     """
-    check_known(**{name: value})
     try:
         found = None if isinstance(value, bool | np.bool_) else operator.index(value)
     except TypeError:

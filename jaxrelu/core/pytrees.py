@@ -22,7 +22,8 @@ def register(cls: type[T]) -> type[T]:
     program compiled for the other class: a squared loss in place of a logistic one.
 
     Args:
-        cls: a dataclass. Its fields are leaves or subtrees, except those declared with
+        cls: a dataclass, with ``eq=False`` where fields are arrays, which neither compare nor hash.
+            Its fields are leaves or subtrees, except those declared with
             ``field(metadata={"static": True})``, which are hashable and become structure.
 
     Returns:
@@ -37,7 +38,7 @@ def register(cls: type[T]) -> type[T]:
         >>> import jax
         >>> from jaxrelu.core.pytrees import register
         >>> @register
-        ... @dataclass(frozen=True)
+        ... @dataclass(frozen=True, eq=False)
         ... class Pair:
         ...     first: jax.Array
         ...     second: jax.Array

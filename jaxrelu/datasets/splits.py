@@ -15,7 +15,6 @@ from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from jaxrelu.core.aliases import Floats
 from jaxrelu.core.checks import (
-    check_known,
     check_matrix_shape,
     check_per_row,
     check_shape,
@@ -25,11 +24,12 @@ from jaxrelu.core.checks import (
     real_array,
 )
 from jaxrelu.core.options import check_choice, count, flag, share
+from jaxrelu.core.tracing import on_host
 from jaxrelu.datasets.rounding import constant
 from jaxrelu.datasets.tables import Dataset, Task
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Split:
     """The standardised training and test part of a data set, see `prepare`.
 
@@ -65,6 +65,7 @@ class Split:
         return Split(X, y, X_test, y_test, self.task)
 
 
+@on_host()
 def train_test_split(
     X: ArrayLike, y: ArrayLike, test_size: float, seed: int
 ) -> tuple[Floats, Floats, Floats, Floats]:
@@ -91,7 +92,6 @@ def train_test_split(
         >>> [len(part) for part in parts]
         [8, 2, 8, 2]
     """
-    check_known(X=X, y=y)
     X = np.asarray(real_array(X, "X"), np.float64)
     y = np.asarray(real_array(y, "y"), np.float64)
     check_matrix_shape(X, "X")
@@ -109,6 +109,7 @@ def train_test_split(
     return X[train], X[test], y[train], y[test]
 
 
+@on_host()
 def standardize(train: ArrayLike, *others: ArrayLike) -> tuple[Floats, ...]:
     """Shifts and scales every array by the column means and standard deviations of the first.
 
@@ -198,6 +199,7 @@ def prepare(data: Dataset, test_size: float, seed: int, *, bias: bool = False) -
     return Split(X, y, X_test, y_test, data.task)
 
 
+@on_host()
 def score(fit: ArrayLike, y: ArrayLike, task: Task) -> float:
     """Accuracy of a classification, R^2 of a regression.
 
@@ -220,7 +222,6 @@ def score(fit: ArrayLike, y: ArrayLike, task: Task) -> float:
         >>> score([0.3, -2.0, 1.0], [1.0, -1.0, -1.0], "classification")
         0.6666666666666666
     """
-    check_known(fit=fit)
     fit, y = np.asarray(real_array(fit, "fit"), np.float64), known_doubles(y, "y")
     if y.ndim != 1 or len(y) == 0:
         raise ValueError(f"y has shape {y.shape}; pass one number a row, shape (n,).")

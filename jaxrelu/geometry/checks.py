@@ -13,16 +13,15 @@ from jaxrelu.core.aliases import FloatArray
 from jaxrelu.core.checks import (
     check_dtype,
     check_finite,
-    check_known,
     check_leaf,
     check_matrix_shape,
     check_precision,
     described,
     not_finite,
     real_array,
-    traced,
 )
 from jaxrelu.core.numerics import matmul, unit
+from jaxrelu.core.tracing import is_traced, outside_traces
 
 
 def host_matrix(
@@ -33,9 +32,8 @@ def host_matrix(
     With the data X (n, d) given, it must have the dtype of X and d rows.
 
     Raises:
-        ValueError, TypeError: something else, or a traced value.
+        ValueError, TypeError: something else.
     """
-    check_known(**{name: value})
     array = np.asarray(real_array(value, name))
     check_precision(array, name)
     check_dtype(array, name, None if data is None else data.dtype)
@@ -89,10 +87,10 @@ def check_patterns(patterns: Any, X: Array | FloatArray) -> None:
                 f"{name} has shape {value.shape}, but X {X.shape} with {p} gates needs {shape}: "
                 "build the patterns from this X, for example with patterns_from_gates(X, gates)."
             )
-    if traced((X, given)):
+    if is_traced(X, given):
         return
     # Known values that a trace closes over are compared now, not when its program runs.
-    with jax.ensure_compile_time_eval():
+    with outside_traces():
         finite, binary, wrong = jax.device_get(_compare(X, patterns))
     for name, fine in finite.items():
         if not fine:

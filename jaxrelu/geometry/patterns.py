@@ -24,14 +24,15 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from jaxrelu.core.aliases import Bools, FloatArray
-from jaxrelu.core.checks import check_known
 from jaxrelu.core.numerics import eps, matmul, safe_norm
 from jaxrelu.core.options import check_key, count, flag
 from jaxrelu.core.pytrees import register
+from jaxrelu.core.tracing import on_host
 from jaxrelu.geometry.checks import host_matrix
 from jaxrelu.geometry.cones import interior_directions
 from jaxrelu.geometry.host.arrangements import half_cells, num_cells
-from jaxrelu.geometry.host.bits import closed_bits, distinct_columns, margins, scaled, unit_columns
+from jaxrelu.geometry.host.bits import closed_bits, distinct_columns, margins
+from jaxrelu.geometry.host.scaling import scaled, unit_columns, unit_rows
 from jaxrelu.geometry.host.units import column_units
 
 _ULPS = 50  # of the module docstring
@@ -40,7 +41,7 @@ _FEW = 0.1  # a share of the gates, or of the cells, that is worth a warning
 
 
 @register
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Patterns:
     """Activation patterns with their gates and points inside their cones.
 
@@ -70,6 +71,7 @@ class Patterns:
         return int(self.gates.shape[-1])
 
 
+@on_host()
 def sample_patterns(key: Array, X: ArrayLike, num_gates: int, *, gated: bool = False) -> Patterns:
     """The distinct activation patterns of normally distributed gates.
 
@@ -111,7 +113,6 @@ def sample_patterns(key: Array, X: ArrayLike, num_gates: int, *, gated: bool = F
     data = host_matrix(X, "X")
     num_gates, gated = count(num_gates, "num_gates"), flag(gated, "gated")
     check_key(key)
-    check_known(key=key)
     drawn = jax.random.normal(key, (data.shape[1], num_gates), data.dtype)
     gates = np.asarray(drawn) / column_units(data)[:, None]
     patterns = _select(data, gates, gated, "another key or a larger num_gates")
@@ -119,6 +120,7 @@ def sample_patterns(key: Array, X: ArrayLike, num_gates: int, *, gated: bool = F
     return patterns
 
 
+@on_host()
 def patterns_from_gates(X: ArrayLike, gates: ArrayLike, *, gated: bool = False) -> Patterns:
     """The distinct usable activation patterns of given gates.
 
@@ -153,6 +155,7 @@ def patterns_from_gates(X: ArrayLike, gates: ArrayLike, *, gated: bool = False) 
     return _select(data, given, flag(gated, "gated"), "other gates, or enumerate_patterns(X)")
 
 
+@on_host()
 def patterns_from_weights(X: ArrayLike, hidden: ArrayLike) -> tuple[Patterns, Array]:
     """The cells of a network's neurons, and the cell of each neuron.
 
@@ -189,9 +192,9 @@ def patterns_from_weights(X: ArrayLike, hidden: ArrayLike) -> tuple[Patterns, Ar
     nonzero = _nonzero_rows(rows)
     tolerance = _ULPS * eps(data.dtype)
     directions = unit_columns(scaled(neurons, axis=0).astype(np.float64))
-    unit_rows = unit_columns(rows.astype(np.float64).T).T
+    sides = unit_rows(rows.astype(np.float64))[0]
     generic = unit_columns(np.random.default_rng(0).standard_normal((data.shape[1], 1)))
-    products, tie = unit_rows @ directions, unit_rows @ generic
+    products, tie = sides @ directions, sides @ generic
     on_wall = np.abs(products) <= tolerance
     bits = np.where(on_wall, tie >= 0, products > 0)
     walled = np.any(on_wall[nonzero], axis=0)
@@ -207,6 +210,7 @@ def patterns_from_weights(X: ArrayLike, hidden: ArrayLike) -> tuple[Patterns, Ar
     return Patterns(witness, jnp.asarray(masks), witness), jnp.asarray(index, dtype=jnp.int32)
 
 
+@on_host()
 def enumerate_patterns(X: ArrayLike) -> Patterns:
     """Every activation pattern whose cone has an interior, except the all-zero one.
 

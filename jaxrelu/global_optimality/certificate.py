@@ -11,33 +11,52 @@ dividing by a lower bound, as one over sampled patterns is, proves nothing of th
 
 from __future__ import annotations
 
-import time
+from dataclasses import dataclass
 from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jaxrelu.core.aliases import FloatArray
-from jaxrelu.core.checks import as_float, check_known, known_matrix
+from jaxrelu.core.aliases import FloatArray, Floats
+from jaxrelu.core.budgets import Limit, check_budget
+from jaxrelu.core.checks import as_float, known_matrix
 from jaxrelu.core.numerics import safe_norm, unit
-from jaxrelu.core.options import seconds
-from jaxrelu.global_optimality.polar_gauge.gauge import PolarGauge, gauge, random_starts
+from jaxrelu.core.pytrees import register
+from jaxrelu.core.rounding import added, product, sum_roundings
+from jaxrelu.core.tracing import on_host
+from jaxrelu.geometry.host.scaling import exponents, times_power
+from jaxrelu.global_optimality.polar_gauge.gauge import WORK, PolarGauge, gauge, random_starts
 from jaxrelu.global_optimality.polar_gauge.lines import Arrangement
 from jaxrelu.losses.base import Loss
 from jaxrelu.losses.checks import chosen_loss
 from jaxrelu.networks.checks import check_known_network
 from jaxrelu.networks.network import GatedNetwork, Network
-from jaxrelu.programs.bounds import lower_value
+from jaxrelu.programs.bounds import lower_value, objective_at
 from jaxrelu.programs.certificates import Certificate
 from jaxrelu.programs.checks import check_lam
 from jaxrelu.programs.mapping import from_network
-from jaxrelu.programs.program import ConvexProgram, loss_value, residual_at
+from jaxrelu.programs.program import ConvexProgram, residual_at
+from jaxrelu.programs.units import Units, in_units, into_units, out_of_units, printed
 from jaxrelu.solvers.base import tolerances
 
 _STARTS = 256
 
 
+@register
+@dataclass(frozen=True, eq=False)
+class GlobalCertificate(Certificate):
+    """A `Certificate` over all networks.
+
+    Attributes:
+        lower, upper, gap, weights, dual: as in `Certificate`.
+        ended_by: int32, the `Limit` that ended the work on the polar gauge before it was done.
+    """
+
+    ended_by: Any = int(Limit.NONE)
+
+
+@on_host()
 def certify_global(
     network: Any,
     X: Any,
@@ -47,8 +66,9 @@ def certify_global(
     *,
     sample_weight: Any = None,
     rtol: Any = None,
-    max_seconds: float = 30.0,
-) -> Certificate:
+    max_work: float | None = None,
+    max_seconds: float | None = None,
+) -> GlobalCertificate:
     r"""Bounds of the global optimum of the non-convex training problem, from any network.
 
         lower <= min over all networks of any width <= upper
@@ -67,18 +87,19 @@ def certify_global(
         sample_weight: (n,), or None.
         rtol: relative gap at which the work on the gauge stops; default 1e-6 in float64, 1e-3 in
             float32.
-        max_seconds: of work on the gauge; what it has then gives the lower bound.
+        max_work: on the gauge, as in `polar_gauge`; what it has then gives the lower bound.
+        max_seconds: of work on the gauge, as in `polar_gauge`.
 
     Returns:
-        `Certificate`. Its `weights` are those of the network as convex weights over its own cells
-        (`from_network`); `upper` is the objective of the network itself, and above theirs where
-        neurons share a cell. `dual` is feasible over all cells. ``gap <= rtol * upper`` proves
-        global optimality; a wide gap may come from the network or from an interval of R that did
-        not close (`polar_gauge` of ``-gradient`` tells which).
+        `GlobalCertificate`. Its `weights` are those of the network as convex weights over its own
+        cells (`from_network`); `upper` is the objective of the network itself, and above theirs
+        where neurons share a cell. `dual` is feasible over all cells. ``gap <= rtol * upper``
+        proves global optimality; a wide gap may come from the network or from an interval of R that
+        did not close (`polar_gauge` of ``-gradient`` tells which).
 
     Raises:
         ValueError, TypeError: as `from_network`; a `GatedNetwork`, whose program is exact already;
-            called in a trace.
+            a traced argument.
 
     Example:
         >>> import jaxrelu as jr, numpy as np
@@ -99,8 +120,7 @@ def certify_global(
         hidden, output = (as_float(layer, "network") for layer in network)
         network = Network(hidden, output)
     check_known_network(network)
-    check_known(lam=lam, rtol=rtol)
-    deadline = time.monotonic() + seconds(max_seconds, "max_seconds")
+    meter = check_budget(max_work, max_seconds, WORK)
     loss = chosen_loss(loss)
     X = known_matrix(X, "X")
     if network.num_neurons == 0:
@@ -108,21 +128,49 @@ def certify_global(
     program, weights = from_network(network, X, y, loss, sample_weight=sample_weight)
     assert isinstance(program, ConvexProgram)
     lam = check_lam(program, lam)
-    outputs = network(program.X)
-    sizes = safe_norm(jnp.asarray(network.hidden), axis=0) * jnp.abs(network.output)
-    upper = loss_value(program, outputs) + lam * jnp.sum(sizes)
-    residual = residual_at(program, outputs)
-    arrangement = Arrangement(np.asarray(program.X, np.float64))
-    neurons = np.asarray(network.hidden, np.float64).T
+    whole, units = in_units(program)
+    lam = into_units(lam, units.lam)
+    upper, fit, directions = _value_of(network, whole, lam, units)
+    residual = residual_at(whole, fit)
+    arrangement = Arrangement(np.asarray(whole.X, np.float64))
     found, _ = gauge(
         arrangement,
         np.asarray(residual, np.float64),
-        random_starts(np.random.default_rng(0), _STARTS, arrangement, neurons),
+        random_starts(np.random.default_rng(0), _STARTS, arrangement, directions),
         rtol=float(tolerances(program, rtol, None).relative),
         threshold=float(lam),
-        deadline=deadline,
+        meter=meter,
     )
-    return global_certificate(program, lam, weights, residual, found, upper)
+    lower, dual = global_lower(whole, lam, residual, found)
+    low, high = printed(lower, units.objective, -1), printed(upper, units.objective, 1)
+    return GlobalCertificate(
+        lower=low,
+        upper=high,
+        gap=high - low,
+        weights=weights,
+        dual=out_of_units(dual, units.residual),
+        ended_by=jnp.asarray(found.ended_by, jnp.int32),
+    )
+
+
+def _value_of(
+    network: Network, whole: ConvexProgram, lam: Array, units: Units
+) -> tuple[Array, Array, Floats]:
+    """The objective of a network, rounded up, its fit, both in units; and its hidden weights."""
+    dtype, X = whole.X.dtype, jnp.asarray(whole.X)
+    hidden, output = np.asarray(network.hidden), np.asarray(network.output)
+    # Neuron by neuron a power of two from one layer to the other: numbers around one, exactly.
+    power = exponents(hidden, axis=0)
+    hidden = np.ldexp(hidden, -power)
+    output = times_power(output, power[0] - int(units.weights))
+    neurons, sizes = jnp.asarray(hidden.T), jnp.asarray(np.abs(output))
+    heights, most = product(neurons, X.T), product(jnp.abs(neurons), jnp.abs(X).T)
+    fit = added((jnp.asarray(output)[:, None] * jnp.maximum(heights, 0.0)).T)
+    off = added((sizes[:, None] * most).T)
+    times = sum_roundings(X.shape[1], dtype) + sum_roundings(len(output), dtype) + 4.0
+    sizes = sizes * safe_norm(neurons)
+    value = objective_at(whole, lam, fit, times * off, sizes, X.shape[1] + 4.0)
+    return value.value, fit, np.asarray(hidden.T, np.float64)
 
 
 def _with_idle_neuron(network: Network, X: FloatArray) -> Network:
@@ -133,20 +181,12 @@ def _with_idle_neuron(network: Network, X: FloatArray) -> Network:
     return Network(hidden, jnp.zeros(1, network.output.dtype))
 
 
-def global_certificate(
-    program: ConvexProgram,
-    lam: Array,
-    weights: Array,
-    residual: Array,
-    found: PolarGauge,
-    upper: Array,
-) -> Certificate:
-    """The certificate that an upper bound of the polar gauge of a residual gives."""
+def global_lower(
+    program: ConvexProgram, lam: Array, residual: Array, found: PolarGauge
+) -> tuple[Array, Array]:
+    """The lower bound that an upper bound of the polar gauge of a residual gives, and its dual."""
     bound = jnp.asarray(found.upper, residual.dtype)
     # Rounding to a narrower type must not lower the bound.
     bound = bound * (1 + jnp.finfo(residual.dtype).eps)
-    found_lower, t = lower_value(program, lam, residual, bound)
-    lower = found_lower.value
-    return Certificate(
-        lower=lower, upper=upper, gap=upper - lower, weights=weights, dual=t * residual
-    )
+    lower, t = lower_value(program, lam, residual, bound)
+    return lower.value, t * residual

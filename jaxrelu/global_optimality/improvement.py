@@ -17,15 +17,15 @@ from typing import Any
 import jax.numpy as jnp
 from jax import Array
 
-from jaxrelu.core.checks import check_known
 from jaxrelu.core.pytrees import register
 from jaxrelu.core.status import Status
+from jaxrelu.core.tracing import on_host
 from jaxrelu.losses.base import Loss
 from jaxrelu.networks.irreducible import minimal
 from jaxrelu.networks.network import GatedNetwork, Network, nonconvex_objective
 from jaxrelu.paths.checks import checked_solver, step_limit
 from jaxrelu.paths.solve import solve
-from jaxrelu.programs.certificates import Certificate, certify
+from jaxrelu.programs.certificates import Certificate, Certified, certify
 from jaxrelu.programs.checks import check_lam
 from jaxrelu.programs.mapping import from_network, to_network
 from jaxrelu.programs.program import fit, residual_at
@@ -34,15 +34,16 @@ from jaxrelu.solvers.base import Solver, tolerances
 
 
 @register
-@dataclass(frozen=True)
-class Improved:
+@dataclass(frozen=True, eq=False)
+class Improved(Certified):
     """A network that is at least as good as the one it came from.
 
     Attributes:
         network: the improved network, balanced and without superfluous neurons.
         certificate: `Certificate` of the convex program over the cells of the given network: no
-            network with neurons in those cells has an objective below ``certificate.lower``.
-        objective: scalar, `nonconvex_objective` of `network`; ``certificate.upper`` up to rounding.
+            network with neurons in those cells has an objective below its `lower`. That, `upper`
+            and `gap` are attributes as well.
+        objective: scalar, `nonconvex_objective` of `network`; `upper` up to rounding.
         objective_before: scalar, that of the given network.
         status: int32, the `Status` of the solve.
     """
@@ -54,6 +55,7 @@ class Improved:
     status: Array
 
 
+@on_host()
 def improve(
     network: Network | GatedNetwork,
     X: Any,
@@ -101,7 +103,6 @@ def improve(
 
     Reference: Mishkin and Pilanci (ICML 2023), Section 2, for the two maps.
     """
-    check_known(lam=lam, rtol=rtol, max_steps=max_steps)
     program, weights = from_network(network, X, y, loss, sample_weight=sample_weight)
     loss, strength = program.loss, check_lam(program, lam)
     solver = checked_solver(program, solver)

@@ -22,6 +22,7 @@ import optax
 from jax import Array
 
 from jaxrelu.core.aliases import Floats
+from jaxrelu.core.budgets import CALL, Meter
 from jaxrelu.geometry.host.units import column_units
 from jaxrelu.losses.base import Loss
 from jaxrelu.networks.network import Network, nonconvex_objective
@@ -31,6 +32,7 @@ _STEPS = 1000
 _RATE = 0.03
 _STIR = 0.03
 _NEGLIGIBLE = 1e-3
+_OPERATIONS = 6  # an entry of a product and of its two derivatives
 
 
 def train_from(
@@ -41,6 +43,7 @@ def train_from(
     directions: Floats,
     width: int,
     rng: np.random.Generator,
+    meter: Meter,
 ) -> Floats:
     """Where an answer's neurons, and new ones along given directions, go by local search.
 
@@ -55,6 +58,7 @@ def train_from(
         directions: (m, d), unit.
         width: so many neurons of the answer and so many new ones at most, the first of each.
         rng: of the stirring.
+        meter: where the work is noted.
 
     Returns:
         Hidden weights times |output|, (., d), the largest first, without negligible ones.
@@ -77,6 +81,7 @@ def train_from(
     units = column_units(X)
     lengths = np.linalg.norm(hidden * units, axis=1, keepdims=True) / np.sqrt(X.shape[1])
     hidden += _STIR * lengths * rng.standard_normal(hidden.shape) / units
+    meter.spend(CALL + _OPERATIONS * _STEPS * 2 * width * X.size)
     dtype = jnp.asarray(program.X).dtype
     start = Network(jnp.asarray(hidden.T, dtype), jnp.asarray(signs * root, dtype))
     loss, weight = program.loss, program.sample_weight

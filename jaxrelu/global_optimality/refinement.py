@@ -13,27 +13,40 @@ L. R. Ford and D. R. Fulkerson (1958), as cutting planes of the dual.
 
 from __future__ import annotations
 
-import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
 from jax import Array
 
 from jaxrelu.core.aliases import Floats
+from jaxrelu.core.budgets import Limit, Meter
 from jaxrelu.core.status import Status
-from jaxrelu.global_optimality.certificate import global_certificate
-from jaxrelu.global_optimality.checks import check_search, one_lam
+from jaxrelu.core.tracing import on_host
+from jaxrelu.geometry.host.scaling import times_power
+from jaxrelu.global_optimality.certificate import global_lower
+from jaxrelu.global_optimality.checks import Budget, check_search, one_lam, status_out_of_units
 from jaxrelu.global_optimality.local_training import train_from
 from jaxrelu.global_optimality.pattern_pool import PatternPool
-from jaxrelu.global_optimality.polar_gauge.gauge import PolarGauge, gauge, random_starts
+from jaxrelu.global_optimality.polar_gauge.gauge import (
+    PolarGauge,
+    gauge,
+    random_starts,
+    scaled_gauge,
+)
 from jaxrelu.global_optimality.polar_gauge.lines import Arrangement
 from jaxrelu.global_optimality.restricted_master import Master
 from jaxrelu.networks.network import Network
 from jaxrelu.programs.certificates import Certificate
 from jaxrelu.programs.mapping import to_network
 from jaxrelu.programs.program import ConvexProgram
-from jaxrelu.programs.solution import Solution
+from jaxrelu.programs.solution import (
+    Solution,
+    Solved,
+    solution_in_units,
+    solution_out_of_units,
+)
+from jaxrelu.programs.units import Units, in_units, into_units, out_of_units, printed
 from jaxrelu.solvers.active_newton.solver import ActiveNewton
 
 _STARTS = 256
@@ -51,30 +64,32 @@ class Round(NamedTuple):
         upper: objective of its answer.
         lower: global lower bound, -inf where the oracle only looked for directions.
         correlation: the largest |r^T (X u)_+| found, over lam.
-        seconds: since the start.
+        work: done until then, in the units of `polar_gauge`.
     """
 
     patterns: int
     upper: float
     lower: float
     correlation: float
-    seconds: float
+    work: float
 
 
-@dataclass(frozen=True)
-class Refined:
+@dataclass(frozen=True, eq=False)
+class Refined(Solved):
     """An answer to the non-convex training problem with its global certificate.
 
     Attributes:
         network: the network.
         program: the `ConvexProgram` over the final patterns.
         solution: its `Solution`; ``solution.certificate`` is about these patterns alone.
-        certificate: `Certificate` of the training problem over all networks.
+        certificate: `Certificate` of the training problem over all networks; its `lower`, `upper`
+            and `gap` are attributes as well.
         gauge: the `PolarGauge` of the residual that it rests on.
-        status: ``Status.OPTIMAL``: the global gap is closed. ``Status.MAX_STEPS``: time, rounds or
-            places ran out. ``Status.STALLED``: no direction above lam was found, but the upper
-            bound of the gauge does not reach lam either, so that optimality is likely and not
-            proven; or the program over the patterns could not be solved to the accuracy needed.
+        status: ``Status.OPTIMAL``: the global gap is closed. ``Status.MAX_STEPS``: a budget ran
+            out. ``Status.STALLED``: no direction above lam was found, but the upper bound of the
+            gauge does not reach lam either, so that optimality is likely and not proven; or the
+            program over the patterns could not be solved to the accuracy needed.
+        ended_by: which budget ended it, `Limit.NONE` where none did.
         history: one `Round` after the other.
     """
 
@@ -84,9 +99,11 @@ class Refined:
     certificate: Certificate
     gauge: PolarGauge
     status: Status
+    ended_by: Limit
     history: tuple[Round, ...]
 
 
+@on_host()
 def refine(
     program: ConvexProgram,
     lam: Any,
@@ -94,7 +111,8 @@ def refine(
     rtol: Any = None,
     max_patterns: int = 128,
     max_rounds: int = 200,
-    max_seconds: float = 60.0,
+    max_work: float | None = None,
+    max_seconds: float | None = None,
     init: Solution | None = None,
     solver: ActiveNewton | None = None,
 ) -> Refined:
@@ -110,8 +128,11 @@ def refine(
             float64, 1e-4 in float32.
         max_patterns: places for patterns. Idle ones leave when there is no room.
         max_rounds: limit on rounds.
-        max_seconds: no new work is begun after this time; the certificate is valid anyway. A
-            quarter of it is kept for the oracle's upper bound.
+        max_work: limit on work in the units of `polar_gauge`, the same on any machine: about
+            seconds of one core, without those of compilation. A quarter is kept for the oracle's
+            upper bound. Default 40, and no limit where `max_seconds` is given.
+        max_seconds: no new work is begun after this time; no limit by default. The certificate is
+            valid whatever ends the search.
         init: a `Solution` of this program to start from.
         solver: as in `solve_path`.
 
@@ -140,12 +161,14 @@ def refine(
         rtol=rtol,
         max_patterns=max_patterns,
         max_rounds=max_rounds,
+        max_work=max_work,
         max_seconds=max_seconds,
         init=init,
         solver=solver,
     )[0]
 
 
+@on_host()
 def refine_path(
     program: ConvexProgram,
     lams: Any,
@@ -153,7 +176,8 @@ def refine_path(
     rtol: Any = None,
     max_patterns: int = 128,
     max_rounds: int = 200,
-    max_seconds: float = 60.0,
+    max_work: float | None = None,
+    max_seconds: float | None = None,
     init: Solution | None = None,
     solver: ActiveNewton | None = None,
 ) -> list[Refined]:
@@ -165,6 +189,7 @@ def refine_path(
         rtol: relative global gap, as in `refine`.
         max_patterns: as in `refine`.
         max_rounds: for each lam.
+        max_work: for each lam.
         max_seconds: for each lam.
         init: as in `refine`, for the largest lam.
         solver: as in `solve_path`.
@@ -184,14 +209,51 @@ def refine_path(
 
     Reference: `jaxrelu.global_optimality.refinement`.
     """
-    budget = max_patterns, max_rounds, max_seconds
-    given = check_search(program, lams, rtol, *budget, init, solver)
-    search = _Search(program, given.rtol, given.max_patterns, given.max_rounds, solver, init)
-    order = np.argsort(-np.asarray(given.lams), kind="stable")
+    budget = Budget(max_patterns, max_rounds, max_work, max_seconds)
+    strengths, tolerance = check_search(program, lams, rtol, budget, init, solver)
+    whole, units = in_units(program)
+    start = None if init is None else solution_in_units(init, units)
+    search = _Search(whole, tolerance, budget, solver, start)
+    order = np.argsort(-np.asarray(strengths), kind="stable")
     found: dict[int, Refined] = {}
     for k in order:
-        found[int(k)] = search.run(given.lams[k], time.monotonic(), given.max_seconds)
+        answer = search.run(into_units(strengths[k], units.lam))
+        found[int(k)] = _out_of_units(answer, program, strengths[k], units)
     return [found[k] for k in range(len(order))]
+
+
+def _out_of_units(found: Refined, given: ConvexProgram, lam: Array, units: Units) -> Refined:
+    """The answer to a program in units as one to the program that was given, at its lam."""
+    program = replace(given, patterns=found.program.patterns)
+    solution = replace(solution_out_of_units(found.solution, units), lam=lam)
+    proof = found.certificate
+    lower, upper = (
+        printed(value, units.objective, side)
+        for value, side in ((proof.lower, -1), (proof.upper, 1))
+    )
+    dual = out_of_units(proof.dual, units.residual)
+    certificate = Certificate(
+        lower=lower, upper=upper, gap=upper - lower, weights=solution.weights, dual=dual
+    )
+    history = tuple(
+        step._replace(
+            upper=float(times_power(step.upper, int(units.objective))),
+            lower=float(times_power(step.lower, int(units.objective))),
+        )
+        for step in found.history
+    )
+    network = to_network(program, solution).compact()
+    assert isinstance(network, Network)
+    return replace(
+        found,
+        network=network,
+        program=program,
+        solution=solution,
+        certificate=certificate,
+        gauge=scaled_gauge(found.gauge, int(units.lam)),
+        status=status_out_of_units(found.status, found.solution, certificate, solution),
+        history=history,
+    )
 
 
 class _Search:
@@ -201,39 +263,38 @@ class _Search:
         self,
         program: ConvexProgram,
         rtol: float,
-        max_patterns: int,
-        max_rounds: int,
+        budget: Budget,
         solver: ActiveNewton | None,
         init: Solution | None,
     ) -> None:
-        self.program, self.rtol, self.max_rounds = program, rtol, max_rounds
-        self.max_patterns = max_patterns
-        self.master = Master(program, max_patterns, rtol, solver, init)
+        self.program, self.rtol, self.budget = program, rtol, budget
+        self.master = Master(program, budget.patterns, rtol, solver, init)
         self.arrangement = Arrangement(np.asarray(program.X, np.float64))
         self.rng = np.random.default_rng(0)
 
-    def run(self, lam: Array, start: float, seconds: float) -> Refined:
+    def run(self, lam: Array) -> Refined:
         """Refines at one lam."""
-        strength = float(lam)
+        strength, meter = float(lam), self.budget.meter()
+        searching = meter.share(_SEARCH_SHARE)
         goal = max(_INNER * self.rtol, _FINEST)  # the precision of an answer worth certifying
         precision = max(goal, _COARSE)
         history: list[Round] = []
         best: tuple[ConvexProgram, Solution] | None = None
+        lowest = np.inf
         certificate: Certificate | None = None
 
         while True:
-            pool, solution = self.master.solve(lam, precision)
-            if best is None or solution.certificate.upper <= best[1].certificate.upper:
+            pool, solution = self.master.solve(lam, precision, searching)
+            if best is None or float(solution.certificate.upper) <= lowest:
                 best = pool.compact(solution)
+                lowest = float(np.nan_to_num(best[1].certificate.upper, nan=np.inf))
             size = pool.size
-            found, maxima = self._gauge(
-                lam, solution, start + _SEARCH_SHARE * seconds, narrow=False
+            found, maxima = self._gauge(lam, solution, searching, narrow=False)
+            last = len(history) + 1 >= self.budget.rounds
+            late = last or not searching.allows()
+            again = not late and self._grow(
+                pool, lam, solution, found, maxima, precision, searching
             )
-            late = (
-                time.monotonic() >= start + _SEARCH_SHARE * seconds
-                or len(history) + 1 >= self.max_rounds
-            )
-            again = not late and self._grow(pool, lam, solution, found, maxima, precision)
             if again:
                 # Far from the optimum an answer over the wrong cells need not be precise.
                 excess = found.lower / strength - 1.0
@@ -242,14 +303,13 @@ class _Search:
                 precision, again = goal, True
             else:
                 if not found.closed:
-                    found, _ = self._gauge(lam, solution, start + seconds)
-                    late = late or time.monotonic() >= start + seconds
+                    found, _ = self._gauge(lam, solution, meter)
+                    late = late or not meter.allows()
                 # The gauge is that of the last residual, which need not be the best answer's.
-                certificate = global_certificate(
-                    best[0], lam, best[1].weights, solution.residual, found,
-                    best[1].certificate.upper,
-                )  # fmt: skip
-                closed = bool(certificate.gap <= self.rtol * abs(certificate.upper))
+                lower, dual = global_lower(best[0], lam, solution.residual, found)
+                upper = best[1].certificate.upper
+                certificate = Certificate(lower, upper, upper - lower, best[1].weights, dual)
+                closed = bool(np.isfinite(upper) and certificate.gap <= self.rtol * abs(upper))
                 if not (closed or late):
                     again = (
                         found.lower > strength * (1 + goal)
@@ -265,7 +325,7 @@ class _Search:
                     float(best[1].certificate.upper),
                     -np.inf if certificate is None else float(certificate.lower),
                     found.lower / strength,
-                    time.monotonic() - start,
+                    meter.spent,
                 )
             )
             if not again:
@@ -273,11 +333,14 @@ class _Search:
             certificate = None
         assert certificate is not None
         full = pool.size == pool.capacity and found.lower > strength * (1 + goal)
-        limited = late or full
-        status = Status.OPTIMAL if closed else Status.MAX_STEPS if limited else Status.STALLED
+        ended_by = Limit.NONE
+        if not closed:
+            out = Limit.ROUNDS if last else searching.refused if late else found.ended_by
+            ended_by = out or (Limit.PATTERNS if full else Limit.NONE)
+        status = Status.OPTIMAL if closed else Status.MAX_STEPS if ended_by else Status.STALLED
         network = to_network(*best).compact()
         assert isinstance(network, Network)
-        return Refined(network, *best, certificate, found, status, tuple(history))
+        return Refined(network, *best, certificate, found, status, ended_by, tuple(history))
 
     def _grow(
         self,
@@ -287,6 +350,7 @@ class _Search:
         found: PolarGauge,
         maxima: tuple[Floats, Floats],
         precision: float,
+        meter: Meter,
     ) -> bool:
         """Adds the cells of directions above lam, and those that local search from there finds."""
         values, directions = maxima
@@ -297,13 +361,14 @@ class _Search:
             weights = np.asarray(solution.weights, np.float64)
             residual = np.asarray(solution.residual, np.float64)
             trained = train_from(
-                self.program, lam, weights, residual, directions, self.max_patterns, self.rng
-            )
+                self.program, lam, weights, residual, directions, self.budget.patterns, self.rng,
+                meter,
+            )  # fmt: skip
             directions = np.concatenate([directions, trained])
-        return pool.add(directions, self.max_patterns) > 0
+        return pool.add(directions, self.budget.patterns) > 0
 
     def _gauge(
-        self, lam: Array, solution: Solution, deadline: float, narrow: bool = True
+        self, lam: Array, solution: Solution, meter: Meter, narrow: bool = True
     ) -> tuple[PolarGauge, tuple[Floats, Floats]]:
         weights = np.asarray(solution.weights, np.float64).reshape(-1, self.program.X.shape[1])
         neurons = weights[np.any(weights != 0, axis=1)]
@@ -313,6 +378,6 @@ class _Search:
             random_starts(self.rng, _STARTS, self.arrangement, neurons),
             rtol=_INNER * self.rtol,
             threshold=float(lam) * (1 + _INNER * self.rtol),
-            deadline=deadline,
+            meter=meter,
             narrow=narrow,
         )

@@ -19,42 +19,53 @@ Reference: the conditions are those of every adjacent cell's block
 
 from __future__ import annotations
 
-import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from jaxrelu.core.aliases import Bools, Floats
+from jaxrelu.core.aliases import Floats
+from jaxrelu.core.budgets import Limit, Meter
 from jaxrelu.core.status import Status
-from jaxrelu.geometry.host.bits import unit_columns
-from jaxrelu.geometry.host.nonnegative_least_squares import nonnegative_least_squares
-from jaxrelu.global_optimality.checks import check_search, one_lam
+from jaxrelu.core.tracing import on_host
+from jaxrelu.geometry.host.projection import block_correlation
+from jaxrelu.geometry.host.scaling import times_power, unit_rows
+from jaxrelu.geometry.host.walls import NEARBY, walls_of
+from jaxrelu.global_optimality.checks import Budget, check_search, one_lam, status_out_of_units
 from jaxrelu.global_optimality.restricted_master import Master
 from jaxrelu.networks.network import Network
+from jaxrelu.programs.certificates import Certificate
 from jaxrelu.programs.mapping import to_network
 from jaxrelu.programs.program import ConvexProgram
-from jaxrelu.programs.solution import Solution
+from jaxrelu.programs.solution import (
+    Solution,
+    Solved,
+    solution_in_units,
+    solution_out_of_units,
+)
+from jaxrelu.programs.units import in_units, into_units
 from jaxrelu.solvers.active_newton.solver import ActiveNewton
 
 _INNER = 0.01
-_ON_WALL = 1e-4
 _PARALLEL = 1e-10
+_PROJECTION = 5e7  # operations that one is worth
 
 
-@dataclass(frozen=True)
-class Crossed:
+@dataclass(frozen=True, eq=False)
+class Crossed(Solved):
     """The end of a search through walls.
 
     Attributes:
         network: the network.
         program: the `ConvexProgram` over the final cells.
-        solution: its `Solution`.
+        solution: its `Solution`; `certificate`, with `lower`, `upper` and `gap`, `lam`, `fit` and
+            `residual` are its own.
         objectives: one a round, the best until then; the last is that of `network`.
-        status: ``Status.OPTIMAL``: no wall is left to cross. ``Status.MAX_STEPS``: rounds, time or
-            places ran out. ``Status.STALLED``: the program over the cells could not be solved to
-            the accuracy needed to tell.
+        status: ``Status.OPTIMAL``: no wall is left to cross. ``Status.MAX_STEPS``: a budget ran
+            out. ``Status.STALLED``: the program over the cells could not be solved to the accuracy
+            needed to tell.
+        ended_by: which budget ended it, `Limit.NONE` where none did.
     """
 
     network: Network
@@ -62,8 +73,15 @@ class Crossed:
     solution: Solution
     objectives: tuple[float, ...]
     status: Status
+    ended_by: Limit
+
+    @property
+    def certificate(self) -> Certificate:
+        """That of the solution: about the final cells alone."""
+        return self.solution.certificate
 
 
+@on_host()
 def cross_walls(
     program: ConvexProgram,
     lam: Any,
@@ -71,7 +89,8 @@ def cross_walls(
     rtol: Any = None,
     max_patterns: int = 256,
     max_rounds: int = 100,
-    max_seconds: float = 60.0,
+    max_work: float | None = None,
+    max_seconds: float | None = None,
     init: Solution | None = None,
     solver: ActiveNewton | None = None,
 ) -> Crossed:
@@ -87,7 +106,8 @@ def cross_walls(
         rtol: relative excess over lam that counts; default that of `solve`.
         max_patterns: places for patterns.
         max_rounds: limit on rounds of adding cells.
-        max_seconds: no round is begun after this time.
+        max_work: limit on work, as in `refine`; no round is begun after it.
+        max_seconds: no round is begun after this time; no limit by default.
         init: a `Solution` of the program.
         solver: as in `solve_path`.
 
@@ -107,51 +127,61 @@ def cross_walls(
 
     Reference: `jaxrelu.global_optimality.wall_crossing`.
     """
-    budget = max_patterns, max_rounds, max_seconds
-    search = check_search(program, one_lam(program, lam), rtol, *budget, init, solver)
-    strength, tolerance = search.lams[0], search.rtol
-    start = time.monotonic()
-    master = Master(program, search.max_patterns, tolerance, solver, init)
+    budget, given = Budget(max_patterns, max_rounds, max_work, max_seconds), one_lam(program, lam)
+    strengths, tolerance = check_search(program, given, rtol, budget, init, solver)
+    whole, units = in_units(program)
+    strength, meter = into_units(strengths[0], units.lam), budget.meter()
+    start = None if init is None else solution_in_units(init, units)
+    master, ended_by = Master(whole, budget.patterns, tolerance, solver, start), Limit.NONE
     objectives: list[float] = []
     best: tuple[ConvexProgram, Solution] | None = None
     while True:
-        pool, solution = master.solve(strength, _INNER * tolerance)
+        pool, solution = master.solve(strength, _INNER * tolerance, meter)
         here = pool.compact(solution)
         value = float(solution.certificate.upper)
         if best is None or value <= objectives[-1]:
             best = here
-        objectives.append(min([value, *objectives[-1:]]))
-        beyond = _beyond_walls(*here, float(strength) * (1 + tolerance))
-        late = time.monotonic() - start >= search.max_seconds
-        late = late or len(objectives) >= search.max_rounds
-        if len(beyond) == 0 or late or pool.add(beyond, search.max_patterns) == 0:
+        objectives.append(min([float(np.nan_to_num(value, nan=np.inf)), *objectives[-1:]]))
+        beyond = _beyond_walls(*here, float(strength) * (1 + tolerance), meter)
+        if len(beyond) == 0:
             break
-    network = to_network(*best).compact()
-    assert isinstance(network, Network)
+        if len(objectives) >= budget.rounds:
+            ended_by = Limit.ROUNDS
+        elif not meter.allows():
+            ended_by = meter.refused
+        elif pool.add(beyond, budget.patterns) == 0:
+            ended_by = Limit.PATTERNS
+        if ended_by:
+            break
     # The walls are those of the last answer, which must be precise and the best one.
     through = len(beyond) == 0 and best is here and master.is_precise
     status = Status.OPTIMAL if through else Status.MAX_STEPS if len(beyond) else Status.STALLED
-    return Crossed(network, *best, tuple(objectives), status)
+    solution = replace(solution_out_of_units(best[1], units), lam=strengths[0])
+    status = status_out_of_units(status, best[1], solution.certificate, solution)
+    program = replace(program, patterns=best[0].patterns)
+    network = to_network(program, solution).compact()
+    assert isinstance(network, Network)
+    values = tuple(float(times_power(value, int(units.objective))) for value in objectives)
+    return Crossed(network, program, solution, values, status, ended_by)
 
 
-def _beyond_walls(program: ConvexProgram, solution: Solution, least: float) -> Floats:
+def _beyond_walls(program: ConvexProgram, solution: Solution, least: float, meter: Meter) -> Floats:
     """Directions (m, d) in neighbour cells whose correlation is above `least`, best first."""
     X = np.asarray(program.X, np.float64)
-    unit = unit_columns(X.T).T
+    unit = unit_rows(X)[0]
     masks = np.asarray(program.patterns.masks).astype(np.bool_)
     weights = np.asarray(solution.weights, np.float64)
     residual = np.asarray(solution.residual, np.float64)
     values: list[float] = []
     directions: list[Floats] = []
     for side, pattern in np.argwhere(np.any(weights != 0, axis=2)):
-        theta = weights[side, pattern] / np.linalg.norm(weights[side, pattern])
         pull = residual if side == 0 else -residual
-        heights = unit @ theta
-        for line in _lines(unit, np.flatnonzero((np.abs(heights) <= _ON_WALL) & X.any(axis=1))):
+        walls = walls_of(unit, weights[side, pattern], NEARBY)
+        for line in _lines(unit, np.flatnonzero(walls)):
             mask = masks[:, pattern].copy()
             mask[line] = ~mask[line]
-            q = _correlation(unit, mask, X.T @ (mask * pull))
-            direction = q / max(float(np.linalg.norm(q)), 1e-300)
+            meter.spend(_PROJECTION)
+            direction = unit_rows(block_correlation(X, unit, mask, pull)[None])[0][0]
             # Its value, not the length of q: a projection that is off is no reason to cross.
             value = float(pull @ np.maximum(X @ direction, 0.0))
             if value > least:
@@ -170,12 +200,3 @@ def _lines(unit: Floats, walls: NDArray[np.intp]) -> list[NDArray[np.intp]]:
         lines.append(walls[together])
         walls = walls[~together]
     return lines
-
-
-def _correlation(unit: Floats, mask: Bools, c: Floats) -> Floats:
-    """The projection of c onto the cone of a pattern."""
-    K = np.where(mask, 1.0, -1.0)[:, None] * unit
-    K = K[np.any(K != 0, axis=1)]
-    multipliers, _ = nonnegative_least_squares(K.T, -c)
-    found: Floats = c + K.T @ multipliers
-    return found

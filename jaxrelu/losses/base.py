@@ -6,7 +6,8 @@ r = -gradient(fit, target); for the squared loss r = y - f.
 
 A loss of your own is a frozen dataclass with the five members of `Loss`, registered as a pytree by
 `jaxrelu.core.pytrees.register` (which says why); its parameters are leaves, so one may trace, batch
-and differentiate them. Three more members may be there:
+and differentiate them. Parameters that are arrays do not compare or hash: give it ``eq=False``.
+Three more members may be there:
 
 * ``homogeneity`` (int): m with l(t f, t y) = t^m l(f, y) for t > 0. It lets targets of any size be
   solved in numbers around one; without it they are taken as they are.
@@ -45,7 +46,10 @@ class Loss(Protocol):
         """sup_f dual_i f - l(f, y_i), shape (n,); +inf outside the domain."""
 
     def check_target(self, target: Any) -> None:
-        """Raises ValueError, naming the fix, for a target that the loss cannot take."""
+        """Raises ValueError, naming the fix, for a target that the loss cannot take.
+
+        It is asked about known values only, outside of any trace.
+        """
 
 
 def homogeneity(loss: Loss) -> int:

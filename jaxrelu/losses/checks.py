@@ -5,20 +5,18 @@ from __future__ import annotations
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
 from jaxrelu.core.checks import (
     as_float,
     check_finite,
-    check_known,
     check_per_row,
     described,
     float_array,
     known_floats,
-    traced,
 )
+from jaxrelu.core.tracing import is_traced, outside_traces
 from jaxrelu.losses.base import Loss
 from jaxrelu.losses.squared import SquaredLoss
 
@@ -42,9 +40,16 @@ def checked_loss(loss: Any) -> Loss:
     return checked
 
 
+def check_target(loss: Loss, target: Any) -> None:
+    """Raises what the loss raises for a target that it cannot take; a traced one has no values."""
+    if not is_traced(target):
+        with outside_traces():
+            loss.check_target(target)
+
+
 def check_weights_sign(weight: Any) -> None:
     """Refuses known sample weights below zero; NaN is let through."""
-    if not traced(weight) and bool(np.any(np.asarray(weight) < 0)):
+    if not is_traced(weight) and bool(np.any(np.asarray(weight) < 0)):
         raise ValueError("sample_weight has negative entries; weights are >= 0.")
 
 
@@ -66,12 +71,13 @@ def checked_samples(
         ValueError: other shapes, labels that the loss cannot take, negative weights.
     """
     target = as_float(y, "y")
-    weight = jnp.ones_like(fit) if sample_weight is None else sample_weight
-    weight = as_float(weight, "sample_weight")
+    if sample_weight is None:
+        sample_weight = np.ones(fit.shape, fit.dtype)
+    weight = as_float(sample_weight, "sample_weight")
     for name, value in (("y", target), ("sample_weight", weight)):
         check_per_row(value, name, fit.shape[0])
-    loss.check_target(y)
-    check_weights_sign(weight)
+    check_target(loss, y)
+    check_weights_sign(sample_weight)
     return target.astype(fit.dtype), weight.astype(fit.dtype)
 
 
@@ -83,10 +89,9 @@ def check_known_samples(y: Any, sample_weight: Any = None) -> None:
         sample_weight: array (n,), or None.
 
     Raises:
-        TypeError: no numbers, or traced ones.
+        TypeError: no numbers.
         ValueError: a weight that is not finite, or a target that counts and is not.
     """
-    check_known(y=y)
     target = np.asarray(float_array(y, "y"))
     if sample_weight is not None:
         weight = known_floats(sample_weight, "sample_weight")

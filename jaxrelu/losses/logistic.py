@@ -10,9 +10,10 @@ import jax.numpy as jnp
 from jax import Array
 from jax.scipy.special import xlog1py, xlogy
 
-from jaxrelu.core.checks import as_float, traced
+from jaxrelu.core.checks import as_float
 from jaxrelu.core.pytrees import register
 from jaxrelu.core.rounding import ELEMENTARY
+from jaxrelu.core.tracing import is_traced
 from jaxrelu.losses.checks import check_labels
 
 
@@ -65,6 +66,7 @@ class LogisticLoss:
 
     def check_target(self, target: Any) -> None:
         """Labels must be -1 and +1; NaN is let through and ends as `Status.NONFINITE`."""
+        if is_traced(target):
+            return
         as_float(target, "y")
-        if not traced(target):
-            check_labels(target, "LogisticLoss", instead="SquaredLoss")
+        check_labels(target, "LogisticLoss", instead="SquaredLoss")

@@ -28,6 +28,7 @@ from scipy.linalg import qr
 
 from jaxrelu.core.aliases import Bools, Floats
 from jaxrelu.geometry.host.nonnegative_least_squares import nonnegative_least_squares
+from jaxrelu.geometry.host.scaling import unit_rows
 
 _RANK = 64.0
 _ULPS = 8.0
@@ -62,9 +63,8 @@ def fit_space(X: Floats, masks: Bools, precision: float) -> FitSpace:
         `FitSpace`. The rank is that of [D_1 X ... D_p X], up to `precision`.
     """
     n, d = X.shape
-    lengths = np.linalg.norm(X, axis=1)
+    rows, lengths = unit_rows(X)
     lengths = np.where(lengths > 0, lengths, 1.0)
-    rows = X / lengths[:, None]
     if masks.shape[1] * d <= 2 * n:
         columns = (masks[:, :, None] * rows[:, None, :]).reshape(n, -1)
     else:

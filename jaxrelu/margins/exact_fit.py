@@ -20,9 +20,10 @@ import numpy as np
 from scipy.linalg import null_space
 
 from jaxrelu.core.aliases import Bools, Floats
+from jaxrelu.geometry.host.scaling import unit_rows
+from jaxrelu.geometry.host.walls import SOLVED, walls_of
 
 _NEGLIGIBLE = 1e-6
-_ON_WALL = 1e-7
 _RANK = 1e-9
 _ULPS = 200.0
 _REFINEMENTS = 3
@@ -40,8 +41,7 @@ def exact_fit(X: Floats, masks: Bools, witness: Floats) -> Callable[[Floats, Flo
         A function of weights (2, p, d), in their cones, and a fit (n,) in the space of fits. It
         changes the support alone where that keeps the cones, and all blocks otherwise.
     """
-    lengths = np.linalg.norm(X, axis=1)
-    unit = X / np.where(lengths > 0, lengths, 1.0)[:, None]
+    unit, lengths = unit_rows(X)
     signs = np.where(masks, 1.0, -1.0).T  # (p, n)
     pull = signs * (witness @ unit.T)
     usable = (lengths > 0)[None] & (pull > 0)
@@ -61,7 +61,7 @@ def exact_fit(X: Floats, masks: Bools, witness: Floats) -> Callable[[Floats, Flo
             return None
         moved, bases, columns = np.zeros_like(theta), [], []
         for s, j in blocks:
-            walls = (np.abs(unit @ theta[s, j]) <= _ON_WALL * sizes[s, j]) & (lengths > 0)
+            walls = walls_of(unit, theta[s, j], SOLVED)
             basis = null_space(unit[walls], rcond=_RANK) if np.any(walls) else np.eye(X.shape[1])
             moved[s, j] = basis @ (basis.T @ theta[s, j])
             bases.append(basis)

@@ -36,11 +36,22 @@ from jax import Array
 from numpy.typing import NDArray
 
 from jaxrelu.core.aliases import Floats
+from jaxrelu.core.budgets import Limit, check_budget
 from jaxrelu.core.checks import check_per_row, check_type, described, known_floats, known_matrix
-from jaxrelu.core.options import nonnegative, seconds
+from jaxrelu.core.options import nonnegative
+from jaxrelu.core.tracing import on_host
 from jaxrelu.geometry.host.nonnegative_least_squares import nonnegative_least_squares
+from jaxrelu.geometry.host.scaling import (
+    exponents,
+    power_down,
+    power_up,
+    times_power,
+    unit_columns,
+    unit_rows,
+)
+from jaxrelu.geometry.host.walls import SOLVED, walls_of
 from jaxrelu.geometry.patterns import Patterns
-from jaxrelu.global_optimality.polar_gauge.gauge import polar_gauge
+from jaxrelu.global_optimality.polar_gauge.gauge import WORK, polar_gauge
 from jaxrelu.losses.checks import check_labels
 from jaxrelu.networks.checks import check_known_network
 from jaxrelu.networks.network import Network
@@ -48,10 +59,10 @@ from jaxrelu.programs.checks import check_program
 from jaxrelu.programs.critical_lam import lambda_max
 from jaxrelu.programs.program import ConvexProgram
 
-_WALL = 1e-7
 _SUPPORT = 1e-6
 _LINK = 10.0
 _RANK = 1e-8
+_MOST_APART = 400
 
 
 class MarginConditions(NamedTuple):
@@ -68,6 +79,7 @@ class MarginConditions(NamedTuple):
         gauge: scalar, an upper bound of R'(nu).
         lower: scalar, y . nu / gauge, a lower bound of the optimum whatever the residuals are.
         unique: bool, the conditions leave no choice of nu.
+        ended_by: int32, the `Limit` that left the interval of R'(nu) open.
     """
 
     network: Network
@@ -78,6 +90,12 @@ class MarginConditions(NamedTuple):
     gauge: Array
     lower: Array
     unique: Array
+    ended_by: Array
+
+    @property
+    def upper(self) -> Array:
+        """The value, by the name that it has in a certificate."""
+        return self.value
 
     @property
     def gap(self) -> Array:
@@ -85,6 +103,7 @@ class MarginConditions(NamedTuple):
         return self.value - self.lower
 
 
+@on_host()
 def margin_conditions(
     network: Network,
     X: Any,
@@ -92,8 +111,9 @@ def margin_conditions(
     *,
     patterns: Patterns | None = None,
     gauge_upper: Any = None,
-    max_seconds: float = 30.0,
-    wall_tolerance: float = _WALL,
+    max_work: float | None = None,
+    max_seconds: float | None = None,
+    wall_tolerance: float = SOLVED,
     support_tolerance: float = _SUPPORT,
 ) -> MarginConditions:
     r"""The KKT conditions of the max-margin problem at a given network, and a bound.
@@ -109,7 +129,8 @@ def margin_conditions(
         patterns: cells over which R'(nu) is taken; `lower` is then a bound for the networks over
             these cells. By default all cells count, through `polar_gauge`.
         gauge_upper: a function nu (n,) -> an upper bound of R'(nu), in place of patterns.
-        max_seconds: of work on the polar gauge; its upper bound is valid whenever that ends.
+        max_work: as in `polar_gauge`, whose upper bound is valid whatever ends it.
+        max_seconds: as in `polar_gauge`.
         wall_tolerance: sample j is on a wall where |x_j . u| is at most this, times both norms.
         support_tolerance: samples with y_i f_i <= 1 + this may have multipliers.
 
@@ -119,7 +140,7 @@ def margin_conditions(
 
     Raises:
         ValueError: a network that does not separate the data, other labels, shapes that do not fit.
-        TypeError: called in a trace; both patterns and gauge_upper.
+        TypeError: a traced argument; both patterns and gauge_upper.
 
     Example:
         >>> import jax.numpy as jnp, jaxrelu as jr
@@ -147,55 +168,74 @@ def margin_conditions(
         raise TypeError(
             f"gauge_upper is {described(gauge_upper)}; pass a function of nu (n,), or None."
         )
-    max_seconds = seconds(max_seconds, "max_seconds")
+    check_budget(max_work, max_seconds, WORK)
     wall_tolerance = nonnegative(wall_tolerance, "wall_tolerance")
     support_tolerance = nonnegative(support_tolerance, "support_tolerance")
-    hidden = np.asarray(network.hidden, np.float64)
-    output = np.asarray(network.output, np.float64)
-    margins = labels * (np.maximum(rows @ hidden, 0.0) @ output)
-    margin = float(np.min(margins))
-    if not margin > 0:
-        raise ValueError(
-            f"min_i y_i f_i is {margin:.3g}: the network does not separate the data, so it has no "
-            "margin; train it further, or call max_margin, which tells whether any network does."
-        )
-    hidden, output, margins = hidden / margin**0.5, output / margin**0.5, margins / margin
+    # Numbers around one: X = 2^a X' with a network 2^(-a/2) times that of X'.
+    power = 2 * (int(exponents(rows)) // 2)
+    rows = np.ldexp(rows, -power)
+    hidden, output, margins = _of_margin_one(network, rows, labels)
     support = np.flatnonzero(margins <= 1.0 + support_tolerance)
     mu, stationarity, unique = _multipliers(rows, labels, hidden, output, support, wall_tolerance)
     # What is returned is what the bound is about: multipliers in the dtype of the data.
     nu = np.asarray(jnp.asarray(labels * mu, X.dtype), np.float64)
     value = 0.5 * float(np.sum(hidden**2) + np.sum(output**2))
-    gauge = _gauge(X, nu, patterns, gauge_upper, max_seconds)
+    ended_by = Limit.NONE
+    if gauge_upper is not None:
+        gauge = float(gauge_upper(jnp.asarray(times_power(nu, -power), X.dtype)))
+    elif patterns is not None:
+        # Over given patterns it is lambda_max of the squared loss with the target nu.
+        data, target = jnp.asarray(rows, X.dtype), jnp.asarray(nu, X.dtype)
+        gauge = float(lambda_max(ConvexProgram(data, target, patterns)))
+    else:
+        found = polar_gauge(rows, nu, max_work=max_work, max_seconds=max_seconds)
+        gauge, ended_by = found.upper, found.ended_by
     lower = float(labels @ nu) / gauge if gauge > 0 else 0.0
 
-    def array(result: Any) -> Array:
-        return jnp.asarray(np.asarray(result, np.float64), fit.dtype)
+    def array(result: Any, exponent: int = 0) -> Array:
+        return jnp.asarray(times_power(np.asarray(result, np.float64), exponent), fit.dtype)
 
     return MarginConditions(
-        Network(array(hidden), array(output)),
-        array(value),
+        Network(array(hidden, -power // 2), array(output, -power // 2)),
+        array(power_up(value, -power)),
         array(stationarity),
         array(np.sum(mu * np.maximum(margins - 1.0, 0.0)) / value),
-        array(nu),
+        array(nu, -power),
         array(gauge),
-        array(lower),
+        array(power_down(lower, -power)),
         jnp.asarray(unique),
+        jnp.asarray(ended_by, jnp.int32),
     )
 
 
-def _gauge(
-    X: Array, nu: Floats, patterns: Patterns | None, gauge_upper: Any, max_seconds: float
-) -> float:
-    """An upper bound of R'(nu): as asked for, or of the polar gauge over all cells.
+def _of_margin_one(network: Network, X: Floats, labels: Floats) -> tuple[Floats, Floats, Floats]:
+    """Hidden and output weights, scaled by one number to the least margin one, and all margins.
 
-    Over given patterns it is lambda_max of the squared loss with the target nu.
+    Raises:
+        ValueError: the network does not separate the data; its weights are out of range then.
     """
-    target = jnp.asarray(nu, X.dtype)
-    if gauge_upper is not None:
-        return float(gauge_upper(target))
-    if patterns is not None:
-        return float(lambda_max(ConvexProgram(X, target, patterns)))
-    return polar_gauge(X, nu, max_seconds=max_seconds).upper
+    hidden = np.asarray(network.hidden, np.float64)
+    output = np.asarray(network.output, np.float64)
+    first, last = int(exponents(hidden)), int(exponents(output))
+    hidden, output = np.ldexp(hidden, -first), np.ldexp(output, -last)
+    margins = labels * (np.maximum(X @ hidden, 0.0) @ output)
+    margin = float(np.min(margins))
+    if not margin > 0:
+        raise ValueError(
+            f"min_i y_i f_i is {float(times_power(margin, first + last)):.3g}: the network does "
+            "not separate the data, so it has no margin; train it further, or call max_margin, "
+            "which tells whether any network does."
+        )
+    # Both layers by the same number, 1 / (margin 2^(first + last))^(1/2).
+    half, odd = divmod(first - last, 2)
+    root = (margin * 2.0**odd) ** 0.5
+    hidden, output = times_power(hidden / root, half + odd), times_power(output / root, -half)
+    if not max(abs(half), abs(-half - odd)) < _MOST_APART:
+        raise ValueError(
+            f"the layers of the network are 2^{first - last} apart, so that its squared norm is "
+            "out of range: pass jr.balance(network)."
+        )
+    return hidden, output, margins / margin
 
 
 def _multipliers(
@@ -207,9 +247,8 @@ def _multipliers(
     """
     (n, d), m = X.shape, len(output)
     total = float(np.sqrt(np.sum(hidden**2) + np.sum(output**2)))
-    lengths, sizes = np.linalg.norm(X, axis=1), np.linalg.norm(hidden, axis=0)
     along = X @ hidden
-    walls = (np.abs(along) <= tolerance * lengths[:, None] * sizes[None]) & (lengths > 0)[:, None]
+    walls = walls_of(unit_rows(X)[0], hidden.T, tolerance).T
     # A neuron without hidden weights is on every wall.
     active = (along > 0) & ~walls
     signed = X[support] * y[support, None]  # rows y_i x_i
@@ -245,7 +284,6 @@ def _determined(equations: Floats, count: int) -> bool:
     """Whether solutions of the equations agree in their first `count` entries."""
     if not equations.size:
         return count == 0
-    norms = np.linalg.norm(equations, axis=0)
-    _, sigma, right = np.linalg.svd(equations / np.where(norms > 0, norms, 1.0)[None])
+    _, sigma, right = np.linalg.svd(unit_columns(equations))
     null = right[int(np.sum(sigma > _RANK * sigma[0])) :]
     return not bool(np.any(np.abs(null[:, :count]) > _RANK))

@@ -22,19 +22,22 @@ from jaxrelu.core.aliases import Floats
 from jaxrelu.core.numerics import eps
 from jaxrelu.core.pytrees import register
 from jaxrelu.core.status import Status
+from jaxrelu.core.tracing import on_host
+from jaxrelu.geometry.host.scaling import power_down, power_up, times_power
 from jaxrelu.geometry.patterns import Patterns
 from jaxrelu.losses.checks import check_labels
 from jaxrelu.margins.alternatives import fit_space, separation
 from jaxrelu.margins.method_of_multipliers import End, host_arrays, minimise_weights
-from jaxrelu.margins.problem import compact_network, limits, problem
+from jaxrelu.margins.problem import compact_network, limits, printed_status, problem
 from jaxrelu.networks.network import Network
+from jaxrelu.programs.certificates import Certificate
 from jaxrelu.solvers.base import Solver
 
 _SPECK = 1e-3  # of the tolerance, of the largest block
 
 
 @register
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class MaxMargin:
     """The network of least weights with y_i f_i >= 1, and its proof.
 
@@ -72,7 +75,13 @@ class MaxMargin:
     status: Array
     num_steps: Array
 
+    @property
+    def certificate(self) -> Certificate:
+        """The two bounds, and the weights and the dual point that prove them."""
+        return Certificate(self.lower, self.upper, self.gap, self.weights, self.dual)
 
+
+@on_host()
 def max_margin(
     X: Any,
     y: Any,
@@ -103,7 +112,7 @@ def max_margin(
         different labels never are separated.
 
     Raises:
-        ValueError, TypeError: other labels, shapes that do not fit, called in a trace.
+        ValueError, TypeError: other labels, shapes that do not fit, a traced argument.
 
     Example:
         >>> import jax.numpy as jnp, jaxrelu as jr
@@ -116,7 +125,7 @@ def max_margin(
     Reference: Wang and Pilanci (ICLR 2022), the convex max-margin program and its dual; Lyu and Li
     (ICLR 2020), Theorem 4.4, on gradient flow.
     """
-    program, target = problem(X, y, patterns, one_sided=True)
+    program, target, units = problem(X, y, patterns, one_sided=True)
     check_labels(target, "max_margin", instead="minimum_norm")
     tolerance, steps, solver = limits(program, rtol, max_steps, solver)
     data, masks = host_arrays(program)
@@ -136,20 +145,22 @@ def max_margin(
         zero = jnp.zeros((*program.block_shape, program.X.shape[1]), program.X.dtype)
         end = End(zero, np.zeros_like(target), np.inf, np.inf, Status.INFEASIBLE, 0)
 
-    def number(value: float) -> Array:
+    def number(value: Any) -> Array:
         return jnp.asarray(value, program.X.dtype)
 
+    weights = number(times_power(np.asarray(end.weights), units.weights))
+    upper, lower = power_up(end.upper, units.weights), power_down(end.lower, units.weights)
     return MaxMargin(
-        compact_network(program, end.weights),
-        number(end.upper),
-        number(1.0 / end.upper),
-        end.weights,
-        jnp.asarray(end.dual, program.X.dtype),
-        number(end.lower),
-        number(end.upper),
-        number(end.upper - end.lower if np.isfinite(end.lower) else 0.0),
+        compact_network(program, end.weights, units),
+        number(upper),
+        number(1.0 / upper),
+        weights,
+        number(times_power(end.dual, -units.features)),
+        number(lower),
+        number(upper),
+        number(upper - lower if farkas is None else 0.0),
         jnp.asarray(farkas is None),
         jnp.asarray(np.zeros_like(target) if farkas is None else farkas, program.X.dtype),
-        jnp.asarray(end.status, jnp.int32),
+        jnp.asarray(printed_status(end, weights, upper), jnp.int32),
         jnp.asarray(end.num_steps, jnp.int32),
     )

@@ -46,7 +46,7 @@ _FUTILE = 6
 
 
 @register
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Shortfall:
     """Half the squared distance of a fit to its target, or only of fits that fall short of it.
 

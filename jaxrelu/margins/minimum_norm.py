@@ -19,17 +19,20 @@ from jax import Array
 from jaxrelu.core.aliases import Floats
 from jaxrelu.core.numerics import eps
 from jaxrelu.core.pytrees import register
+from jaxrelu.core.tracing import on_host
+from jaxrelu.geometry.host.scaling import power_down, power_up, times_power
 from jaxrelu.geometry.patterns import Patterns
 from jaxrelu.margins.alternatives import fit_space, nearest_fit
 from jaxrelu.margins.exact_fit import exact_fit
 from jaxrelu.margins.method_of_multipliers import host_arrays, minimise_weights
-from jaxrelu.margins.problem import compact_network, limits, problem
+from jaxrelu.margins.problem import compact_network, limits, printed_status, problem
 from jaxrelu.networks.network import Network
+from jaxrelu.programs.certificates import Certificate
 from jaxrelu.solvers.base import Solver
 
 
 @register
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class MinimumNorm:
     """The network of least weights with a given fit, and its proof.
 
@@ -62,7 +65,13 @@ class MinimumNorm:
     status: Array
     num_steps: Array
 
+    @property
+    def certificate(self) -> Certificate:
+        """The two bounds, and the weights and the dual point that prove them."""
+        return Certificate(self.lower, self.upper, self.gap, self.weights, self.dual)
 
+
+@on_host()
 def minimum_norm(
     X: Any,
     y: Any,
@@ -108,7 +117,7 @@ def minimum_norm(
     Reference: Wang and Pilanci (ICLR 2022), with equalities; Savarese, Evron, Soudry and Srebro
     (COLT 2019) on what this norm is in one dimension.
     """
-    program, given = problem(X, y, patterns, one_sided=False)
+    program, given, units = problem(X, y, patterns, one_sided=False)
     tolerance, steps, solver = limits(program, rtol, max_steps, solver)
     data, masks = host_arrays(program)
     target, farkas = nearest_fit(fit_space(data, masks, eps(program.X.dtype)), given)
@@ -122,20 +131,23 @@ def minimum_norm(
 
     end = minimise_weights(program, target, tolerance, steps, feasible, solver)
 
-    def number(value: float) -> Array:
+    def number(value: Any) -> Array:
         return jnp.asarray(value, program.X.dtype)
 
+    weights = number(times_power(np.asarray(end.weights), units.weights))
+    upper, lower = power_up(end.upper, units.weights), power_down(end.lower, units.weights)
+    proof = np.zeros_like(target) if farkas is None else times_power(farkas, units.fit)
     return MinimumNorm(
-        compact_network(program, end.weights),
-        number(end.upper),
-        end.weights,
-        jnp.asarray(target, program.X.dtype),
-        jnp.asarray(end.dual, program.X.dtype),
-        number(end.lower),
-        number(end.upper),
-        number(end.upper - end.lower),
+        compact_network(program, end.weights, units),
+        number(upper),
+        weights,
+        number(times_power(target, units.fit)),
+        number(times_power(end.dual, -units.features)),
+        number(lower),
+        number(upper),
+        number(upper - lower),
         jnp.asarray(farkas is None),
-        jnp.asarray(np.zeros_like(target) if farkas is None else farkas, program.X.dtype),
-        jnp.asarray(end.status, jnp.int32),
+        number(proof),
+        jnp.asarray(printed_status(end, weights, upper), jnp.int32),
         jnp.asarray(end.num_steps, jnp.int32),
     )

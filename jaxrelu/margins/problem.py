@@ -25,30 +25,40 @@ import numpy as np
 from jax import Array
 
 from jaxrelu.core.aliases import Floats
-from jaxrelu.core.checks import check_known, known_floats, known_matrix
+from jaxrelu.core.checks import known_floats, known_matrix
 from jaxrelu.core.options import count, share
+from jaxrelu.core.status import Status
+from jaxrelu.geometry.host.scaling import exponents, times_power
 from jaxrelu.geometry.patterns import Patterns
-from jaxrelu.margins.method_of_multipliers import Shortfall
+from jaxrelu.margins.method_of_multipliers import End, Shortfall
 from jaxrelu.networks.network import Network
 from jaxrelu.paths.checks import checked_solver
 from jaxrelu.programs.checks import check_program
 from jaxrelu.programs.mapping import to_network
 from jaxrelu.programs.preparation import with_interior
 from jaxrelu.programs.program import ConvexProgram
+from jaxrelu.programs.units import Units
 from jaxrelu.solvers.base import Solver, default_rtol
 
 
-def problem(X: Any, y: Any, patterns: Patterns, *, one_sided: bool) -> tuple[ConvexProgram, Floats]:
-    """The checked program with its witnesses, and its target in float64."""
-    data = jnp.asarray(known_matrix(X, "X"))
-    target = known_floats(y, "y")
-    check_known(patterns=patterns)
-    y = jnp.asarray(target).astype(data.dtype)
-    program = ConvexProgram(data, y, patterns, Shortfall(jnp.asarray(one_sided)))
+def problem(
+    X: Any, y: Any, patterns: Patterns, *, one_sided: bool
+) -> tuple[ConvexProgram, Floats, Units]:
+    """The checked program with its witnesses and its target in float64, in numbers around one.
+
+    With X = 2^a X' and, for real targets, y = 2^b y', weights and R are 2^(b - a) times as large,
+    and dual points 2^-a times.
+    """
+    data = known_matrix(X, "X")
+    target = known_floats(y, "y").astype(data.dtype)
+    loss = Shortfall(jnp.asarray(one_sided))
+    program = ConvexProgram(data, target, patterns, loss)
     check_program(program)
     patterns = with_interior(program).patterns
-    program = ConvexProgram(data, y, patterns, program.loss)
-    return program, np.asarray(y, np.float64)
+    units = Units.of(int(exponents(data)), 0 if one_sided else int(exponents(target)), 0, 2)
+    data, target = np.ldexp(data, -units.features), np.ldexp(target, -units.fit)
+    program = ConvexProgram(jnp.asarray(data), jnp.asarray(target), patterns, loss)
+    return program, np.asarray(target, np.float64), units
 
 
 def limits(
@@ -59,8 +69,21 @@ def limits(
     return tolerance, count(max_steps, "max_steps"), checked_solver(program, solver)
 
 
-def compact_network(program: ConvexProgram, weights: Array) -> Network:
-    """The network of convex weights, its zero neurons dropped."""
-    network = to_network(program, weights)
+def compact_network(program: ConvexProgram, weights: Array, units: Units) -> Network:
+    """The network of convex weights in units, its zero neurons dropped."""
+    half, odd = divmod(units.weights, 2)
+    network = to_network(program, np.ldexp(np.asarray(weights), odd)).compact()
     assert isinstance(network, Network)
-    return network.compact()
+    hidden, output = (np.asarray(layer) for layer in (network.hidden, network.output))
+    return Network(jnp.asarray(times_power(hidden, half)), jnp.asarray(times_power(output, half)))
+
+
+def printed_status(end: End, weights: Array, upper: float) -> Status:
+    """The status of what is handed out: numbers that are out of range cannot be OPTIMAL."""
+    kept = np.asarray(weights)
+    if end.status != Status.OPTIMAL or end.upper == 0:
+        return end.status
+    if not (np.isfinite(upper) and np.all(np.isfinite(kept))):
+        return Status.NONFINITE
+    lost = (np.asarray(end.weights) != 0) & (np.abs(kept) < np.finfo(kept.dtype).tiny)
+    return Status.PRECISION_FLOOR if np.any(lost) else Status.OPTIMAL

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from jaxrelu.core.checks import check_finite, check_known, check_type
+from jaxrelu.core.checks import check_finite, check_type
 from jaxrelu.networks.network import GatedNetwork, Network, check_layers
 
 
@@ -41,9 +41,8 @@ def check_known_network(network: Any, name: str = "network", *, gated: bool = Fa
         gated: whether a `GatedNetwork` will do, too.
 
     Raises:
-        ValueError, TypeError: as `check_network`; a traced value, an entry that is not finite.
+        ValueError, TypeError: as `check_network`; an entry that is not finite.
     """
     check_network(network, name, gated=gated)
-    check_known(**{name: network})
     for layer, value in vars(network).items():
         check_finite(value, f"{name}.{layer}")

@@ -25,12 +25,14 @@ import numpy as np
 from jaxrelu.core.aliases import Floats
 from jaxrelu.core.checks import known_matrix
 from jaxrelu.core.options import count
+from jaxrelu.core.tracing import on_host
 from jaxrelu.geometry.host import vertex_walks
 from jaxrelu.networks.checks import check_known_network
 from jaxrelu.networks.network import Network, checked_input
 from jaxrelu.networks.network_paths import NetworkPath, Slots, as_path, in_slots, totals
 
 
+@on_host()
 def connect(
     a: Network, b: Network, X: Any, *, width: int | None = None, via: Network | None = None
 ) -> NetworkPath:

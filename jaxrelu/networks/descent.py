@@ -31,6 +31,7 @@ from jax import Array
 from jaxrelu.core.checks import known_matrix
 from jaxrelu.core.options import count, positive, scalar
 from jaxrelu.core.pytrees import register
+from jaxrelu.core.tracing import on_host
 from jaxrelu.geometry.host import vertex_walks
 from jaxrelu.losses.base import Loss, total_gradient
 from jaxrelu.losses.checks import check_known_samples, checked_samples, chosen_loss
@@ -45,7 +46,7 @@ _OPTIMAL = 1e-3
 
 
 @register
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class DescentPath:
     """A continuous path of networks along which the objective never rises.
 
@@ -76,6 +77,7 @@ class DescentPath:
         )
 
 
+@on_host()
 def descend(
     network: Network,
     optimum: Network,

@@ -26,8 +26,10 @@ from scipy.linalg import qr_delete, qr_insert, solve_triangular
 from jaxrelu.core.aliases import Bools, Floats
 from jaxrelu.core.checks import known_matrix
 from jaxrelu.core.numerics import matmul
+from jaxrelu.core.tracing import on_host
 from jaxrelu.geometry.host.directions import distinct
 from jaxrelu.geometry.host.nonnegative_least_squares import nonnegative_least_squares
+from jaxrelu.geometry.host.scaling import exponents, products, roots, unit_rows
 from jaxrelu.networks.checks import check_known_network
 from jaxrelu.networks.network import GatedNetwork, Network, checked_input
 
@@ -37,6 +39,7 @@ DEPENDENT = 1e-9
 _EXACT = 1e-13
 
 
+@on_host()
 def minimal(network: Network | GatedNetwork, X: Any) -> Network | GatedNetwork:
     """An irreducible network of the same fit on X, with the same or a smaller penalty.
 
@@ -55,7 +58,7 @@ def minimal(network: Network | GatedNetwork, X: Any) -> Network | GatedNetwork:
         network, an optimal one: a vertex of its optimal set.
 
     Raises:
-        ValueError, TypeError: shapes that do not fit; called inside a trace.
+        ValueError, TypeError: shapes that do not fit; a traced argument.
 
     Example:
         >>> import jaxrelu as jr, numpy as np
@@ -164,11 +167,13 @@ class Neurons(NamedTuple):
     Attributes:
         directions: (k, d), unit norm.
         signs: (k,), of the output; +1 in a gated network, where (u, -a) is (-u, a).
-        coefficients: (k,), ||hidden|| |output|, those of equal neurons added up.
+        coefficients: (k,), ||hidden|| |output|, those of equal neurons added up, in units of
+            2^size.
         masks: (n, k), where the neurons are active.
-        features: (n, k), signs * masks * (X directions^T).
+        features: (n, k), signs * masks * (X directions^T), in units of 2^data.
         gates: (d, k) of a gated network, None for a ReLU network.
         dtype: that of the network.
+        data, size: exponents, so that numbers of any network and any X are around one.
     """
 
     directions: Floats
@@ -178,11 +183,13 @@ class Neurons(NamedTuple):
     features: Floats
     gates: Floats | None
     dtype: Any
+    data: int
+    size: int
 
     def network(self, a: Floats) -> Network | GatedNetwork:
         """The balanced network of coefficients (k,), without the neurons that have none."""
         kept = np.flatnonzero(a > 0)
-        root = np.sqrt(a[kept])
+        root = roots(a[kept], self.size)
         hidden = jnp.asarray((self.directions[kept] * root[:, None]).T, self.dtype)
         output = jnp.asarray(self.signs[kept] * root, self.dtype)
         if self.gates is None:
@@ -200,17 +207,19 @@ def neurons_of(network: Network | GatedNetwork, X: Any) -> Neurons:
     rows, u, w = (np.asarray(value, np.float64) for value in layers)
     signs: Floats = np.ones(w.size) if gated else np.sign(w)
     u = u * np.sign(w) if gated else u
-    norms = np.linalg.norm(u, axis=0)
-    unit = u / np.where(norms > 0, norms, 1.0)
-    linear = rows @ unit
+    unit, norms = unit_rows(u.T)
+    power = int(exponents(rows))
+    rows = np.ldexp(rows, -power)
+    linear = rows @ unit.T
+    coefficients, size = products(norms, np.abs(w))
     # Gates to the bit as the network evaluates them.
     masks = np.asarray(matmul(data, opening) >= 0 if gated else linear > 0)
     features = signs * masks * linear
     alive = np.flatnonzero((w != 0) & np.any(features != 0, axis=0))
     gates = np.asarray(opening, np.float64)[:, alive] if gated else None
     apart = Neurons(
-        unit.T[alive], signs[alive], (norms * np.abs(w))[alive],
-        masks[:, alive], features[:, alive], gates, network.hidden.dtype,
+        unit[alive], signs[alive], coefficients[alive],
+        masks[:, alive], features[:, alive], gates, network.hidden.dtype, power, size,
     )  # fmt: skip
     return _merged(apart, rows)
 
@@ -225,8 +234,7 @@ def _merged(neurons: Neurons, X: Floats) -> Neurons:
     for _ in range(2):
         sums = np.zeros((first.size, X.shape[1]))
         np.add.at(sums, group, a[:, None] * neurons.directions)
-        sizes = np.linalg.norm(sums, axis=1)
-        directions = sums / np.where(sizes > 0, sizes, 1.0)[:, None]
+        directions, sizes = unit_rows(sums)
         linear = X @ directions.T
         masks = neurons.masks[:, first] if gated else linear > 0
         features = neurons.signs[first] * masks * linear
@@ -240,4 +248,7 @@ def _merged(neurons: Neurons, X: Floats) -> Neurons:
         own = np.where(exact[group], first[group], np.arange(a.size))
         first, group = np.unique(own, return_inverse=True)
     gates = neurons.gates[:, first] if neurons.gates is not None else None
-    return Neurons(directions, neurons.signs[first], sizes, masks, features, gates, neurons.dtype)
+    return Neurons(
+        directions, neurons.signs[first], sizes, masks, features, gates, neurons.dtype,
+        neurons.data, neurons.size,
+    )  # fmt: skip

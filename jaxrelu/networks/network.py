@@ -15,10 +15,11 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from jaxrelu.core.aliases import Bools
-from jaxrelu.core.checks import as_float, check_known, check_leaf, check_shape, check_type
+from jaxrelu.core.checks import as_float, check_leaf, check_shape, check_type
 from jaxrelu.core.numerics import matmul
 from jaxrelu.core.options import nonnegative_scalar
 from jaxrelu.core.pytrees import register
+from jaxrelu.core.tracing import on_host
 from jaxrelu.losses.base import Loss, total
 from jaxrelu.losses.checks import checked_loss, checked_samples
 from jaxrelu.losses.squared import SquaredLoss
@@ -27,7 +28,7 @@ _SQUARED_LOSS = SquaredLoss()
 
 
 @register
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Network:
     """A two-layer ReLU network, f(X) = relu(X hidden) output.
 
@@ -66,6 +67,7 @@ class Network:
         """m, the number of slots; `compact` drops the slots that hold no neuron."""
         return int(self.output.shape[-1])
 
+    @on_host("after them")
     def compact(self) -> Network:
         """The same function without its zero neurons, on the host.
 
@@ -74,14 +76,14 @@ class Network:
             hold a NaN stay.
 
         Raises:
-            TypeError: called inside a JAX transformation, where shapes cannot depend on values.
+            TypeError: it is traced; shapes cannot depend on values that are not there.
         """
         kept = _nonzero_slots(self)
         return Network(hidden=self.hidden[:, kept], output=self.output[kept])
 
 
 @register
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class GatedNetwork:
     """A two-layer gated ReLU network, f(X) = sum_k 1[X g_k >= 0] (X u_k) a_k.
 
@@ -126,6 +128,7 @@ class GatedNetwork:
         """m, the number of slots; `compact` drops the slots that hold no neuron."""
         return int(self.output.shape[-1])
 
+    @on_host("after them")
     def compact(self) -> GatedNetwork:
         """The same function without its zero neurons, on the host.
 
@@ -134,7 +137,7 @@ class GatedNetwork:
             hold a NaN stay.
 
         Raises:
-            TypeError: called inside a JAX transformation, where shapes cannot depend on values.
+            TypeError: it is traced; shapes cannot depend on values that are not there.
         """
         kept = _nonzero_slots(self)
         return GatedNetwork(
@@ -219,6 +222,5 @@ def checked_input(X: ArrayLike, network: Network | GatedNetwork, name: str = "ne
 
 def _nonzero_slots(network: Network | GatedNetwork) -> Bools:
     check_layers(network)
-    check_known(network=network)
     kept: Bools = (np.asarray(network.hidden) != 0).any(axis=0) & (np.asarray(network.output) != 0)
     return kept

@@ -16,16 +16,18 @@ from jax import Array
 from numpy.typing import NDArray
 
 from jaxrelu.core.aliases import Floats
+from jaxrelu.core.numerics import safe_sqrt
 from jaxrelu.core.options import scalar
 from jaxrelu.core.pytrees import register
 from jaxrelu.geometry.host.directions import distinct
+from jaxrelu.geometry.host.scaling import unit_rows
 from jaxrelu.networks.network import Network
 
 _EMPTY = 1e-10
 
 
 @register
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class NetworkPath:
     """A continuous path of networks; call it with t in [0, 1].
 
@@ -48,9 +50,11 @@ class NetworkPath:
         place = jnp.clip(scalar(t, "t", self.start.dtype), 0.0, 1.0) * pieces
         piece = jnp.minimum(jnp.floor(place).astype(jnp.int32), pieces - 1)
         part = place - piece.astype(place.dtype)
-        a = (1 - part) * self.start[piece] + part * self.end[piece]
-        root = jnp.sqrt(jnp.maximum(a, 0.0))
-        return Network(self.directions[piece] * root[None], self.signs[piece] * root)
+        leaves = (self.directions, self.signs, self.start, self.end)
+        # NumPy's arrays have no traced places.
+        directions, signs, start, end = (jnp.asarray(leaf)[piece] for leaf in leaves)
+        root = safe_sqrt(jnp.maximum((1 - part) * start + part * end, 0.0))
+        return Network(directions * root[None], signs * root)
 
 
 class Slots:
@@ -137,13 +141,13 @@ def in_slots(
     for network in networks:
         hidden = np.asarray(network.hidden, np.float64)
         output = np.asarray(network.output, np.float64)
-        norms = np.linalg.norm(hidden, axis=0)
+        unit, norms = unit_rows(hidden.T)
         scale = max(float(norms.max(initial=0.0)), 1e-300)
         if np.any(np.abs(norms - np.abs(output)) > 1e-5 * scale):
             raise ValueError("a network is not balanced: pass jr.balance(network).")
         size = norms * np.abs(output)
         size[size <= _EMPTY * scale**2] = 0.0
-        units.append((hidden / np.where(norms > 0, norms, 1.0)).T)
+        units.append(unit)
         signs.append(np.sign(output))
         sizes.append(size)
     size = np.concatenate(sizes)

@@ -19,11 +19,13 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize
 
 from jaxrelu.core.aliases import Floats
-from jaxrelu.core.checks import known_matrix
+from jaxrelu.core.checks import as_float, known_matrix
 from jaxrelu.core.options import check_choice, count, flag, nonnegative
 from jaxrelu.core.pytrees import register
+from jaxrelu.core.tracing import on_host
 from jaxrelu.geometry.host.nonnegative_least_squares import nonnegative_least_squares
-from jaxrelu.losses.base import Loss, total, total_gradient
+from jaxrelu.geometry.host.scaling import exponents, times_power
+from jaxrelu.losses.base import Loss, homogeneity, total, total_gradient
 from jaxrelu.losses.checks import check_known_samples, checked_samples, chosen_loss
 from jaxrelu.losses.squared import SquaredLoss
 from jaxrelu.networks.irreducible import DEPENDENT, Neurons, neurons_of, reductions
@@ -33,7 +35,7 @@ RULES = ("random", "weight", "activation", "gradient", "residual")
 
 
 @register
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Pruned:
     """A pruned network and what every step did.
 
@@ -56,6 +58,7 @@ class Pruned:
     bound: Array
 
 
+@on_host()
 def prune(
     network: Network | GatedNetwork,
     X: Any,
@@ -116,9 +119,16 @@ def prune(
     loss = chosen_loss(loss)
     check_known_samples(y)
     neurons = neurons_of(network, X)
-    features, a = neurons.features, neurons.coefficients.copy()
-    X = np.asarray(known_matrix(X, "X"), np.float64)
-    fit = features @ a
+    features, X = neurons.features, np.asarray(known_matrix(X, "X"), np.float64)
+    # Targets and fits are in units of 2^power, coefficients in those of 2^neurons.size.
+    power, degree = 0, homogeneity(loss)
+    if degree:
+        power = max(int(exponents(np.asarray(y, np.float64))), neurons.data + neurons.size)
+        y = np.ldexp(np.asarray(as_float(y, "y")), -power)
+    a = times_power(neurons.coefficients, neurons.size + neurons.data - power)
+    neurons = neurons._replace(size=power - neurons.data)
+    strength = float(times_power(strength, -neurons.data - (degree - 1) * power))
+    X, fit = np.ldexp(X, -neurons.data), features @ a
     risk = _Risk(loss, y, fit)
     record = [(int(np.sum(a > 0)), risk.value(fit), float(a.sum()), 0.0, 0.0)]
 
@@ -153,7 +163,11 @@ def prune(
         alive = np.flatnonzero(a > 0)
         a[alive] = risk.smallest(features[:, alive], a[alive], strength)
         note(np.inf)
-    columns_of = [jnp.asarray(column) for column in zip(*record, strict=True)]
+    units = (0, degree * power, neurons.size, power, power)
+    columns_of = [
+        jnp.asarray(times_power(np.asarray(column), unit) if unit else np.asarray(column))
+        for column, unit in zip(zip(*record, strict=True), units, strict=True)
+    ]
     return Pruned(neurons.network(a), *columns_of)
 
 
@@ -175,10 +189,14 @@ class _Risk:
         """Coefficients >= 0 of the smallest loss + lam sum a, from some that are known."""
         if not a.size:
             return a
-        if isinstance(self.loss, SquaredLoss) and lam == 0:
-            return nonnegative_least_squares(columns, np.asarray(self.target, np.float64))[0]
         norms = np.linalg.norm(columns, axis=0)
         unit = columns / norms
+        if isinstance(self.loss, SquaredLoss) and lam == 0:
+            # A last row that is next to nothing: of features that differ by rounding alone no
+            # huge coefficients are worth what they fit.
+            rows = np.vstack([unit, np.full(a.size, DEPENDENT)])
+            target = np.append(np.asarray(self.target, np.float64), 0.0)
+            return nonnegative_least_squares(rows, target)[0] / norms
 
         def penalised(b: Floats) -> tuple[float, Floats]:
             fit = unit @ b

@@ -17,6 +17,7 @@ points as optima of sub-sampled programs, corrected for neurons on walls.
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -27,14 +28,17 @@ from scipy.optimize import lsq_linear
 from jaxrelu.core.aliases import Floats
 from jaxrelu.core.checks import known_matrix
 from jaxrelu.core.options import nonnegative, positive
+from jaxrelu.core.tracing import on_host
 from jaxrelu.geometry.host.nonnegative_least_squares import nonnegative_least_squares
+from jaxrelu.geometry.host.projection import cone_rows, project
+from jaxrelu.geometry.host.scaling import exponents, times_power, unit_rows
+from jaxrelu.geometry.host.walls import SOLVED, walls_of
 from jaxrelu.geometry.patterns import enumerate_patterns
 from jaxrelu.losses.base import Loss, total_gradient
 from jaxrelu.losses.checks import check_known_samples, checked_samples, chosen_loss
 from jaxrelu.networks.checks import check_known_network
 from jaxrelu.networks.network import Network
 
-_WALL = 1e-7
 _RANK = 1e-9
 
 
@@ -58,6 +62,7 @@ class Stationarity(NamedTuple):
     coefficients: Array
 
 
+@on_host()
 def stationarity(
     network: Network,
     X: Any,
@@ -66,7 +71,7 @@ def stationarity(
     loss: Loss | None = None,
     *,
     sample_weight: Any = None,
-    wall_tolerance: float = _WALL,
+    wall_tolerance: float = SOLVED,
 ) -> Stationarity:
     """How far a network is from being stationary for `nonconvex_objective`, neuron by neuron.
 
@@ -84,7 +89,7 @@ def stationarity(
         a float32 network let `wall_tolerance` be 1e-5. A zero neuron is stationary in both senses.
 
     Raises:
-        ValueError, TypeError: shapes that do not fit, lam that is not positive; called in a trace;
+        ValueError, TypeError: shapes that do not fit, lam that is not positive; a traced argument;
             a neuron with so many dependent walls that the cells around it cannot be listed.
 
     Example:
@@ -109,6 +114,10 @@ def stationarity(
     target, weight = checked_samples(loss, fit, y, sample_weight)
     r = -np.asarray(total_gradient(loss, fit, target, weight), np.float64)
     rows = np.asarray(X, np.float64)
+    # Numbers around one, of which the residuals are the same.
+    data, pull = int(exponents(rows)), int(exponents(r))
+    rows, r = np.ldexp(rows, -data), np.ldexp(r, -pull)
+    strength = float(times_power(strength, -data - pull))
     hidden = np.asarray(network.hidden, np.float64)
     output = np.asarray(network.output, np.float64)
     found = [
@@ -126,15 +135,17 @@ def stationarity(
 def _of_neuron(
     u: Floats, a: float, X: Floats, r: Floats, lam: float, tolerance: float
 ) -> tuple[float, float, int, bool, Floats]:
-    size = max(float(np.linalg.norm(u)), abs(a))
-    if size == 0.0:
+    if not (np.any(u) or a):
         return 0.0, 0.0, len(X), False, np.zeros(len(X))
     if not np.any(u):  # lam a is not zero, whatever the cells around u = 0 say
         return 1.0, 1.0, len(X), False, np.zeros(len(X))
-    along = X @ u
-    lengths = np.linalg.norm(X, axis=1)
-    on_wall = (np.abs(along) <= tolerance * lengths * np.linalg.norm(u)) & (lengths > 0)
-    active = (along > 0) & ~on_wall
+    unit, lengths = unit_rows(X)
+    on_wall = walls_of(unit, u, tolerance)
+    active = (X @ unit_rows(u[None])[0][0] > 0) & ~on_wall
+    # The residuals are relative to the size of the neuron.
+    power = int(exponents(np.append(u, a)))
+    u, a = times_power(u, -power), float(times_power(a, -power))
+    along, size = X @ u, max(float(np.linalg.norm(u)), abs(a))
     outer = abs(lam * a - r[active] @ along[active])
     base = lam * u - a * (X[active].T @ r[active])
     walls, kinks = X[on_wall], a * r[on_wall]
@@ -147,9 +158,9 @@ def _of_neuron(
     else:
         clarke, directional, coefficients[on_wall] = _dependent_walls(base, walls, kinks)
     scale = lam * size
-    clarke, directional = np.hypot(clarke, outer) / scale, np.hypot(directional, outer) / scale
+    clarke, directional = math.hypot(clarke, outer) / scale, math.hypot(directional, outer) / scale
     directional = max(clarke, directional)
-    return float(clarke), float(directional), int(on_wall.sum()), concave, coefficients
+    return clarke, directional, int(on_wall.sum()), concave, coefficients
 
 
 def _independent_walls(base: Floats, walls: Floats, kinks: Floats) -> tuple[float, float, Floats]:
@@ -181,7 +192,7 @@ def _dependent_walls(base: Floats, walls: Floats, kinks: Floats) -> tuple[float,
     z, _ = nonnegative_least_squares(np.vstack([gradients.T, np.ones(len(cells))]), last)
     shares = z / max(np.sum(z), 1e-300)
     clarke = float(np.linalg.norm(gradients.T @ shares))
-    signed = [np.where(cell, 1.0, -1.0)[:, None] * walls for cell in cells]
-    each = zip(signed, gradients, strict=True)
-    outside = [nonnegative_least_squares(rows.T, g)[1] for rows, g in each]
+    # The distance of g from {K^T rho, rho >= 0} is the length of the projection of -g.
+    each = zip(cells, gradients, strict=True)
+    outside = [np.linalg.norm(project(cone_rows(cell, walls), -g)) for cell, g in each]
     return clarke, float(max(outside)), shares @ cells

@@ -19,10 +19,13 @@ import numpy as np
 from jax import Array
 
 from jaxrelu.core.checks import check_dtype, host_numbers, known_matrix
-from jaxrelu.core.numerics import matmul, safe_norm
+from jaxrelu.core.numerics import safe_norm, safe_sqrt
 from jaxrelu.core.options import count, scalar
 from jaxrelu.core.pytrees import register
+from jaxrelu.core.rounding import largest_exponent, times_power, tiny
+from jaxrelu.core.tracing import on_host, refuse_traced
 from jaxrelu.geometry.host.directions import distinct
+from jaxrelu.geometry.host.scaling import products, roots, scaled, unit_rows
 from jaxrelu.geometry.patterns import patterns_from_weights
 from jaxrelu.networks.checks import check_known_network, check_network
 from jaxrelu.networks.network import Network, checked_input
@@ -51,9 +54,18 @@ def balance(network: Network) -> Network:
     check_network(network)
     hidden, output = jnp.asarray(network.hidden), jnp.asarray(network.output)
     norm, size = safe_norm(hidden.T), jnp.abs(output)
-    root = jnp.sqrt(norm * size)
+    root = _geometric_mean(norm, size)
     hidden = hidden * (root / jnp.where(norm > 0, norm, 1.0))[None]
     return Network(hidden, jnp.sign(output) * root)
+
+
+def _geometric_mean(a: Array, b: Array) -> Array:
+    """(a b)^(1/2), also where the product is out of range."""
+    product, least = a * b, tiny(a.dtype)
+    in_range = (product >= least) & (product <= 1.0 / least)
+    return jnp.where(
+        in_range, jnp.sqrt(jnp.where(in_range, product, 1.0)), safe_sqrt(a) * safe_sqrt(b)
+    )
 
 
 def split(network: Network, neuron: int, shares: Any) -> Network:
@@ -65,7 +77,7 @@ def split(network: Network, neuron: int, shares: Any) -> Network:
         shares: array (j,), >= 0 with sum 1; the first copy keeps the slot, the others come last.
 
     Returns:
-        `Network` with j - 1 more slots.
+        `Network` with j - 1 more slots. Traceable in the network.
 
     Raises:
         ValueError, TypeError: shares that are negative or do not sum to one; no such slot; not a
@@ -80,6 +92,7 @@ def split(network: Network, neuron: int, shares: Any) -> Network:
     Reference: Mishkin and Pilanci (ICML 2023), Section 2.
     """
     check_network(network)
+    refuse_traced("split", {"neuron": neuron, "shares": shares})
     g = host_numbers(shares, "shares")
     if g.ndim != 1 or not (np.all(g >= 0) and abs(g.sum() - 1.0) <= 1e-6):
         raise ValueError(
@@ -98,6 +111,7 @@ def split(network: Network, neuron: int, shares: Any) -> Network:
     )
 
 
+@on_host()
 def merge(network: Network) -> Network:
     """Merges collinear neurons of equal output sign, and drops zero ones; on the host.
 
@@ -109,8 +123,7 @@ def merge(network: Network) -> Network:
         of ``balance(network)``, to the 1e-6 at which directions count as equal.
 
     Raises:
-        TypeError: not a `Network`; called inside a JAX transformation, where the number of neurons
-            cannot depend on values.
+        TypeError: not a `Network`; a traced one, of which the number of neurons cannot be known.
 
     Example:
         >>> import jax.numpy as jnp, jaxrelu as jr
@@ -123,15 +136,16 @@ def merge(network: Network) -> Network:
     check_known_network(network)
     alive = balance(network).compact()
     hidden, output = np.asarray(alive.hidden), np.asarray(alive.output)
-    weights, signs = (hidden * np.abs(output)).T, np.sign(output)
-    unit = weights / np.linalg.norm(weights, axis=1, keepdims=True)
+    unit, norms = unit_rows(hidden.T)
+    (sizes, exponent), signs = products(norms, np.abs(output)), np.sign(output)
     first, member_of = distinct(unit, signs)
-    total: np.ndarray = np.zeros((first.size, hidden.shape[0]), weights.dtype)
-    np.add.at(total, member_of, weights)
-    root = np.sqrt(np.linalg.norm(total, axis=1))
+    total: np.ndarray = np.zeros((first.size, hidden.shape[0]), hidden.dtype)
+    np.add.at(total, member_of, sizes[:, None] * unit)
+    directions, sizes = unit_rows(total)
+    root = roots(sizes, exponent)
     dtype = network.hidden.dtype
     return Network(
-        jnp.asarray((total / root[:, None]).T, dtype), jnp.asarray(signs[first] * root, dtype)
+        jnp.asarray((directions * root[:, None]).T, dtype), jnp.asarray(signs[first] * root, dtype)
     )
 
 
@@ -143,7 +157,7 @@ def permute(network: Network, order: Any) -> Network:
         order: array (m,), slot k of the result is slot ``order[k]`` of the network.
 
     Returns:
-        `Network`.
+        `Network`. Traceable in the network.
 
     Raises:
         ValueError, TypeError: not a permutation of the slots; not a `Network`.
@@ -157,6 +171,7 @@ def permute(network: Network, order: Any) -> Network:
     Reference: Mishkin and Pilanci (ICML 2023), Section 2.
     """
     check_network(network)
+    refuse_traced("permute", {"order": order})
     places = host_numbers(order, "order")
     m = network.num_neurons
     if places.shape != (m,) or not np.array_equal(np.sort(places), np.arange(m)):
@@ -166,7 +181,7 @@ def permute(network: Network, order: Any) -> Network:
 
 
 @register
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class DecreasingPath:
     """A continuous path of networks of one fit along which the penalty strictly decreases.
 
@@ -199,19 +214,24 @@ class DecreasingPath:
         hidden, output = self.network.hidden * shrink[None], self.network.output * shrink
         norm, size = safe_norm(hidden.T), jnp.abs(output)
         alive = ~self.dead
-        ratio = jnp.where(alive, size, 1.0) / jnp.where(alive, norm, 1.0)
-        factor = ratio ** (0.5 * second)
+        # The quotient itself may be out of range.
+        ratio = jnp.sqrt(jnp.where(alive, size, 1.0)) / jnp.sqrt(jnp.where(alive, norm, 1.0))
+        factor = ratio**second
         hidden, output = hidden * factor[None], output / factor
-        # Convex weights of the balanced neurons, and what they add up to in their signed cone.
-        weights = jnp.where(alive[None], hidden * jnp.abs(output)[None], 0.0).T
+        # Convex weights of the balanced neurons, and what they add up to in their signed cone; in
+        # units in which their products are in range.
+        power = largest_exponent(output)
+        parts = times_power(hidden, -power) * jnp.abs(times_power(output, -power))[None]
+        weights = jnp.where(alive[None], parts, 0.0).T
         length = safe_norm(weights)
         count = self.group.shape[0]
         total = jnp.zeros_like(weights).at[self.group].add(weights)
         lengths = jnp.zeros((count,), length.dtype).at[self.group].add(length)
         share = length / jnp.where(lengths > 0, lengths, 1.0)[self.group]
         turned = (1 - third) * weights + third * share[:, None] * total[self.group]
-        root = jnp.sqrt(safe_norm(turned))
-        turned = (turned / jnp.where(root > 0, root, 1.0)[:, None]).T
+        root = safe_sqrt(safe_norm(turned))
+        turned = times_power((turned / jnp.where(root > 0, root, 1.0)[:, None]).T, power)
+        root = times_power(root, power)
         moving = (third > 0) & alive
         return Network(
             jnp.where(moving[None], turned, hidden),
@@ -219,6 +239,7 @@ class DecreasingPath:
         )
 
 
+@on_host()
 def nearly_minimal(network: Network, X: Any) -> DecreasingPath:
     """The path to a nearly minimal network: balanced, and collinear in every signed cone.
 
@@ -251,7 +272,8 @@ def nearly_minimal(network: Network, X: Any) -> DecreasingPath:
     _, cell = patterns_from_weights(X, hidden)
     sign = (np.asarray(output) < 0).astype(np.int64)
     _, group = np.unique(np.asarray(cell) * 2 + sign, return_inverse=True)
-    dead = (output == 0) | ~jnp.any(matmul(X, hidden) > 0, axis=0)
+    along = scaled(np.asarray(X), axis=1) @ scaled(np.asarray(hidden), axis=0)
+    dead = (output == 0) | ~jnp.any(jnp.asarray(along) > 0, axis=0)
     group = group.reshape(-1)
     acts = np.array(_parts(np.asarray(hidden).T, np.asarray(output), group, np.asarray(dead)))
     speed = max(1, int(np.sum(acts)))
@@ -265,10 +287,10 @@ def nearly_minimal(network: Network, X: Any) -> DecreasingPath:
 def _parts(hidden: Any, output: Any, group: Any, dead: Any) -> tuple[bool, bool, bool]:
     """Whether there are dead weights, neurons out of balance, cones of several directions."""
     few = 8 * float(np.finfo(hidden.dtype).eps)
-    norm, size = np.linalg.norm(hidden, axis=1), np.abs(output)
+    (unit, norm), size = unit_rows(hidden), np.abs(output)
     unbalanced = np.any((np.abs(norm - size) > few * (norm + size))[~dead])
-    length, total = norm * size, np.zeros_like(hidden)
-    np.add.at(total, group[~dead], (hidden * size[:, None])[~dead])
+    (length, _), total = products(norm, size), np.zeros_like(hidden)
+    np.add.at(total, group[~dead], (length[:, None] * unit)[~dead])
     together = np.linalg.norm(total, axis=1).sum()
     apart = length[~dead].sum() - together > few * together
     return bool(np.any((norm + size)[dead] > 0)), bool(unbalanced), bool(apart)

@@ -6,7 +6,7 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from jaxrelu.core.checks import check_known, check_type
+from jaxrelu.core.checks import check_type
 from jaxrelu.core.status import Status
 from jaxrelu.optimal_sets.optimal_set import OptimalSet
 from jaxrelu.programs.checks import check_double, check_known_program, check_weights
@@ -14,12 +14,10 @@ from jaxrelu.programs.program import Program
 from jaxrelu.programs.solution import Solution
 
 
-def check_optima(optima: Any, *, traceable: bool = False) -> None:
-    """Refuses what is no `OptimalSet`, and a traced one unless it may be."""
+def check_optima(optima: Any) -> None:
+    """Refuses what is no `OptimalSet`."""
     fix = "an OptimalSet, the result of jr.optimal_set(program, solution)"
     check_type(optima, "optima", OptimalSet, fix)
-    if not traceable:
-        check_known(optima=optima)
 
 
 def check_optimum(program: Program, solution: Any) -> None:
@@ -31,7 +29,6 @@ def check_optimum(program: Program, solution: Any) -> None:
     check_known_program(program)
     check_double(program)
     check_type(solution, "solution", Solution, "a Solution of jr.solve")
-    check_known(solution=solution)
     if jnp.ndim(solution.lam) != 0:
         raise ValueError(
             "solution holds several lams: pass one of them, for example path[k] or "

@@ -12,6 +12,7 @@ walls corrected.
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -19,12 +20,16 @@ from jax import Array
 from numpy.typing import NDArray
 
 from jaxrelu.core.aliases import Floats
-from jaxrelu.core.options import seconds
+from jaxrelu.core.budgets import Limit
+from jaxrelu.core.options import count, limit
 from jaxrelu.core.status import Status
+from jaxrelu.core.tracing import on_host
 from jaxrelu.geometry.cones import block_patterns
 from jaxrelu.geometry.host import polytopes
 from jaxrelu.geometry.host.directions import distinct
-from jaxrelu.geometry.host.nonnegative_least_squares import nonnegative_least_squares
+from jaxrelu.geometry.host.projection import cone_rows, project
+from jaxrelu.geometry.host.scaling import unit_rows
+from jaxrelu.geometry.host.walls import EXACT, walls_of
 from jaxrelu.losses.base import total_curvature
 from jaxrelu.optimal_sets.checks import check_optimum
 from jaxrelu.optimal_sets.optimal_set import OptimalSet
@@ -32,7 +37,8 @@ from jaxrelu.paths.path import solve_path
 from jaxrelu.programs.certificates import Certificate, certify
 from jaxrelu.programs.optimality import block_correlations
 from jaxrelu.programs.program import Program, block_signs, fit, residual_at, sample_weights
-from jaxrelu.programs.solution import Solution
+from jaxrelu.programs.solution import Solution, solution_in_units
+from jaxrelu.programs.units import in_units, out_of_units
 
 # ||q|| >= lam (1 - this) belongs to the equicorrelation set.
 _TIGHT = 1e-6
@@ -43,9 +49,18 @@ _OPTIMAL = 1e-6
 # What the answer must be polished to before anything is identified by it.
 _POLISHED = 1e-7
 _CLOSED = 1e-12
+# Nodes times directions: half a minute of the integer program.
+_NODES = 300_000
 
 
-def optimal_set(program: Program, solution: Solution, *, max_seconds: float = 30.0) -> OptimalSet:
+@on_host()
+def optimal_set(
+    program: Program,
+    solution: Solution,
+    *,
+    max_nodes: int | None = None,
+    max_seconds: float | None = None,
+) -> OptimalSet:
     """The set of all optimal networks of a program, from one certified answer.
 
     The answer is solved further, to the rounding of float64, before anything is identified by it.
@@ -53,8 +68,10 @@ def optimal_set(program: Program, solution: Solution, *, max_seconds: float = 30
     Args:
         program: a `ConvexProgram` or `GatedProgram` in float64, concrete.
         solution: its `Solution` at one lam, with status OPTIMAL.
-        max_seconds: for the search for the smallest network, an integer program; 0 for none, and
-            then `minimal_width` is that of a vertex.
+        max_nodes: of the search for the smallest network, an integer program; by default 300,000
+            over the number of directions, and no limit where `max_seconds` is given. 0 for none,
+            and then `minimal_width` is that of a vertex.
+        max_seconds: of the same; no limit by default.
 
     Returns:
         `OptimalSet`; look at `ambiguous`.
@@ -75,14 +92,17 @@ def optimal_set(program: Program, solution: Solution, *, max_seconds: float = 30
     Reference: Mishkin and Pilanci (ICML 2023), Theorem 3.1.
     """
     check_optimum(program, solution)
-    max_seconds = seconds(max_seconds, "max_seconds")
+    max_nodes = None if max_nodes is None else count(max_nodes, "max_nodes", least=0)
+    seconds = None if max_seconds is None else limit(max_seconds, "max_seconds")
+    given, (program, units) = program, in_units(program)
+    users_lam, solution = solution.lam, solution_in_units(solution, units)
     lam = float(solution.lam)
     # Without a tolerance the solver goes on for as long as its gap falls; that of a path takes as
     # many slots as the support needs.
     polished = solve_path(program, [lam], rtol=0.0, atol=0.0, init=solution)[0]
-    given = _certified(program, solution, polished.certificate)
-    if not float(polished.certificate.gap) <= float(given.certificate.gap):
-        polished = given
+    claimed = _certified(program, solution, polished.certificate)
+    if not float(polished.certificate.gap) <= float(claimed.certificate.gap):
+        polished = claimed
     q = _correlations(program, polished.residual, lam)
     size = np.linalg.norm(q, axis=1)
     tight = np.flatnonzero(size >= lam * (1 - _TIGHT))
@@ -118,19 +138,44 @@ def optimal_set(program: Program, solution: Solution, *, max_seconds: float = 30
     basis = np.zeros((first.size, inside.null.shape[1]))
     basis[support] = inside.null
     dimension, rank = inside.null.shape[1], inside.rows.shape[0]
-    sparse, exact = polytopes.fewest(inside, max_seconds)
+    if max_nodes is None and seconds is None:
+        max_nodes = _NODES // max(1, inside.start.size)
+    sparse, exact, nodes = polytopes.fewest(inside, max_nodes, seconds)
+    ended_by = Limit.NONE
+    if not exact:
+        spent = max_nodes is not None and nodes >= max_nodes
+        ended_by = Limit.NODES if spent else Limit.NONE if seconds is None else Limit.SECONDS
     ambiguous = not (accurate and agree and P.clear and inside.clear) or doubtful or linear
     fewest = np.zeros(first.size)
     fewest[support] = np.where(sparse > polytopes.ZERO * inside.size, sparse, 0.0)
+
+    def out(values: Any, exponent: Any) -> Array:
+        return out_of_units(jnp.asarray(values), exponent)
+
     return OptimalSet(
-        jnp.asarray(directions), jnp.asarray(signs), jnp.asarray(features),
-        jnp.asarray(coefficients), jnp.asarray(interior), jnp.asarray(fewest),
-        jnp.asarray(support), jnp.asarray(basis),
-        None if gates is None else jnp.asarray(gates[:, first]),
-        jnp.asarray(direction_of.reshape(program.block_shape)), jnp.asarray(program.X),
-        jnp.asarray(counts), polished.fit, polished.residual, jnp.asarray(lam),
-        rank, dimension, dimension == 0, int(np.sum(fewest > 0)), exact, ambiguous,
-    )  # fmt: skip
+        directions=jnp.asarray(directions),
+        signs=jnp.asarray(signs),
+        features=out(features, units.features),
+        coefficients=out(coefficients, units.weights),
+        interior=out(interior, units.weights),
+        fewest=out(fewest, units.weights),
+        support=jnp.asarray(support),
+        basis=jnp.asarray(basis),
+        gates=None if gates is None else jnp.asarray(gates[:, first]),
+        direction_of=jnp.asarray(direction_of.reshape(program.block_shape)),
+        X=jnp.asarray(given.X),
+        counts=jnp.asarray(counts),
+        fit=out(polished.fit, units.fit),
+        residual=out(polished.residual, units.residual),
+        lam=jnp.asarray(users_lam),
+        rank=rank,
+        dimension=dimension,
+        is_unique=dimension == 0,
+        minimal_width=int(np.sum(fewest > 0)),
+        minimal_width_exact=exact,
+        ambiguous=ambiguous,
+        ended_by=ended_by,
+    )
 
 
 def _certified(program: Program, solution: Solution, known: Certificate) -> Solution:
@@ -167,15 +212,14 @@ def _correlations(program: Program, residual: Array, lam: float) -> Floats:
     X, r = np.asarray(program.X), np.asarray(residual)
     masks, pattern = np.asarray(program.patterns.masks) > 0, block_patterns(program.block_shape)
     sign = np.asarray(block_signs(program))
-    lengths = np.linalg.norm(X, axis=1)
-    unit = X / np.where(lengths > 0, lengths, 1.0)[:, None]
+    unit = unit_rows(X)[0]
     for block in np.flatnonzero(np.linalg.norm(q, axis=1) > lam * (1 - 10 * _DOUBTFUL)):
         mask = masks[:, int(pattern[block])]
-        cone = np.where(mask, 1.0, -1.0)[:, None] * unit
+        cone = cone_rows(mask, unit)
         c = sign[block] * (X.T @ (mask * r))
         # Rows far from the projection have no multiplier, and are checked.
         near = cone @ q[block] <= 1e-3 * lam
-        exact = c + cone[near].T @ nonnegative_least_squares(cone[near].T, -c)[0]
+        exact = project(cone[near], c)
         if np.min(cone @ exact, initial=0.0) >= -1e-9 * lam:
             q[block] = exact
     return q
@@ -189,7 +233,7 @@ def _features(
     linear = X @ directions.T
     if program.has_cones:
         # On a wall, what is left is rounding.
-        wall = np.abs(linear) <= 1e-9 * np.linalg.norm(X, axis=1)[:, None]
+        wall = walls_of(unit_rows(X)[0], directions, EXACT).T
         return signs * np.where(wall, 0.0, np.maximum(linear, 0.0)), None
     masks = np.asarray(program.patterns.masks)[:, blocks]
     return signs * masks * linear, np.asarray(program.patterns.gates)[:, blocks]

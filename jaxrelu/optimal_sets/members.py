@@ -13,19 +13,24 @@ from jax import Array
 from numpy.typing import NDArray
 
 from jaxrelu.core.aliases import Floats
-from jaxrelu.core.checks import as_float, check_finite, check_shape, known_floats, traced
+from jaxrelu.core.checks import as_float, check_finite, check_shape, known_floats
+from jaxrelu.core.numerics import safe_sqrt
 from jaxrelu.core.options import check_choice, count, nonnegative
+from jaxrelu.core.tracing import is_traced, on_host
 from jaxrelu.geometry.host import polytopes
+from jaxrelu.geometry.host.scaling import length, unit_rows
+from jaxrelu.geometry.host.walls import SOLVED
 from jaxrelu.networks.checks import check_known_network
 from jaxrelu.networks.network import GatedNetwork, Network
 from jaxrelu.optimal_sets.checks import check_optima
 from jaxrelu.optimal_sets.optimal_set import OptimalSet, inside_support, on_all_directions
 
-# A sample this near the wall of a neuron, relative to both norms, is on neither side of it.
-_WALL = 1e-6
+# Coefficients may be below zero by this share of their sum: what `solve` leaves by default.
+_BELOW_ZERO = 1e-6
 _CRITERIA = ("min_norm", "min_max", "max_max", "fewest")
 
 
+@on_host()
 def vertices(optima: OptimalSet, *, at_most: int = 1000, seed: int = 0) -> Array:
     """Vertices of the optimal set: the optimal networks with linearly independent features.
 
@@ -39,7 +44,7 @@ def vertices(optima: OptimalSet, *, at_most: int = 1000, seed: int = 0) -> Array
         Array (num, k) of coefficients, in a fixed order.
 
     Raises:
-        ValueError, TypeError: no `OptimalSet`, numbers that are no counts; called in a trace.
+        ValueError, TypeError: no `OptimalSet`, numbers that are no counts.
 
     Example:
         >>> import jax, jaxrelu as jr, numpy as np
@@ -59,12 +64,13 @@ def vertices(optima: OptimalSet, *, at_most: int = 1000, seed: int = 0) -> Array
         warnings.warn(
             f"{polytopes.bases(P)} supports are too many to try: vertices of {at_most} random "
             "objectives are returned, not all.",
-            stacklevel=2,
+            stacklevel=3,
         )
         found = polytopes.some_vertices(P, at_most, seed)
     return on_all_directions(found, support)
 
 
+@on_host()
 def is_optimal(optima: OptimalSet, candidate: Any, *, rtol: float = 1e-6) -> bool:
     """Whether coefficients, convex weights or a network belong to the optimal set.
 
@@ -98,15 +104,16 @@ def is_optimal(optima: OptimalSet, candidate: Any, *, rtol: float = 1e-6) -> boo
     check_optima(optima)
     rtol = nonnegative(rtol, "rtol")
     a, stray = _coefficients(optima, candidate, rtol)
-    total = max(float(np.sum(np.abs(a))) + stray, 1e-300)
+    total = float(np.sum(np.abs(a))) + stray
     counts = np.asarray(optima.counts)
     fit = np.asarray(optima.fit)[counts]
-    off = np.linalg.norm(np.asarray(optima.features)[counts] @ a - fit)
+    off = length(np.asarray(optima.features)[counts] @ a - fit)
     stray += float(np.sum(np.abs(a[~np.asarray(optima.support)])) - np.sum(np.minimum(a, 0.0)))
-    close = off <= rtol * max(float(np.linalg.norm(fit)), 1e-300)
+    close = off <= rtol * length(fit)
     return bool(close and stray <= rtol * total)
 
 
+@on_host()
 def nearest_optimal(optima: OptimalSet, candidate: Any) -> Array:
     """The coefficients (k,) of the optimal network nearest to a candidate.
 
@@ -138,11 +145,12 @@ def nearest_optimal(optima: OptimalSet, candidate: Any) -> Array:
     distance program that this is.
     """
     check_optima(optima)
-    a, _ = _coefficients(optima, candidate, _WALL)
+    a, _ = _coefficients(optima, candidate, SOLVED)
     P, support = inside_support(optima)
     return on_all_directions(polytopes.project(P, a[support])[None], support)[0]
 
 
+@on_host()
 def select(optima: OptimalSet, criterion: str | Callable[[Array], Array]) -> Array:
     """The optimal network that is best for a criterion.
 
@@ -224,18 +232,19 @@ def network_from_coefficients(optima: OptimalSet, coefficients: Any) -> Network 
 
     Reference: Pilanci and Ergen (ICML 2020), Theorem 1, for the map.
     """
-    check_optima(optima, traceable=True)
+    check_optima(optima)
     a = as_float(coefficients, "coefficients")
     check_shape(a, "coefficients", optima.signs.shape, "one a direction")
-    if not traced(a):
-        check_finite(a, "coefficients")
-        lowest = float(jnp.min(a, initial=0.0))
-        if lowest < -_WALL * float(jnp.sum(jnp.abs(a))):
+    if not is_traced(coefficients):
+        check_finite(coefficients, "coefficients")
+        known = np.asarray(coefficients)
+        lowest = float(np.min(known, initial=0.0))
+        if lowest < -_BELOW_ZERO * float(np.sum(np.abs(known))):
             raise ValueError(
                 f"coefficients holds {lowest:g}; those of a network are >= 0. `nearest_optimal` "
                 "gives the coefficients of the nearest optimal network."
             )
-    root = jnp.sqrt(jnp.maximum(a, 0.0))
+    root = safe_sqrt(jnp.maximum(a, 0.0))
     hidden = optima.directions.T * root[None]
     if optima.gates is None:
         return Network(hidden, optima.signs * root)
@@ -265,7 +274,7 @@ def _coefficients(optima: OptimalSet, candidate: Any, tolerance: float) -> tuple
     along = np.sum(theta[inside] * unit, axis=1)
     np.add.at(a, own[inside], along)
     theta[inside] -= np.maximum(along, 0.0)[:, None] * unit
-    return a, stray + float(np.sum(np.linalg.norm(theta, axis=1)))
+    return a, stray + float(np.sum(unit_rows(theta)[1]))
 
 
 def _of_network(
@@ -289,21 +298,22 @@ def _of_network(
             f"candidate has {hidden.shape[0]} features, the optimal set {X.shape[1]}: pass a "
             "network for the data of the program."
         )
-    here, lengths = X @ directions.T, np.linalg.norm(X, axis=1)[:, None]
     if isinstance(network, GatedNetwork):
         theta, masks = (hidden * output).T, X @ np.asarray(network.gates, float) >= 0
+        linear = X @ directions.T
     else:
         theta = (hidden * np.abs(output)).T
-    norms = np.linalg.norm(hidden, axis=0)
+        here, there = (unit_rows(X)[0] @ unit_rows(u)[0].T for u in (directions, theta))
+    norms = unit_rows(hidden.T)[1]
     own = np.full(len(theta), -1)
     for row, weight in enumerate(theta):
         if isinstance(network, GatedNetwork):
-            change = np.linalg.norm(masks[:, [row]] * here - np.asarray(optima.features), axis=0)
-            shared = change <= tolerance * np.linalg.norm(here, axis=0)
+            change = unit_rows((masks[:, [row]] * linear - np.asarray(optima.features)).T)[1]
+            shared = change <= tolerance * unit_rows(linear.T)[1]
         else:
-            there = X @ weight[:, None] / max(float(np.linalg.norm(weight)), 1e-300)
-            nearer = np.minimum(np.abs(here), np.abs(there))
-            apart = (here * there < 0) & (nearer > tolerance * lengths)
+            own_side = there[:, [row]]
+            nearer = np.minimum(np.abs(here), np.abs(own_side))
+            apart = (here * own_side < 0) & (nearer > tolerance)
             shared = ~np.any(apart, axis=0) & (np.asarray(optima.signs) == np.sign(output[row]))
         if np.any(shared):
             own[row] = np.argmax(np.where(shared, directions @ weight, -np.inf))
@@ -317,6 +327,7 @@ def _value_and_slope(
     return (lambda a: float(value(jnp.asarray(a)))), (lambda a: np.asarray(slope(jnp.asarray(a))))
 
 
+@on_host()
 def sparsest(optima: OptimalSet) -> Network | GatedNetwork:
     """An optimal network with as few neurons as an optimal network can have.
 
@@ -327,7 +338,7 @@ def sparsest(optima: OptimalSet) -> Network | GatedNetwork:
         The network, with `minimal_width` neurons.
 
     Raises:
-        TypeError: called inside a JAX transformation, where values are not known.
+        TypeError: a traced set.
 
     Example:
         >>> import jax, jaxrelu as jr, numpy as np

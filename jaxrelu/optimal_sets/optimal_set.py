@@ -17,11 +17,13 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
 from jaxrelu.core.aliases import Bools, Floats
+from jaxrelu.core.budgets import Limit
 from jaxrelu.core.checks import as_float
 from jaxrelu.core.numerics import matmul
 from jaxrelu.core.pytrees import register
@@ -30,7 +32,7 @@ from jaxrelu.geometry.host.polytopes import Polytope
 
 
 @register
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class OptimalSet:
     """All optimal networks of a program at one lam, after removal of duplicate directions.
 
@@ -65,6 +67,7 @@ class OptimalSet:
             correlation, a coefficient or a singular value is too close to call; or the loss is
             linear at the fit of some sample, where other fits may be optimal too. The integers are
             then a guess.
+        ended_by: which budget ended the search for the minimal width, `Limit.NONE` where none did.
     """
 
     directions: Array
@@ -88,6 +91,7 @@ class OptimalSet:
     minimal_width: int = field(metadata={"static": True})
     minimal_width_exact: bool = field(metadata={"static": True})
     ambiguous: bool = field(metadata={"static": True})
+    ended_by: Limit = field(default=Limit.NONE, metadata={"static": True})
 
     def features_at(self, X: Any) -> Array:
         """What each direction computes on other samples X (m, d): array (m, k)."""
@@ -98,8 +102,10 @@ class OptimalSet:
                 f"an array of shape (m, {features})."
             )
         linear = matmul(X, self.directions.T)
-        active = linear >= 0 if self.gates is None else matmul(X, self.gates) >= 0
-        return self.signs[None] * jnp.where(active, linear, 0.0)
+        if self.gates is None:
+            return self.signs[None] * jax.nn.relu(linear)
+        # A product with the mask, not a `where`: a closed gate must not hide a NaN.
+        return self.signs[None] * (matmul(X, self.gates) >= 0).astype(linear.dtype) * linear
 
 
 def inside_support(optima: OptimalSet) -> tuple[Polytope, Bools]:

@@ -22,7 +22,9 @@ from jax import Array
 from jaxrelu.core.checks import known_matrix
 from jaxrelu.core.numerics import matmul
 from jaxrelu.core.options import check_key, count
+from jaxrelu.core.tracing import on_host
 from jaxrelu.geometry.host import polytopes
+from jaxrelu.geometry.host.scaling import exponents
 from jaxrelu.optimal_sets.checks import check_optima
 from jaxrelu.optimal_sets.optimal_set import OptimalSet, inside_support
 
@@ -31,6 +33,7 @@ _MOST_CORNERS = 200
 _AT_ONCE = 4096
 
 
+@on_host()
 def sample_optimal(
     key: Array,
     optima: OptimalSet,
@@ -85,6 +88,7 @@ def sample_optimal(
     return whole.at[:, np.flatnonzero(support)].set(inside.reshape(-1, P.start.size)[:num_samples])
 
 
+@on_host()
 def effective_sample_size(samples: Any, *, num_chains: int = CHAINS) -> Array:
     """How many independent samples the samples of `sample_optimal` are worth, per coefficient.
 
@@ -111,6 +115,7 @@ def effective_sample_size(samples: Any, *, num_chains: int = CHAINS) -> Array:
     """
     num_chains = count(num_chains, "num_chains")
     a = known_matrix(samples, "samples", "(num_samples, k)").astype(np.float64)
+    a = np.ldexp(a, -exponents(a))
     draws = len(a) // num_chains
     if draws < 4:
         raise ValueError(
@@ -137,7 +142,7 @@ def _corners_and_shape(P: polytopes.Polytope) -> tuple[np.ndarray, np.ndarray]:
     rng = np.random.default_rng(0)
     number = min(max(4 * m, 16), _MOST_CORNERS)
     corners = [polytopes.maximise(P, P.null @ rng.standard_normal(m)) for _ in range(number)]
-    spread = (np.stack(corners) - np.mean(corners, axis=0)) @ P.null
+    spread = (np.stack(corners) - np.mean(corners, axis=0)) / P.size @ P.null
     covariance = spread.T @ spread / number
     covariance += 1e-6 * np.trace(covariance) / m * np.eye(m)
     shape: np.ndarray = P.null @ np.linalg.cholesky(covariance)

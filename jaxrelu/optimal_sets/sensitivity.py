@@ -30,6 +30,7 @@ from scipy.linalg import cho_factor, cho_solve
 
 from jaxrelu.core.aliases import Bools, Floats
 from jaxrelu.core.pytrees import register
+from jaxrelu.core.tracing import on_host
 from jaxrelu.geometry.cones import block_patterns
 from jaxrelu.losses.base import total_curvature, total_gradient
 from jaxrelu.optimal_sets.identification import optimal_set
@@ -47,7 +48,7 @@ _NEAR = 1e-4
 
 
 @register
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Sensitivity:
     """First derivatives of the optimal fit at one lam, and whether they can be trusted.
 
@@ -71,6 +72,7 @@ class Sensitivity:
     walls_hold: bool = field(metadata={"static": True})
 
 
+@on_host()
 def sensitivity(program: Program, solution: Solution) -> Sensitivity:
     """The derivative of the optimal fit by lam and by the target, checked for its hypotheses.
 
@@ -202,6 +204,7 @@ def _walls_hold(
     return True
 
 
+@on_host()
 def degrees_of_freedom(program: Program, solution: Solution) -> Any:
     """The degrees of freedom of the optimal fit, trace of d fit / d y.
 

@@ -15,9 +15,9 @@ from jaxrelu.core.checks import (
     described,
     host_numbers,
     real_array,
-    traced,
 )
 from jaxrelu.core.options import count, scalar
+from jaxrelu.core.tracing import is_traced
 from jaxrelu.programs.checks import check_weights
 from jaxrelu.programs.program import Program
 from jaxrelu.programs.solution import Solution
@@ -26,13 +26,14 @@ from jaxrelu.solvers.base import Solver, WarmStart
 
 
 def check_lams(program: Program, lams: Any) -> Array:
-    """Lams as a vector of the program's dtype; on the host each must be positive and finite."""
-    values = real_array(lams, "lams") if traced(lams) else host_numbers(lams, "lams")
+    """Lams as a vector of the program's dtype; where they are known, positive and finite."""
+    known = not is_traced(lams)
+    values = host_numbers(lams, "lams") if known else real_array(lams, "lams")
     if values.ndim != 1 or values.size == 0:
         raise ValueError(f"lams has shape {values.shape}; pass a vector (L,) with L >= 1.")
     # Without a dtype of their own, lams take the precision of the program.
     values = values.astype(program.X.dtype)
-    bad = [] if traced(values) else [float(v) for v in values if not (np.isfinite(v) and v > 0)]
+    bad = [float(v) for v in values if not (np.isfinite(v) and v > 0)] if known else []
     if bad:
         raise ValueError(
             f"lams holds {bad[0]}; every lam must be positive and finite. For lam = 0 pass a "
@@ -66,7 +67,7 @@ def working_set_solver(program: Program, solver: Any) -> ActiveNewton:
 
 def step_limit(solver: Solver, max_steps: Any) -> Array:
     """The step limit as data."""
-    if traced(max_steps):
+    if is_traced(max_steps):
         return scalar(max_steps, "max_steps", jnp.int32)
     most = solver.default_max_steps if max_steps is None else max_steps
     return jnp.asarray(count(most, "max_steps", least=0), jnp.int32)

@@ -18,8 +18,9 @@ import numpy as np
 from jax import Array
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from jaxrelu.core.checks import check_type, traced
+from jaxrelu.core.checks import check_type
 from jaxrelu.core.options import count, flag
+from jaxrelu.core.tracing import is_traced, refuse_traced
 from jaxrelu.geometry.gram import are_many
 from jaxrelu.paths.checks import check_lams, checked_solver, step_limit, warm_point
 from jaxrelu.paths.solve import solve_compiled, solve_traced
@@ -90,6 +91,8 @@ def solve_grid(
     lam and warm starts along them.
     """
     check_program(program)
+    sizes = {"lam_batch_size": lam_batch_size, "pattern_batch_size": pattern_batch_size}
+    refuse_traced("solve_grid", sizes)
     solver = checked_solver(program, solver)
     if pattern_batch_size is not None:
         if not isinstance(solver, ActiveNewton):
@@ -107,7 +110,7 @@ def solve_grid(
     tolerance = tolerances(program, rtol, atol)
     steps = step_limit(solver, max_steps)
     number = lams.shape[0]
-    inside = traced((program, lams, warm, tolerance, steps))
+    inside = is_traced(program, lams, warm, tolerance, steps)
     if inside and lam_batch_size is None:
         lam_batch_size = number
     lam_batch_size = batch_size(program, solver, number, lam_batch_size)

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jaxrelu.core.checks import check_known
+from jaxrelu.core.tracing import on_host
 from jaxrelu.paths.checks import check_lams, checked_solver, step_limit
 from jaxrelu.paths.grid import batch_size, keeps_lanes, solve_batch
 from jaxrelu.paths.solve import solve_compiled
@@ -23,6 +23,7 @@ from jaxrelu.solvers.base import Solver, Tolerance, tolerances
 from jaxrelu.solvers.scaled_program import prepare
 
 
+@on_host()
 def estimate_memory(
     program: Program,
     lams: Any,
@@ -60,7 +61,6 @@ def estimate_memory(
     """
     program = jax.tree.map(_filled, program)
     check_program(program)
-    check_known(program=program, lams=lams)
     solver = checked_solver(program, solver)
     lams = check_lams(program, lams)
     count = lams.shape[0]

@@ -15,11 +15,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jaxrelu.core.checks import check_known, check_type
+from jaxrelu.core.checks import check_type
 from jaxrelu.core.numerics import safe_norm
 from jaxrelu.core.options import count
 from jaxrelu.core.pytrees import register
 from jaxrelu.core.status import Status
+from jaxrelu.core.tracing import on_host, refuse_traced
 from jaxrelu.paths.checks import check_lams, step_limit, warm_point, working_set_solver
 from jaxrelu.programs.certificates import Certificate
 from jaxrelu.programs.checks import check_lam, check_program
@@ -33,11 +34,12 @@ from jaxrelu.solvers.verdict import Verdict, certified
 
 
 @register
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Path:
     """Certified answers along a sequence of lams; only non-zero blocks are kept.
 
-    Row k belongs to ``lams[k]``, in the order the lams were given in. ``path[k]`` is a `Solution`.
+    Row k belongs to ``lams[k]``, in the order the lams were given in. ``path[k]`` is a `Solution`,
+    and what a batch of them has is read by the same names.
 
     Attributes:
         program: the program.
@@ -63,12 +65,23 @@ class Path:
     status: Array
     num_steps: Array
 
+    @property
+    def lam(self) -> Array:
+        """(L,), the lams, by the name that they have on a `Solution`."""
+        return self.lams
+
+    @property
+    def certificate(self) -> PathCertificate:
+        """The certificates; dense weights are made when they are asked for."""
+        return PathCertificate(self)
+
     def __len__(self) -> int:
         """Number of lams."""
         return int(self.lams.shape[0])
 
     def __getitem__(self, k: int) -> Solution:
         """The `Solution` at ``lams[k]``, with dense weights."""
+        refuse_traced("path[k]", {"k": k}, "or index the leaves of the path")
         k = count(k, "k", least=-(2**63))
         if not -len(self) <= k < len(self):
             raise IndexError(f"k is {k}, but the path has {len(self)} lams.")
@@ -107,6 +120,46 @@ class Path:
         return flat.at[blocks].set(block_weights, mode="drop").reshape(*shape, d)
 
 
+@register
+@dataclass(frozen=True, eq=False)
+class PathCertificate:
+    """The certificates of a path, read as a batched `Certificate` is.
+
+    The dense weights (L, 2, p, d) that one holds are made anew whenever `weights` is read.
+
+    Attributes:
+        path: the `Path`.
+    """
+
+    path: Path
+
+    @property
+    def lower(self) -> Array:
+        """(L,), lower bounds of the optima."""
+        return self.path.lower
+
+    @property
+    def upper(self) -> Array:
+        """(L,), upper bounds: the objectives at `weights`."""
+        return self.path.upper
+
+    @property
+    def gap(self) -> Array:
+        """(L,), upper - lower."""
+        return self.path.gap
+
+    @property
+    def dual(self) -> Array:
+        """(L, n), dual feasible."""
+        return self.path.dual
+
+    @property
+    def weights(self) -> Array:
+        """(L, 2, p, d) or (L, p, d): allocates them all."""
+        return self.path.weights
+
+
+@on_host("or use solve_grid, which can be traced")
 def solve_path(
     program: Program,
     lams: Any,
@@ -138,7 +191,7 @@ def solve_path(
         `Path`, of length L whatever happened.
 
     Raises:
-        ValueError, TypeError: as `solve`; TypeError when traced.
+        ValueError, TypeError: as `solve`; TypeError for traced arguments.
 
     Example:
         >>> import jax, jaxrelu as jr, numpy as np
@@ -154,9 +207,6 @@ def solve_path(
     """
     check_program(program)
     solver = working_set_solver(program, solver)
-    given = {"program": program, "lams": lams, "init": init}
-    limits = {"rtol": rtol, "atol": atol, "max_steps": max_steps}
-    check_known(instead="solve_grid", **given, **limits)
     lams, tolerance = check_lams(program, lams), tolerances(program, rtol, atol)
     steps = step_limit(solver, max_steps)
     most = None if max_active is None else count(max_active, "max_active", least=0)
@@ -174,6 +224,7 @@ def solve_path(
     return _assemble(program, lams, answers)
 
 
+@on_host()
 def interpolate(path: Path, lam: Any) -> Solution:
     r"""A certified answer between two lams of a path, without solving.
 
@@ -198,13 +249,12 @@ def interpolate(path: Path, lam: Any) -> Solution:
         >>> program = jr.ConvexProgram(X, y, jr.sample_patterns(jax.random.key(0), X, 4))
         >>> path = jr.solve_path(program, [0.5, 0.4])
         >>> between = jr.interpolate(path, 0.45)
-        >>> bool(between.certificate.gap < 0.02 * between.certificate.upper)
+        >>> bool(between.gap < 0.02 * between.upper)
         True
 
     Reference: the optimal value is concave in lam, and the objective convex in the weights.
     """
     check_type(path, "path", Path, "the Path of jr.solve_path")
-    check_known(path=path, lam=lam)
     lam = check_lam(path.program, lam)
     lams, value = np.asarray(path.lams), float(lam)
     order = np.argsort(lams, kind="stable")

@@ -16,8 +16,8 @@ from jaxrelu.programs.solution import Solution, shared
 from jaxrelu.programs.units import into_units
 from jaxrelu.solvers.active_newton.solver import ActiveNewton
 from jaxrelu.solvers.base import Solver, Tolerance, WarmStart, tolerances
-from jaxrelu.solvers.implicit_differentiation import parameters, tangent
-from jaxrelu.solvers.scaled_program import prepared
+from jaxrelu.solvers.implicit_differentiation import finest, parameters, tangent
+from jaxrelu.solvers.scaled_program import Prepared, prepared
 from jaxrelu.solvers.verdict import solution_of
 
 
@@ -100,20 +100,43 @@ def solve_traced(
     solver: Solver,
 ) -> Solution:
     """`solve` after its checks: pure and traceable, with an implicit derivative."""
-    # Or XLA folds products of a program that `jit` closes over, for minutes.
-    at = prepared(jax.lax.optimization_barrier(program))
-    scaled_lam = into_units(lam, at.units.lam)
-    positive = (scaled_lam > 0) & jnp.isfinite(scaled_lam)
-    safe_lam = jnp.where(positive, scaled_lam, 1.0)
-    within = at.tolerance(tolerance)
-    found = solver.run(at.scaled.program, safe_lam, within, max_steps, at.start(init))
-    return solution_of(at, scaled_lam, lam, tolerance, found)
+    return _solved(_prepared(program), lam, tolerance, tolerance, max_steps, init, solver)
 
 
 @solve_traced.defjvp
 def _solve_jvp(primals: tuple[Any, ...], tangents: tuple[Any, ...]) -> tuple[Solution, Solution]:
-    solution = solve_traced(*primals)
-    program, lam, *_, solver = primals
-    slots = (solver if isinstance(solver, ActiveNewton) else ActiveNewton()).slots(program)
-    point, change = parameters(program, lam), parameters(*tangents[:2])
-    return solution, tangent(program, solution, point, change, slots)
+    program, lam, tolerance, max_steps, init, solver = primals
+    at, goal = _prepared(program), finest(tolerance)
+    if isinstance(solver, ActiveNewton):
+        end = solution = _solved(at, lam, tolerance, goal, max_steps, init, solver)
+    else:
+        solution = _solved(at, lam, tolerance, tolerance, max_steps, init, solver)
+        near = WarmStart(solution.weights, solution.residual, solution.lam)
+        solver = ActiveNewton()
+        steps = jnp.asarray(solver.default_max_steps)
+        end = _solved(at, lam, tolerance, goal, steps, near, solver)
+    basis = None if at.space is None else at.space.basis
+    change = parameters(*tangents[:2])
+    return solution, tangent(program, lam, end, change, solver.slots(program), basis)
+
+
+def _prepared(program: Program) -> Prepared:
+    # Or XLA folds products of a program that `jit` closes over, for minutes.
+    return prepared(jax.lax.optimization_barrier(program))
+
+
+def _solved(
+    at: Prepared,
+    lam: Array,
+    tolerance: Tolerance,
+    goal: Tolerance,
+    max_steps: Array,
+    init: WarmStart | None,
+    solver: Solver,
+) -> Solution:
+    """An answer solved to a goal, and judged by a tolerance."""
+    scaled_lam = into_units(lam, at.units.lam)
+    positive = (scaled_lam > 0) & jnp.isfinite(scaled_lam)
+    safe_lam = jnp.where(positive, scaled_lam, 1.0)
+    found = solver.run(at.scaled.program, safe_lam, at.tolerance(goal), max_steps, at.start(init))
+    return solution_of(at, scaled_lam, lam, tolerance, found)

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from jaxrelu.core.checks import check_known, check_shape, check_type, described, real_array
+from jaxrelu.core.checks import check_shape, check_type, described, real_array
 from jaxrelu.core.status import Status
+from jaxrelu.core.tracing import on_host
 from jaxrelu.programs.solution import Solution
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 _BLUE, _ORANGE, _GREY = "#0072B2", "#D55E00", "#666666"
 
 
+@on_host()
 def plot_path(
     path: Any,
     *,
@@ -75,7 +77,6 @@ def plot_path(
     if len(path) == 0:
         raise ValueError("path is empty, so there is nothing to draw: pass at least one lam.")
     check_type(path[0] if not isinstance(path, dict) else path, "path", Solution, fix)
-    check_known(path=path)
     scores_of = {"train_score": train_score, "test_score": test_score}
     for name, values in scores_of.items():
         if values is not None:

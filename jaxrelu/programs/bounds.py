@@ -114,6 +114,23 @@ def fit_of(program: Program, blocks: Blocks) -> tuple[Array, Array]:
 def upper_value(program: Program, lam: Array, blocks: Blocks) -> tuple[Value, Array]:
     """The objective at blocks that are inside, rounded up; and their fit."""
     fit, off = fit_of(program, blocks)
+    size, d = safe_norm(blocks.weights), blocks.weights.shape[1]
+    return objective_at(program, lam, fit, off, size, d), fit
+
+
+def objective_at(
+    program: Program, lam: Array, fit: Array, off: Array, size: Array, roundings: float
+) -> Value:
+    """loss(fit) + lam sum of sizes, rounded up.
+
+    Args:
+        program: in units.
+        lam: scalar.
+        fit: (n,).
+        off: (n,), how far it may be off in units of roundoff.
+        size: (k,), of blocks or neurons.
+        roundings: how often each size was rounded.
+    """
     loss, y, weight = program.loss, jnp.asarray(program.y), sample_weights(program)
     unit, n = roundoff(fit.dtype), fit.shape[0]
     off = unit * off
@@ -122,17 +139,15 @@ def upper_value(program: Program, lam: Array, blocks: Blocks) -> tuple[Value, Ar
     bent = 0.5 * jnp.asarray(loss.smoothness, fit.dtype) * off**2
     wrong = jnp.abs(loss.gradient(fit, y)) * off + bent + eps(fit.dtype) * value_error(loss, fit, y)
     terms = weight * values
-    size = safe_norm(blocks.weights)
     penalty = lam * added(size)
-    k, d = blocks.weights.shape
-    of_penalty = d + sum_roundings(k, fit.dtype) + 8.0
+    of_penalty = roundings + sum_roundings(size.shape[0], fit.dtype) + 8.0
     of_loss = sum_roundings(n, fit.dtype) + 4.0
     rounding = added(_present(weight, weight * wrong)) * (1.0 + unit * of_loss) + unit * (
         of_loss * added(jnp.abs(terms)) + of_penalty * penalty
     )
     value = added(terms) + penalty
     rounding = rounding + 2 * unit * jnp.abs(value)
-    return Value(upward(value, rounding), rounding), fit
+    return Value(upward(value, rounding), rounding)
 
 
 def _present(weight: Array, values: Array) -> Array:

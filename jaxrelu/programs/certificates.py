@@ -13,13 +13,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
 from jaxrelu.core.chunks import in_chunks
+from jaxrelu.core.derivatives import nowhere
 from jaxrelu.core.numerics import safe_norm
 from jaxrelu.core.options import flag
 from jaxrelu.core.pytrees import register
@@ -48,7 +49,7 @@ from jaxrelu.programs.units import in_units, into_units, out_of_units, printed
 
 
 @register
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Certificate:
     """Two-sided bounds of the optimum, lower <= optimum <= upper, as they are printed.
 
@@ -68,6 +69,31 @@ class Certificate:
     weights: Array
     dual: Array
     multipliers: Array | None = None
+
+
+class Certified:
+    """What has a certificate shows its bounds by their own names."""
+
+    if TYPE_CHECKING:  # a field of some, a property of others
+
+        @property
+        def certificate(self) -> Certificate:
+            """The two bounds and their proof."""
+
+    @property
+    def lower(self) -> Array:
+        """That of the certificate."""
+        return self.certificate.lower
+
+    @property
+    def upper(self) -> Array:
+        """That of the certificate."""
+        return self.certificate.upper
+
+    @property
+    def gap(self) -> Array:
+        """That of the certificate, upper - lower."""
+        return self.certificate.gap
 
 
 def certify(program: Program, lam: Any, weights: Any, *, multipliers: bool = False) -> Certificate:
@@ -113,6 +139,11 @@ def certify(program: Program, lam: Any, weights: Any, *, multipliers: bool = Fal
 
 @partial(jax.jit, static_argnames=("multipliers",))
 def _certify(program: Program, lam: Array, weights: Array, multipliers: bool) -> Certificate:
+    return _certified(multipliers, program, lam, weights)
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(0,))
+def _certified(multipliers: bool, program: Program, lam: Array, weights: Array) -> Certificate:
     whole, units = in_units(program)
     whole = with_interior(whole)
     reduced, space = row_space(whole)
@@ -135,6 +166,14 @@ def _certify(program: Program, lam: Array, weights: Array, multipliers: bool) ->
         dual=out_of_units(t * found.residual, units.residual),
         multipliers=mu,
     )
+
+
+@_certified.defjvp
+def _certified_jvp(
+    multipliers: bool, primals: Any, tangents: Any
+) -> tuple[Certificate, Certificate]:
+    bounds = _certified(multipliers, *primals)
+    return bounds, nowhere(tangents, bounds)
 
 
 class Evidence(NamedTuple):

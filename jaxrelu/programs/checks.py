@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
@@ -13,7 +12,6 @@ from jaxrelu.core.checks import (
     as_float,
     check_dtype,
     check_jaxlib,
-    check_known,
     check_leaf,
     check_matrix_shape,
     check_per_row,
@@ -21,9 +19,15 @@ from jaxrelu.core.checks import (
     check_type,
 )
 from jaxrelu.core.options import number, scalar
+from jaxrelu.core.tracing import is_traced
 from jaxrelu.geometry.checks import check_patterns
 from jaxrelu.geometry.patterns import Patterns
-from jaxrelu.losses.checks import check_known_samples, check_weights_sign, checked_loss
+from jaxrelu.losses.checks import (
+    check_known_samples,
+    check_target,
+    check_weights_sign,
+    checked_loss,
+)
 from jaxrelu.programs.program import ConvexProgram, GatedProgram, Program
 
 
@@ -48,7 +52,7 @@ def check_program(program: Program) -> None:
     if program.sample_weight is not None:
         check_weights_sign(program.sample_weight)
     check_patterns(program.patterns, program.X)
-    checked_loss(program.loss).check_target(program.y)
+    check_target(checked_loss(program.loss), program.y)
 
 
 def check_data(program: Program) -> None:
@@ -69,11 +73,9 @@ def check_known_program(program: Program) -> None:
     """Checks a program whose values a function of the host looks at.
 
     Raises:
-        ValueError, TypeError: as `check_program`; a traced value; a target that counts, or a sample
-            weight, that is not finite.
+        ValueError, TypeError: as `check_program`; a target that counts, or a sample weight, that is
+            not finite.
     """
-    check_kind(program)
-    check_known(program=program)
     check_program(program)
     check_known_samples(program.y, program.sample_weight)
 
@@ -96,8 +98,8 @@ def check_weights(program: Program, weights: Any, name: str = "weights") -> Arra
 
 
 def check_lam(program: Program, lam: Any, name: str = "lam") -> Array:
-    """Lam as a scalar of the program's dtype; on the host it must be positive and finite."""
-    if isinstance(lam, jax.core.Tracer):
+    """Lam as a scalar of the program's dtype; where it is known it must be positive and finite."""
+    if is_traced(lam):
         return scalar(lam, name, program.X.dtype)
     # Without a dtype of its own, lam takes the precision of the program.
     with np.errstate(over="ignore"):

@@ -7,15 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jaxrelu.core.checks import check_known
-from jaxrelu.core.numerics import safe_norm
+from jaxrelu.core.derivatives import longest
+from jaxrelu.core.numerics import matmul, unit
 from jaxrelu.core.options import count, share
-from jaxrelu.geometry.cones import block_patterns
-from jaxrelu.geometry.correlation_bounds import largest_correlation
-from jaxrelu.geometry.gram import shared_rows
-from jaxrelu.programs.checks import check_kind, check_program
-from jaxrelu.programs.preparation import row_space
-from jaxrelu.programs.program import Program, raw_correlations, residual_at
+from jaxrelu.core.tracing import on_host
+from jaxrelu.geometry.correlations import longest_correlation
+from jaxrelu.programs.checks import check_program
+from jaxrelu.programs.program import Program, float_masks, raw_correlations, residual_at
 
 
 def lambda_max(program: Program) -> Array:
@@ -49,20 +47,16 @@ def lambda_max(program: Program) -> Array:
 
 @jax.jit
 def _lambda_max(program: Program) -> Array:
-    program, _ = row_space(program)
-    zero = jnp.zeros((program.X.shape[0],), program.X.dtype)
-    c = raw_correlations(program, residual_at(program, zero))
-    c = c.reshape(-1, c.shape[-1])
-    if not program.has_cones:
-        return jnp.max(safe_norm(c), initial=0.0)
-    return largest_correlation(
-        shared_rows(jnp.asarray(program.X)),
-        jnp.asarray(program.patterns.masks),
-        block_patterns(program.block_shape),
-        c,
-    )
+    X = jnp.asarray(program.X)
+    residual = residual_at(program, jnp.zeros((X.shape[0],), X.dtype))
+    if program.has_cones:
+        return longest_correlation(X, jnp.asarray(program.patterns.masks), residual)
+    c = raw_correlations(program, residual)
+    # The derivative of ||X^T D_j r|| by r is D_j X u, u its direction.
+    return longest(c, float_masks(program).T * matmul(unit(c), X.T))
 
 
+@on_host("or use lambda_max, which can be traced")
 def lambda_grid(program: Program, num: int = 50, ratio: float = 1e-2) -> Array:
     """A geometric grid, descending from lambda_max to ratio * lambda_max.
 
@@ -86,8 +80,6 @@ def lambda_grid(program: Program, num: int = 50, ratio: float = 1e-2) -> Array:
         (3,)
     """
     num, ratio = count(num, "num"), share(ratio, "ratio")
-    check_kind(program)
-    check_known(program=program)
     largest = float(lambda_max(program))
     if not np.isfinite(largest):
         raise ValueError(f"lambda_max is {largest}: check X, y and sample_weight for NaN and inf.")

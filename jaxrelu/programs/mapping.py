@@ -17,7 +17,8 @@ import numpy as np
 from jax import Array
 
 from jaxrelu.core.checks import as_float, check_dtype, known_matrix
-from jaxrelu.core.numerics import matmul, safe_norm
+from jaxrelu.core.numerics import matmul, safe_norm, safe_sqrt
+from jaxrelu.core.tracing import on_host
 from jaxrelu.geometry.patterns import Patterns, patterns_from_weights
 from jaxrelu.losses.base import Loss
 from jaxrelu.losses.checks import check_known_samples, chosen_loss
@@ -60,14 +61,16 @@ def to_network(program: Program, solution: Solution | Any) -> Network | GatedNet
     else:
         weights = check_weights(program, solution, "solution")
     flat = weights.reshape(-1, weights.shape[-1])
-    root = jnp.sqrt(safe_norm(flat))
-    hidden = (flat / jnp.where(root > 0, root, 1.0)[:, None]).T
+    root = safe_sqrt(safe_norm(flat))
+    empty = (root == 0)[:, None]
+    hidden = jnp.where(empty, 0.0, flat / jnp.where(empty, 1.0, root[:, None])).T
     if isinstance(program, GatedProgram):
         return GatedNetwork(jnp.asarray(program.patterns.gates), hidden, root)
     p = weights.shape[1]
     return Network(hidden, jnp.concatenate([root[:p], -root[p:]]))
 
 
+@on_host()
 def from_network(
     network: Network | GatedNetwork,
     X: Any,

@@ -16,15 +16,18 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxrelu.core.checks import as_float, check_per_row
-from jaxrelu.core.numerics import safe_norm
+from jaxrelu.core.derivatives import close, excess, largest, longest
+from jaxrelu.core.numerics import matmul, safe_norm, unit
 from jaxrelu.core.options import nonnegative_scalar
-from jaxrelu.geometry.cones import project_cones
+from jaxrelu.geometry.cones import block_patterns
+from jaxrelu.geometry.correlations import correlations
 from jaxrelu.programs.checks import check_kind, check_lam, check_program, check_weights
-from jaxrelu.programs.preparation import lifted, row_space
 from jaxrelu.programs.program import (
     Program,
+    block_signs,
     cone_values,
     fit,
+    float_masks,
     loss_value,
     raw_correlations,
     residual_at,
@@ -111,11 +114,9 @@ def block_correlations(program: Program, residual: Any) -> Array:
 
 @jax.jit
 def _block_correlations(program: Program, residual: Array) -> Array:
-    reduced, space = row_space(program)
-    c = raw_correlations(reduced, residual)
     if not program.has_cones:
-        return lifted(c, space)
-    return lifted(project_cones(reduced.X, reduced.patterns.masks, c).points, space)
+        return raw_correlations(program, residual)
+    return correlations(jnp.asarray(program.X), jnp.asarray(program.patterns.masks), residual)
 
 
 def kkt_residual(program: Program, lam: Any, weights: Any) -> KKTResidual:
@@ -151,16 +152,19 @@ def kkt_residual(program: Program, lam: Any, weights: Any) -> KKTResidual:
 
 @jax.jit
 def _kkt_residual(program: Program, lam: Array, weights: Array) -> KKTResidual:
+    X, flat = jnp.asarray(program.X), weights.reshape(-1, weights.shape[-1])
     q = _block_correlations(program, residual_at(program, fit(program, weights)))
-    size = safe_norm(weights)
-    direction = weights / jnp.where(size > 0, size, 1.0)[..., None]
-    away = jnp.where(size > 0, safe_norm(q - lam * direction), 0.0)
+    q, size, small = q.reshape(flat.shape), safe_norm(flat), close(weights.dtype)
+    away = jnp.where((size > 0)[:, None], q - lam * unit(flat), 0.0)
+    off = jnp.where(jnp.any(size > 0), longest(away, at_least=small * lam), 0.0)
+    # The derivative of ||q|| by the residual is s D_j X u, u its direction.
+    masks = float_masks(program).T[block_patterns(program.block_shape)]
+    features = block_signs(program)[:, None] * masks * matmul(unit(q), X.T)
+    beyond = excess(longest(q, features) - lam, lam)
     violation = jnp.zeros((), weights.dtype)
     if program.has_cones:
-        rows = safe_norm(jnp.asarray(program.X))
-        scale = size[..., None] * rows[None, None]
-        outside = jnp.maximum(-cone_values(program, weights), 0.0)
-        violation = jnp.max(jnp.where(scale > 0, outside / jnp.where(scale > 0, scale, 1.0), 0.0))
-    return KKTResidual(
-        jnp.max(away) / lam, jnp.max(jnp.maximum(safe_norm(q) - lam, 0.0)) / lam, violation
-    )
+        scale = size[:, None] * safe_norm(X)[None]
+        outside = -cone_values(program, weights).reshape(scale.shape)
+        outside = jnp.where(scale > 0, outside / jnp.where(scale > 0, scale, 1.0), -1.0)
+        violation = excess(largest(outside.ravel()), 1.0)
+    return KKTResidual(off / lam, beyond / lam, violation)

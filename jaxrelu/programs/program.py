@@ -40,7 +40,7 @@ from jaxrelu.losses.squared import SquaredLoss
 
 
 @register
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ConvexProgram:
     """The convex ReLU program; its objective is in the docstring of `jaxrelu.programs.program`.
 
@@ -81,7 +81,7 @@ class ConvexProgram:
 
 
 @register
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class GatedProgram:
     """The gated ReLU program: one free block a gate, C-GReLU of `jaxrelu.programs.program`.
 

@@ -10,6 +10,7 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from jaxrelu.core.checks import check_type
+from jaxrelu.core.tracing import on_host
 from jaxrelu.programs.checks import check_data, check_kind, check_program
 from jaxrelu.programs.program import Program
 
@@ -20,6 +21,7 @@ def automatic(mesh: Mesh) -> Mesh:
     return Mesh(mesh.devices, mesh.axis_names, axis_types=axes)
 
 
+@on_host()
 def shard_samples(program: Program, mesh: Mesh) -> Program:
     """The same program with its samples spread over a mesh, for n that one device cannot hold.
 

@@ -10,15 +10,17 @@ import jax
 import numpy as np
 from jax import Array
 
-from jaxrelu.core.checks import check_known, described
+from jaxrelu.core.checks import described
 from jaxrelu.core.pytrees import register
 from jaxrelu.core.status import Status, describe, remedy
-from jaxrelu.programs.certificates import Certificate
+from jaxrelu.core.tracing import on_host
+from jaxrelu.programs.certificates import Certificate, Certified
+from jaxrelu.programs.units import Units, into_units, out_of_units, printed
 
 
 @register
-@dataclass(frozen=True)
-class Solution:
+@dataclass(frozen=True, eq=False)
+class Solution(Certified):
     """An answer with its proof. Every field is an array, so `vmap` returns all of it.
 
     Attributes:
@@ -27,7 +29,8 @@ class Solution:
         lam: scalar, the regularization strength.
         fit: (n,), the fit of `weights`.
         residual: (n,), minus the gradient of the loss at `fit`, for every loss.
-        certificate: `Certificate`, evaluated at these weights after the last step.
+        certificate: `Certificate`, evaluated at these weights after the last step; its `lower`,
+            `upper` and `gap` are attributes of the solution as well.
         status: int32, a member of `Status`.
         num_steps: int32, Newton steps or iterations taken.
     """
@@ -39,6 +42,27 @@ class Solution:
     certificate: Certificate
     status: Array
     num_steps: Array
+
+
+class Solved(Certified):
+    """What holds a solution shows its lam, fit and residual as a solution does."""
+
+    solution: Solution
+
+    @property
+    def lam(self) -> Array:
+        """Scalar, that of the solution."""
+        return self.solution.lam
+
+    @property
+    def fit(self) -> Array:
+        """(n,), that of the solution."""
+        return self.solution.fit
+
+    @property
+    def residual(self) -> Array:
+        """(n,), that of the solution."""
+        return self.solution.residual
 
 
 def joined(parts: list[Solution], join: Callable[[Any], Array]) -> Solution:
@@ -59,11 +83,55 @@ def shared(answer: Solution) -> Solution:
     return replace(answer, certificate=replace(answer.certificate, weights=answer.weights))
 
 
+def solution_in_units(solution: Solution, units: Units) -> Solution:
+    """A solution of a program as one of the program in units."""
+
+    def bound(value: Array, side: int) -> Array:
+        del side  # numbers around one are exact
+        return into_units(value, units.objective)
+
+    return _moved(solution, units, into_units, bound)
+
+
+def solution_out_of_units(solution: Solution, units: Units) -> Solution:
+    """A solution of the program in units as one of the program; bounds are rounded outward."""
+
+    def bound(value: Array, side: int) -> Array:
+        return printed(value, units.objective, side)
+
+    return _moved(solution, units, out_of_units, bound)
+
+
+def _moved(
+    solution: Solution,
+    units: Units,
+    move: Callable[[Any, Any], Array],
+    bound: Callable[[Array, int], Array],
+) -> Solution:
+    proof, weights = solution.certificate, move(solution.weights, units.weights)
+    lower, upper = bound(proof.lower, -1), bound(proof.upper, 1)
+    return replace(
+        solution,
+        weights=weights,
+        lam=move(solution.lam, units.lam),
+        fit=move(solution.fit, units.fit),
+        residual=move(solution.residual, units.residual),
+        certificate=Certificate(
+            lower=lower,
+            upper=upper,
+            gap=upper - lower,
+            weights=weights,
+            dual=move(proof.dual, units.residual),
+        ),
+    )
+
+
+@on_host("after them")
 def raise_if_failed(solution: Any) -> None:
     """Raises unless every status is OPTIMAL; names the lams that failed, why, and the remedy.
 
     Args:
-        solution: a `Solution`, batched or not, or a `Path`; concrete, on the host.
+        solution: a `Solution`, batched or not, a `Path` or a `Refined`; concrete, on the host.
 
     Raises:
         RuntimeError: with one line for each kind of failure.
@@ -76,17 +144,14 @@ def raise_if_failed(solution: Any) -> None:
         >>> patterns = jr.sample_patterns(jax.random.key(0), X, num_gates=4)
         >>> jr.raise_if_failed(jr.solve(jr.ConvexProgram(X, y, patterns), 0.5))
     """
-    told = hasattr(solution, "status") and (hasattr(solution, "lam") or hasattr(solution, "lams"))
+    told = hasattr(solution, "status") and hasattr(solution, "lam")
     if isinstance(solution, type) or not told:
         raise TypeError(f"solution is {described(solution)}; pass a Solution or a Path.")
-    check_known(solution=solution.status)
     status = np.atleast_1d(np.asarray(solution.status)).ravel()
-    lams = np.asarray(solution.lams if hasattr(solution, "lams") else solution.lam)
-    lams = np.broadcast_to(np.atleast_1d(lams).ravel(), status.shape)
-    # A path carries its values itself: its certificate would need dense weights.
-    values = solution if hasattr(solution, "gap") else solution.certificate
-    gaps = np.atleast_1d(np.asarray(values.gap)).ravel()
-    uppers = np.atleast_1d(np.asarray(values.upper)).ravel()
+    lams, gaps, uppers = (
+        np.broadcast_to(np.ravel(values), status.shape)
+        for values in (solution.lam, solution.gap, solution.upper)
+    )
     lines = []
     for code in sorted({int(s) for s in status} - {int(Status.OPTIMAL)}):
         where = np.flatnonzero(status == code)

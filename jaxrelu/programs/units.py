@@ -9,7 +9,7 @@ holds, are ordinary numbers in between; what does not fit on the way out shows i
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import jax.numpy as jnp
 from jax import Array
@@ -19,6 +19,8 @@ from jaxrelu.core.rounding import largest_exponent, times_power, tiny
 from jaxrelu.losses.base import homogeneity
 from jaxrelu.programs.program import Program, sample_weights
 
+P = TypeVar("P", bound=Program)
+
 
 class Units(NamedTuple):
     """Exponents of the powers of two between a program and the one in numbers around one.
@@ -27,15 +29,22 @@ class Units(NamedTuple):
     residual (and the dual vector) and of the objective.
     """
 
-    features: Array
-    fit: Array
-    weights: Array
-    lam: Array
-    residual: Array
-    objective: Array
+    features: Any
+    fit: Any
+    weights: Any
+    lam: Any
+    residual: Any
+    objective: Any
+
+    @classmethod
+    def of(cls, features: Any, target: Any, sample_weight: Any, degree: int) -> Units:
+        """From the exponents of the data, and the m of the loss; arrays, or numbers on the host."""
+        fit = target if degree else 0 * target
+        residual = sample_weight + (degree - 1) * fit
+        return cls(features, fit, fit - features, features + residual, residual, residual + fit)
 
 
-def in_units(program: Program) -> tuple[Program, Units]:
+def in_units(program: P) -> tuple[P, Units]:
     """The program in numbers around one, and the way back."""
     X, y = jnp.asarray(program.X), jnp.asarray(program.y)
     feature = largest_exponent(X)
@@ -54,11 +63,7 @@ def in_units(program: Program) -> tuple[Program, Units]:
         weight = largest_exponent(given)
         scaled_weight = times_power(given, -weight)
     scaled = replace(program, X=X, y=times_power(y, -target), sample_weight=scaled_weight)
-    residual = weight + (degree - 1) * target if degree else weight
-    units = Units(
-        feature, target, target - feature, feature + residual, residual, residual + target
-    )
-    return scaled, units
+    return scaled, Units.of(feature, target, weight, degree)
 
 
 def into_units(values: Any, exponent: Array) -> Array:

@@ -38,7 +38,7 @@ def test_refinement_above_lambda_max_ends_without_neurons():
     X, y = rows(0.0), np.asarray([1.0, -2.0])
     program = jr.ConvexProgram(X, y, jr.enumerate_patterns(X))
     lam = 1.001 * float(jr.lambda_max(program))
-    found = jr.refine(program, lam, max_seconds=600)
+    found = jr.refine(program, lam, max_work=600.0)
     assert found.network.num_neurons == 0
     assert found.status is jr.Status.OPTIMAL
     again = jr.certify_global(found.network, X, y, lam)
@@ -55,7 +55,7 @@ def test_refinement_and_training_from_many_starts_agree(loss, ones):
     y = np.sign(rng.standard_normal(5)) if loss == "logistic" else rng.standard_normal(5)
     program = jr.ConvexProgram(X, y, jr.sample_patterns(jax.random.key(0), X, 4), LOSSES[loss])
     lam = 0.1 * float(jr.lambda_max(program))
-    found = jr.refine(program, lam, max_seconds=600)
+    found = jr.refine(program, lam, max_work=600.0)
     assert found.status is jr.Status.OPTIMAL
     trained = train_network(X, y, lam, width=5, loss=loss, restarts=60)[0]
     assert float(found.certificate.lower) <= trained * (1 + 1e-9)
@@ -74,7 +74,7 @@ def test_the_family_of_two_rows(rho):
     X, y = rows(rho), np.full(2, t)
     kappa = np.sqrt(2 * (1 + rho))
     program = jr.ConvexProgram(X, y, jr.sample_patterns(jax.random.key(0), X, 4))
-    found = jr.refine(program, lam, rtol=1e-9, max_seconds=600)
+    found = jr.refine(program, lam, rtol=1e-9, max_work=600.0)
     assert found.status is jr.Status.OPTIMAL
     if rho <= -0.5:
         value = 2 * lam * t - lam**2
@@ -102,7 +102,7 @@ def test_refinement_agrees_with_an_independent_solver_over_all_cells(seed, loss,
     lam = 0.1 * float(jr.lambda_max(jr.ConvexProgram(X, y, cells, LOSSES[loss])))
     value = solve_with_clarabel(X, y, np.asarray(cells.masks) > 0, lam, loss)[0]
     program = jr.ConvexProgram(X, y, jr.sample_patterns(jax.random.key(0), X, 2), LOSSES[loss])
-    found = jr.refine(program, lam, rtol=1e-7, max_seconds=600)
+    found = jr.refine(program, lam, rtol=1e-7, max_work=600.0)
     assert found.status is jr.Status.OPTIMAL
     np.testing.assert_allclose(found.certificate.upper, value, rtol=1e-6)
 
@@ -113,7 +113,7 @@ def test_fourteen_rows_are_certified(n, d):
     rng = np.random.default_rng(n + d)
     X, y = rng.standard_normal((n, d)), np.sign(rng.standard_normal(n))
     program = jr.ConvexProgram(X, y, jr.sample_patterns(jax.random.key(0), X, 4))
-    found = jr.refine(program, 0.1 * float(jr.lambda_max(program)), max_seconds=300)
+    found = jr.refine(program, 0.1 * float(jr.lambda_max(program)), max_work=300.0)
     assert found.status is jr.Status.OPTIMAL
 
 
@@ -124,7 +124,7 @@ def test_two_features_and_a_bias_are_certified_on_hundreds_of_samples():
     y = np.sign(np.sin(2 * X[:, 0]) + X[:, 1])
     program = jr.ConvexProgram(X, y, jr.sample_patterns(jax.random.key(0), X, 16))
     lam = 0.1 * float(jr.lambda_max(program))
-    found = jr.refine(program, lam, max_seconds=300)
+    found = jr.refine(program, lam, max_work=300.0)
     assert found.status is jr.Status.OPTIMAL
     assert found.gauge.upper_by == "sweep of walls"
     assert found.certificate.upper < jr.solve(program, lam).certificate.upper
@@ -137,7 +137,7 @@ def test_single_precision():
     y = np.sign(rng.standard_normal(12)).astype("float32")
     program = jr.ConvexProgram(X, y, jr.sample_patterns(jax.random.key(0), X, 2))
     lam = 0.1 * float(jr.lambda_max(program))
-    found = jr.refine(program, lam, max_seconds=600)
+    found = jr.refine(program, lam, max_work=600.0)
     assert found.status is jr.Status.OPTIMAL
     assert found.certificate.upper.dtype == jnp.float32
     assert abs(found.certificate.gap) <= 1e-4 * found.certificate.upper
@@ -157,7 +157,7 @@ def test_places_that_run_out_are_a_limit_and_no_stall():
     X, y = rng.standard_normal((12, 4)), np.sign(rng.standard_normal(12))
     program = jr.ConvexProgram(X, y, jr.sample_patterns(jax.random.key(0), X, 2))
     lam = 0.02 * float(jr.lambda_max(program))
-    found = jr.refine(program, lam, max_patterns=2, max_seconds=600)
+    found = jr.refine(program, lam, max_patterns=2, max_work=600.0)
     assert found.status is jr.Status.MAX_STEPS
     assert found.history[-1].correlation > 1.0
 

@@ -1,7 +1,12 @@
 """Global certificates, refinement to the global optimum, and the crossing of walls."""
 
+import itertools
 import sys
+import threading
+import time
+from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +15,8 @@ import optax
 import pytest
 
 import jaxrelu as jr
+from jaxrelu.core import budgets
+from jaxrelu.core.budgets import Meter
 from jaxrelu.global_optimality.local_training import train_from
 from jaxrelu.global_optimality.pattern_pool import PatternPool
 
@@ -96,7 +103,7 @@ def test_certify_global_takes_pairs_and_refuses_gated_networks():
 def test_refinement_ends_at_the_optimum_over_all_cells(seed, loss):
     program, lam = problem(seed, loss)
     best = optimum(program, lam)
-    found = jr.refine(program, lam, max_patterns=PLACES, max_seconds=600)
+    found = jr.refine(program, lam, max_patterns=PLACES, max_work=600.0)
     assert found.status is jr.Status.OPTIMAL
     assert found.certificate.gap <= 1e-6 * found.certificate.upper
     np.testing.assert_allclose(found.certificate.upper, best.upper, rtol=1e-6)
@@ -114,7 +121,7 @@ def test_refinement_ends_at_the_optimum_over_all_cells(seed, loss):
 def test_no_training_run_is_better_and_the_best_ends_there():
     """Adam on 60 random networks, its steps decaying to nothing, which kinks do not hold back."""
     program, lam = problem(3)
-    found = jr.refine(program, lam, max_patterns=PLACES, max_seconds=600)
+    found = jr.refine(program, lam, max_patterns=PLACES, max_work=600.0)
     steps, first, last = 20_000, 0.05, 1e-10
     rate = np.log(last / first) / steps
     optimizer = optax.adam(lambda count: first * jnp.exp(rate * count.astype(float)))
@@ -146,22 +153,77 @@ def test_budgets_end_the_search_and_leave_a_valid_certificate():
     program, lam = problem(1)
     best = optimum(program, lam)
     given = jr.solve_path(program, [lam])[0].certificate.upper
-    for budget in ({"max_rounds": 1}, {"max_seconds": 0.0}):
+    for limit, budget in {
+        jr.Limit.ROUNDS: {"max_rounds": 1},
+        jr.Limit.WORK: {"max_work": 0.0},
+        jr.Limit.SECONDS: {"max_seconds": 0.0},
+    }.items():
         found = jr.refine(program, lam, max_patterns=PLACES, **budget)
-        assert found.status is jr.Status.MAX_STEPS
+        assert (found.status, found.ended_by) == (jr.Status.MAX_STEPS, limit)
         assert len(found.history) == 1
         assert found.certificate.lower <= best.upper * (1 + 1e-9)
         np.testing.assert_allclose(found.certificate.upper, given, rtol=2e-4)
 
 
+@contextmanager
+def burning():
+    """A thread multiplies matrices, outside Python's lock, while a block runs."""
+    done, matrix = threading.Event(), np.ones((300, 300))
+
+    def burn():
+        while not done.is_set():
+            matrix @ matrix
+
+    thread = threading.Thread(target=burn)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
+
+
+def test_answers_are_the_same_to_the_bit_on_a_busy_machine_with_a_fast_clock(monkeypatch):
+    program, lam = problem(4)
+    anywhere = random_network(0)
+
+    def answers():
+        found = jr.refine(program, lam, max_patterns=PLACES)
+        crossed = jr.cross_walls(program, lam, max_patterns=PLACES)
+        proof = jr.certify_global(anywhere, program.X, program.y, lam)
+        gauge = jr.polar_gauge(program.X, proof.dual)
+        assert found.status is crossed.status is jr.Status.OPTIMAL
+        assert found.ended_by is crossed.ended_by is gauge.ended_by is jr.Limit.NONE
+        trees = found.certificate, found.solution, found.network, crossed.solution, proof
+        others = found.history, crossed.objectives, gauge.lower, gauge.upper, gauge.direction
+        return [np.asarray(leaf) for leaf in jax.tree.leaves((trees, others))]
+
+    quiet = answers()
+
+    def sprint(*_):
+        raise AssertionError("a default looked at a clock")
+
+    # Nothing may look at a clock; where it does, each look is an hour later.
+    hours = itertools.count(step=3600)
+    with monkeypatch.context() as patch:
+        patch.setattr(budgets, "time", SimpleNamespace(monotonic=sprint))
+        for name in ("monotonic", "perf_counter", "time"):
+            patch.setattr(time, name, lambda: float(next(hours)))
+        with burning():
+            busy = answers()
+    assert len(quiet) == len(busy)
+    for one, other in zip(quiet, busy, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
 def test_a_path_is_its_single_lams():
     program, lam = problem(2)
     lams = [lam, 4 * lam, 2 * lam]
-    path = jr.refine_path(program, lams, max_patterns=PLACES, max_seconds=600)
+    path = jr.refine_path(program, lams, max_patterns=PLACES, max_work=600.0)
     for k, strength in enumerate(lams):
         assert path[k].status is jr.Status.OPTIMAL
         assert float(path[k].solution.lam) == pytest.approx(strength)
-        single = jr.refine(program, strength, max_patterns=PLACES, max_seconds=600)
+        single = jr.refine(program, strength, max_patterns=PLACES, max_work=600.0)
         np.testing.assert_allclose(path[k].certificate.upper, single.certificate.upper, rtol=2e-6)
 
 
@@ -202,7 +264,7 @@ def test_wrong_arguments(function):
 def test_crossing_walls_ends_at_a_stationary_network(seed):
     program, lam = problem(seed)
     before = jr.solve_path(program, [lam])[0].certificate.upper
-    found = jr.cross_walls(program, lam, rtol=1e-8, max_patterns=PLACES, max_seconds=600)
+    found = jr.cross_walls(program, lam, rtol=1e-8, max_patterns=PLACES, max_work=600.0)
     assert found.status is jr.Status.OPTIMAL
     assert all(b <= a for a, b in zip(found.objectives, found.objectives[1:], strict=False))
     assert found.objectives[-1] < before
@@ -236,7 +298,7 @@ def test_refinement_closes_where_cells_cannot_be_listed():
     y = np.sin(X @ rng.standard_normal(6)) + 0.1 * rng.standard_normal(60)
     program = jr.ConvexProgram(X, y, jr.sample_patterns(jax.random.key(0), X, 8))
     lam = 0.3 * float(jr.lambda_max(program))
-    found = jr.refine(program, lam, max_patterns=64, max_seconds=300)
+    found = jr.refine(program, lam, max_patterns=64, max_work=300.0)
     assert found.gauge.upper_by == "branch and bound"
     assert found.status is jr.Status.OPTIMAL
 
@@ -250,7 +312,9 @@ def test_local_search_goes_downhill_from_any_place(dtype):
     lam = jnp.asarray(0.1, dtype)
     directions = rng.standard_normal((5, D))
     directions /= np.linalg.norm(directions, axis=1, keepdims=True)
-    found = train_from(program, lam, np.zeros((2, 3, D)), y.astype(float), directions, 8, rng)
+    found = train_from(
+        program, lam, np.zeros((2, 3, D)), y.astype(float), directions, 8, rng, Meter(1.0)
+    )
     assert 0 < len(found) <= 5
     features = np.maximum(X @ found.T, 0.0)
     signs = np.sign(features.T @ y)

@@ -11,7 +11,7 @@ from jaxrelu.losses import LogisticLoss, SquaredLoss, base
 
 
 @register
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Huber:
     """A loss that a user writes: quadratic up to delta, linear beyond."""
 
@@ -251,3 +251,26 @@ def test_the_derivative_by_a_weight_of_zero_is_the_loss_of_the_sample(loss):
     gone = jnp.asarray([1.0, jnp.nan])
     assert np.isfinite(base.total(loss, fit, gone, weight))
     assert base.total_gradient(loss, fit, gone, weight)[1] == 0
+
+
+@register
+@dataclass(frozen=True)
+class Positive(SquaredLoss):
+    """A loss of a user, who checks with JAX."""
+
+    def check_target(self, target):
+        if not jnp.all(jnp.asarray(target) > 0):
+            raise ValueError("y has to be positive.")
+
+
+def test_a_check_of_targets_written_in_jax_is_asked_about_known_values_only():
+    fit, target, negative = jnp.ones(2), jnp.asarray([1.0, 2.0]), jnp.asarray([1.0, -2.0])
+
+    def samples(fit, target):
+        return base.checked_samples(Positive(), fit, target)[0]
+
+    expected = samples(fit, target)
+    np.testing.assert_array_equal(jax.jit(samples)(fit, target), expected)
+    np.testing.assert_array_equal(jax.jit(lambda f: samples(f, target))(fit), expected)
+    with pytest.raises(ValueError, match="y has to be positive"):
+        jax.jit(lambda f: samples(f, negative))(fit)

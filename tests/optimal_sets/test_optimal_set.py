@@ -553,9 +553,14 @@ def test_a_coefficient_near_rounding_is_not_decided():
 
 def test_the_smallest_network_is_the_one_that_was_counted(known):
     program, solution, _ = known
-    hurried = jr.optimal_set(program, solution, max_seconds=0)
+    hurried = jr.optimal_set(program, solution, max_nodes=0)
     assert jr.sparsest(hurried).num_neurons == hurried.minimal_width == 2
     assert not hurried.minimal_width_exact
+    assert hurried.ended_by is jr.Limit.NODES
+    assert jr.optimal_set(program, solution).ended_by is jr.Limit.NONE
+    assert jr.optimal_set(program, solution, max_seconds=0).ended_by is jr.Limit.SECONDS
+    with pytest.raises(ValueError, match="max_nodes is 1.5"):
+        jr.optimal_set(program, solution, max_nodes=1.5)
 
 
 def test_an_answer_that_cannot_be_polished_is_ambiguous(monkeypatch):

@@ -178,11 +178,14 @@ def test_one_lam_and_equal_lams():
     assert len(jr.solve_path(GENERIC.program, [lam])) == 1
 
 
-def test_is_driven_from_the_host():
+def test_is_driven_from_the_host(path):
     with pytest.raises(TypeError, match="solve_grid"):
         jax.jit(lambda lams: jr.solve_path(GENERIC.program, lams))(np.asarray(LAMS))
-    with pytest.raises(TypeError, match="solve_grid"):
-        jax.jit(lambda: jr.solve_path(GENERIC.program, LAMS).upper)()
+    # Inside a trace, but of known values: it is driven from there.
+    inside = jax.jit(lambda: jr.solve_path(GENERIC.program, LAMS).upper)()
+    np.testing.assert_array_equal(inside, path.upper)
+    with pytest.raises(TypeError, match="k is traced.*index the leaves"):
+        jax.jit(lambda path, k: path[k])(path, 0)
     targets = np.ones((2, zoo.SAMPLES))
     with pytest.raises(TypeError, match="outside jit"):
         jax.vmap(lambda y: jr.solve_path(replace(GENERIC.program, y=y), LAMS))(targets)

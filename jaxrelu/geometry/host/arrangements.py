@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from jaxrelu.core.aliases import Bools, FloatArray
 from jaxrelu.geometry.host.bits import ROUNDING, row_keys
+from jaxrelu.geometry.host.scaling import unit_rows
 
 MAX_CELLS = 200_000  # beyond this no solver could use the patterns either
 MAX_BITS = 2**27  # entries of the masks: 128 MiB of booleans
@@ -49,7 +50,7 @@ def half_cells(rows: FloatArray, eps: float) -> tuple[Bools, FloatArray, int]:
     Raises:
         ValueError: there may be more than 200,000 cells, or more than 2^27 bits.
     """
-    unit = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+    unit = unit_rows(rows)[0]
     _, singular, right = np.linalg.svd(unit, full_matrices=False)
     rank = int(np.sum(singular > 50 * eps * math.sqrt(len(unit))))
     basis = right[:rank]

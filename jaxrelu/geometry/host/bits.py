@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jaxrelu.core.aliases import Bools, FloatArray
+from jaxrelu.geometry.host.scaling import unit_columns, unit_rows
 
 ROUNDING = 50 * float(np.finfo(np.float64).eps)  # of a product of two unit vectors in float64
 
@@ -25,26 +26,14 @@ def distinct_columns(packed: NDArray[np.uint8]) -> tuple[NDArray[np.intp], NDArr
     return first[order], np.argsort(order)[inverse]
 
 
-def scaled(array: FloatArray, axis: int) -> FloatArray:
-    """Vectors along the axis times a power of two each: same signs, no overflow in products."""
-    _, exponent = np.frexp(np.max(np.abs(array), axis=axis, keepdims=True))
-    return np.ldexp(array, -exponent)
-
-
-def unit_columns(array: FloatArray) -> FloatArray:
-    """Columns divided by their norms; zero columns stay zero."""
-    norm = np.linalg.norm(array, axis=0)
-    return array / np.where(norm > 0, norm, 1.0)
-
-
 def closed_bits(rows: FloatArray, gates: FloatArray) -> NDArray[np.uint8]:
     """Packed bits of 1[rows @ gates >= 0], counting as zero what float64 cannot tell from it."""
-    products = unit_columns(rows.T.astype(np.float64)).T @ unit_columns(gates.astype(np.float64))
+    products = unit_rows(rows.astype(np.float64))[0] @ unit_columns(gates.astype(np.float64))
     return np.packbits(products >= -ROUNDING, axis=0)
 
 
 def margins(rows: FloatArray, masks: Bools, directions: FloatArray) -> FloatArray:
     """min_j (2 m_jk - 1) x_j . u_k / ||x_j|| for non-zero rows (n, d) and unit u (d, p): (p,)."""
-    products = unit_columns(rows.T).T @ directions
+    products = unit_rows(rows)[0] @ directions
     least: FloatArray = np.min(np.where(masks, products, -products), axis=0)
     return least

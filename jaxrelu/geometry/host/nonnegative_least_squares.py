@@ -1,7 +1,8 @@
-"""Non-negative least squares on the host, on degenerate data too.
+"""Non-negative least squares on the host, on degenerate data too, of any scale.
 
 SciPy's active-set method may cycle on dependent columns, and may stop at a point that is not the
-minimum there; its interior method then decides.
+minimum there; its interior method then decides. Both know numbers around one only: powers of two
+are taken out of the target and out of every column first.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import numpy as np
 from scipy.optimize import lsq_linear, nnls
 
 from jaxrelu.core.aliases import FloatArray
+from jaxrelu.geometry.host.scaling import exponents
 
 _STEPS_A_COLUMN = 30
 _OPTIMAL = 1e-9
@@ -28,6 +30,12 @@ def nonnegative_least_squares(A: FloatArray, b: FloatArray) -> tuple[FloatArray,
     Reference: Lawson and Hanson, "Solving least squares problems" (1974), chapter 23; Branch,
     Coleman and Li (1999) for the interior method.
     """
+    columns, size = exponents(A, axis=0), exponents(b)
+    x, distance = _of_order_one(np.ldexp(A, -columns), np.ldexp(b, -size))
+    return np.ldexp(x, size - columns[0]), float(np.ldexp(distance, size))
+
+
+def _of_order_one(A: FloatArray, b: FloatArray) -> tuple[FloatArray, float]:
     if A.shape[1] == 0:
         return np.zeros(0), float(np.linalg.norm(b))
     try:

@@ -22,6 +22,7 @@ from scipy.optimize import Bounds, LinearConstraint, linprog, milp, minimize
 
 from jaxrelu.core.aliases import Bools, Floats
 from jaxrelu.geometry.host.nonnegative_least_squares import nonnegative_least_squares
+from jaxrelu.geometry.host.scaling import exponents, unit_rows
 
 # Coefficients below this share of their sum are zero; HiGHS keeps its constraints to 1e-7.
 ZERO = 1e-6
@@ -60,9 +61,9 @@ class Polytope(NamedTuple):
 
 def polytope(columns: Floats, start: Floats) -> Polytope:
     """The polytope of the members with the same Z a as `start`; Z (n, k)."""
-    norms = np.linalg.norm(columns, axis=0)
+    unit, norms = unit_rows(np.ldexp(columns, -exponents(columns)).T)
     scale = np.where(norms > 0, norms, 1.0)
-    _, sigma, right = np.linalg.svd(columns / scale, full_matrices=True)
+    _, sigma, right = np.linalg.svd(unit.T, full_matrices=True)
     cut = _RANK_TOLERANCE * (sigma[0] if sigma.size else 0.0)
     rank = int(np.sum(sigma > cut))
     # In units of the columns themselves; orthonormal again.
@@ -326,30 +327,46 @@ def some_vertices(P: Polytope, number: int, seed: int) -> Floats:
     return _distinct(np.stack(points)) * P.size
 
 
-def fewest(P: Polytope, max_seconds: float = 30.0) -> tuple[Floats, bool]:
-    """A member with as few non-zero coefficients as there can be, and whether that is proven.
+class Fewest(NamedTuple):
+    """A member of few non-zero coefficients.
+
+    Attributes:
+        member: (k,).
+        proven: no member has fewer.
+        nodes: how many of the integer program were looked at.
+    """
+
+    member: Floats
+    proven: bool
+    nodes: int
+
+
+def fewest(P: Polytope, max_nodes: int | None, max_seconds: float | None) -> Fewest:
+    """A member with as few non-zero coefficients as there can be, as far as the limits allow.
 
     Minimise sum b over Z a = f, 0 <= a <= size b, b binary (the sum of a is constant on P).
     """
     if P.null.shape[1] == 0:
-        return P.start, True
+        return Fewest(P.start, True, 0)
     k, size = P.start.size, P.size
     fit = LinearConstraint(np.hstack([P.rows, np.zeros((P.rows.shape[0], k))]), *_both(P, size))
     below = LinearConstraint(np.hstack([np.eye(k), -np.eye(k)]), -np.inf, 0.0)
     vertex = maximise(P, np.random.default_rng(0).standard_normal(k))
-    if not max_seconds > 0:
-        return vertex, False
+    if max_nodes == 0 or max_seconds == 0:
+        return Fewest(vertex, False, 0)
+    limits = {"node_limit": max_nodes, "time_limit": max_seconds}
     found = milp(
         np.concatenate([np.zeros(k), np.ones(k)]),
         integrality=np.concatenate([np.zeros(k), np.ones(k)]),
         bounds=Bounds(np.zeros(2 * k), np.ones(2 * k)),
         constraints=[fit, below],
-        options={"time_limit": max_seconds},
+        options={name: limit for name, limit in limits.items() if limit is not None},
     )
-    if found.x is None:
-        return vertex, False
-    member = _on_support(P, found.x[k:] > 0.5)
-    return (vertex, False) if member is None else (member, bool(found.status == 0))
+    nodes = int(found.get("mip_node_count") or 0)
+    member = None if found.x is None else _on_support(P, found.x[k:] > 0.5)
+    if member is None:
+        return Fewest(vertex, False, nodes)
+    return Fewest(member, bool(found.status == 0), nodes)
 
 
 def _both(P: Polytope, size: float) -> tuple[Floats, Floats]:

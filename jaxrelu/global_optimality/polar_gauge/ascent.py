@@ -22,14 +22,18 @@ from jax import Array
 from numpy.typing import NDArray
 
 from jaxrelu.core.aliases import Floats
+from jaxrelu.core.budgets import CALL
 from jaxrelu.core.numerics import matmul, safe_norm, unit
 from jaxrelu.geometry.gram import shared_rows
-from jaxrelu.global_optimality.polar_gauge.lines import unit_rows
+from jaxrelu.geometry.host.scaling import unit_rows
 from jaxrelu.global_optimality.polar_gauge.zonotope import distances
 
 _CHEAP_STEPS = 40
 _INNER_STEPS = 4
 _EXACT_STEPS = 8
+# What a projection takes, roughly, and how much dearer thin products and comparisons are.
+_PROJECTION_STEPS = 30
+_ELEMENTWISE = 4
 
 
 class Maxima(NamedTuple):
@@ -44,6 +48,13 @@ class Maxima(NamedTuple):
     values: Floats
     directions: Floats
     signs: Floats
+
+
+def ascent_cost(starts: int, rows: int, rank: int, keep: int = 64) -> float:
+    """Operations of `local_maxima`."""
+    cheap = 2 * starts * _CHEAP_STEPS * (4 * _INNER_STEPS + 4)
+    exact = keep * _EXACT_STEPS * _PROJECTION_STEPS * (rank + 2)
+    return CALL + _ELEMENTWISE * float(rows * rank * (cheap + exact))
 
 
 def local_maxima(X: Array, r: Array, starts: Array, keep: int = 64) -> Maxima:

@@ -22,7 +22,6 @@ function of one variable (J. E. Falk and R. M. Soland 1969).
 from __future__ import annotations
 
 import heapq
-import time
 from typing import Any, NamedTuple
 
 import jax
@@ -31,10 +30,12 @@ import numpy as np
 from jax import Array
 
 from jaxrelu.core.aliases import Floats
+from jaxrelu.core.budgets import CALL, Meter
 from jaxrelu.core.numerics import eps, matmul, unit
 from jaxrelu.geometry.cone_projection import project
 from jaxrelu.geometry.gram import shared_rows
-from jaxrelu.global_optimality.polar_gauge.lines import unit_rows, values_of
+from jaxrelu.geometry.host.scaling import unit_rows
+from jaxrelu.global_optimality.polar_gauge.lines import values_of
 from jaxrelu.global_optimality.polar_gauge.zonotope import (
     capacity,
     distances,
@@ -92,10 +93,10 @@ def branch_and_bound(
     start: Interval,
     *,
     rtol: float,
-    deadline: float,
+    meter: Meter,
     threshold: float,
 ) -> Interval:
-    """Narrows an interval until upper <= lower (1 + rtol), upper <= threshold, or the deadline.
+    """Narrows an interval until upper <= lower (1 + rtol), upper <= threshold, or no work.
 
     Args:
         lines: (L, k), unit.
@@ -103,7 +104,7 @@ def branch_and_bound(
         back: (L,), those of the other side.
         start: what is known so far.
         rtol: relative width at which to stop.
-        deadline: on the clock of `time.monotonic`.
+        meter: what work is left.
         threshold: a value of interest: an upper bound below it is good enough.
     """
     L, k = lines.shape
@@ -116,6 +117,7 @@ def branch_and_bound(
     Z = jnp.asarray(padded(lines, size, wide))
     a, b = (jnp.asarray(padded(side, size)) for side in (front, back))
     batch = 2 * parents_at_once
+    cost = CALL + _RANGE_STEPS * 2 * batch * size**2 * wide * (wide + 2)
 
     def bound(nodes: _Nodes, lower: float) -> _Bounds:
         some = len(nodes.side)
@@ -143,6 +145,7 @@ def branch_and_bound(
 
     def add(children: _Nodes) -> None:
         nonlocal nodes, closed
+        meter.spend(cost)
         found = bound(children, lower)
         best = int(np.argmax(found.value))
         if found.value[best] > lower:
@@ -161,8 +164,10 @@ def branch_and_bound(
                 heapq.heappush(heap, (-top, nodes, (*node, found.branch[j])))
 
     add(roots)
-    while heap and time.monotonic() < deadline:
+    while heap:
         if max(-heap[0][0], closed) <= max(lower * (1 + rtol), threshold):
+            break
+        if not meter.allows(cost):
             break
         parents: list[tuple[float, tuple[Any, ...]]] = []
         while heap and len(parents) < parents_at_once:

@@ -6,18 +6,19 @@ g(u) = sum a (z . u)_+ + b (-z . u)_+; the gauge is the largest |g| on the unit 
 
 from __future__ import annotations
 
-import time
 from typing import NamedTuple
 
 import numpy as np
 
 from jaxrelu.core.aliases import Floats
+from jaxrelu.core.budgets import Meter
 from jaxrelu.geometry.host.bits import row_keys
-from jaxrelu.geometry.host.nonnegative_least_squares import nonnegative_least_squares
-from jaxrelu.global_optimality.polar_gauge.lines import Arrangement, unit_rows, values_of
+from jaxrelu.geometry.host.projection import project
+from jaxrelu.geometry.host.scaling import unit_rows
+from jaxrelu.global_optimality.polar_gauge.lines import Arrangement, values_of
 from jaxrelu.global_optimality.polar_gauge.sphere import sphere_maximum
 from jaxrelu.global_optimality.polar_gauge.spikes import spike_bounds
-from jaxrelu.global_optimality.polar_gauge.zonotope import host_distances
+from jaxrelu.global_optimality.polar_gauge.zonotope import distance_cost, host_distances
 
 _ORTHOGONAL = 1e-12
 _SPIKE_FREE = 1e-9
@@ -60,15 +61,15 @@ def _best(
 
 
 def exact_gauge(
-    arrangement: Arrangement, front: Floats, back: Floats, deadline: float = np.inf
+    arrangement: Arrangement, front: Floats, back: Floats, meter: Meter
 ) -> Exact | None:
     """The gauge by the first method that applies, None if there is none.
 
-    Past the deadline (of `time.monotonic`) cells are bounded cheaply, and the interval is wider.
+    Where no work is left cells are bounded cheaply, and the interval is wider.
     """
     largest = max(float(np.max(np.abs(side), initial=0.0)) for side in (front, back))
     scale = float(largest) if largest > 0 else 1.0
-    found = _exact_gauge(arrangement, front / scale, back / scale, deadline)
+    found = _exact_gauge(arrangement, front / scale, back / scale, meter)
     if found is None:
         return None
     return found._replace(
@@ -80,7 +81,7 @@ def exact_gauge(
 
 
 def _exact_gauge(
-    arrangement: Arrangement, front: Floats, back: Floats, deadline: float
+    arrangement: Arrangement, front: Floats, back: Floats, meter: Meter
 ) -> Exact | None:
     """The same for sides of at most one."""
     lines = arrangement.lines
@@ -97,11 +98,11 @@ def _exact_gauge(
         if found is not None:
             return found
     if arrangement.rank == 3:
-        found = _sweep_walls(lines, front, back, deadline)
+        found = _sweep_walls(lines, front, back, meter)
         if found is not None:
             return found
     if arrangement.has_few_cells:
-        return _all_cells(arrangement, front, back, deadline)
+        return _all_cells(arrangement, front, back, meter)
     return None
 
 
@@ -132,9 +133,7 @@ def _spike_free(lines: Floats, front: Floats) -> Exact | None:
         return None
     projections = []
     for sign in (1.0, -1.0):
-        pull = sign * front @ lines
-        multipliers, _ = nonnegative_least_squares(lines.T, -pull)
-        projections.append(pull + multipliers @ lines)
+        projections.append(project(lines, sign * front @ lines))
     bound = float(np.max(np.linalg.norm(projections, axis=1))) * spikes.upper
     directions = unit_rows(np.stack(projections))[0]
     return _best("spike-free rows", bound, lines, front, np.zeros_like(front), directions)
@@ -166,9 +165,9 @@ def _sweep(lines: Floats, front: Floats, back: Floats) -> Exact:
     return _best("sweep", 0.0, lines, front, back, np.concatenate([walls, inside, -inside]))
 
 
-def _sweep_walls(lines: Floats, front: Floats, back: Floats, deadline: float) -> Exact | None:
+def _sweep_walls(lines: Floats, front: Floats, back: Floats, meter: Meter) -> Exact | None:
     """Three dimensions: every wall swept (`sphere`), None where that cannot be."""
-    found = sphere_maximum(lines, front, back, deadline)
+    found = sphere_maximum(lines, front, back, meter)
     if found is None:
         return None
     bound, rounding, directions = found
@@ -176,7 +175,7 @@ def _sweep_walls(lines: Floats, front: Floats, back: Floats, deadline: float) ->
     return best._replace(rounding=rounding)
 
 
-def _all_cells(arrangement: Arrangement, front: Floats, back: Floats, deadline: float) -> Exact:
+def _all_cells(arrangement: Arrangement, front: Floats, back: Floats, meter: Meter) -> Exact:
     """Every cell, most of them by a bound.
 
     On the cell of D the largest value is at most ||s v_D||, v_D the sum of the sides of D. Cells of
@@ -207,9 +206,11 @@ def _all_cells(arrangement: Arrangement, front: Floats, back: Floats, deadline: 
             some = some[bound[some] > lower]
             if len(some) == 0:
                 break
-            if start and time.monotonic() > deadline:
+            cost = distance_cost(len(some), *lines.shape)
+            if start and not meter.allows(cost):
                 upper = max(upper, float(bound[some[0]]))  # they descend
                 break
+            meter.spend(cost)
             distance, vectors = host_distances(lines, points[some], weights, lower)
             found.append(unit_rows(vectors)[0])
             lower = max(lower, float(np.max(np.abs(values_of(lines, front, back, found[-1])))))

@@ -11,9 +11,8 @@ halfspace; here it comes as an interval that is valid whenever the work stops.
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import jax
 import jax.numpy as jnp
@@ -22,10 +21,13 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from jaxrelu.core.aliases import Floats
-from jaxrelu.core.checks import check_known, check_per_row, known_doubles
-from jaxrelu.core.options import check_key, count, nonnegative, seconds
+from jaxrelu.core.budgets import Limit, Meter, check_budget
+from jaxrelu.core.checks import check_per_row, known_doubles
+from jaxrelu.core.options import check_key, count, nonnegative
+from jaxrelu.core.tracing import on_host
 from jaxrelu.geometry.checks import host_matrix
-from jaxrelu.global_optimality.polar_gauge.ascent import local_maxima
+from jaxrelu.geometry.host.scaling import exponents, power_down, power_up, scaled, times_power
+from jaxrelu.global_optimality.polar_gauge.ascent import ascent_cost, local_maxima
 from jaxrelu.global_optimality.polar_gauge.branch_and_bound import Interval, branch_and_bound
 from jaxrelu.global_optimality.polar_gauge.exact import exact_gauge
 from jaxrelu.global_optimality.polar_gauge.lines import Arrangement, values_of
@@ -40,9 +42,10 @@ _STALLED_AFTER = 8
 _STALLED = 0.005
 # A step of the lifted program takes 25 eigendecompositions of this size, two minutes beyond it.
 _MOST_LIFTED = 1500
+WORK = 30.0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class PolarGauge:
     """An interval that holds the polar gauge.
 
@@ -54,6 +57,8 @@ class PolarGauge:
         lower_by: how the direction was found.
         upper_by: how the upper bound was.
         closed: whether upper <= lower (1 + rtol), up to the rounding of both.
+        ended_by: the `Limit` that left the interval open; NONE where it is closed, where its upper
+            bound is below the threshold, and where no method had anything left to do.
     """
 
     lower: float
@@ -63,8 +68,10 @@ class PolarGauge:
     lower_by: str
     upper_by: str
     closed: bool
+    ended_by: Limit
 
 
+@on_host()
 def polar_gauge(
     X: ArrayLike,
     r: ArrayLike,
@@ -74,7 +81,8 @@ def polar_gauge(
     starts: ArrayLike | None = None,
     rtol: float = 1e-6,
     threshold: float = 0.0,
-    max_seconds: float = 30.0,
+    max_work: float | None = None,
+    max_seconds: float | None = None,
 ) -> PolarGauge:
     r"""Bounds of R(r) = max over ||u|| <= 1 of |r^T (X u)_+|, equal where it can be computed.
 
@@ -92,13 +100,18 @@ def polar_gauge(
         starts: (m, d), more directions, for example the hidden weights of a network (transposed).
         rtol: relative width of the interval at which to stop.
         threshold: a value of interest, in units of R: an upper bound below it is good enough.
-        max_seconds: no new work is begun after this time. The interval is valid anyway.
+        max_work: a limit on work, counted from the shapes of arrays, in units of about a second of
+            one core: the same on any machine, so that one key gives one answer. Default 30, and no
+            limit where `max_seconds` is given.
+        max_seconds: no new work is begun after this time; no limit by default. The interval is
+            valid whatever ends it.
 
     Returns:
         `PolarGauge`.
 
     Raises:
-        ValueError, TypeError: an argument has the wrong shape or dtype or is not finite.
+        ValueError, TypeError: an argument has the wrong shape or dtype, is not finite or is
+            traced: what is done next hangs on values throughout.
 
     Example:
         >>> import numpy as np, jaxrelu as jr
@@ -113,13 +126,18 @@ def polar_gauge(
     data = host_matrix(X, "X")
     residual = known_doubles(r, "r")
     check_per_row(residual, "r", len(data))
-    deadline = time.monotonic() + seconds(max_seconds, "max_seconds")
+    meter = check_budget(max_work, max_seconds, WORK)
     rtol, threshold = nonnegative(rtol, "rtol"), nonnegative(threshold, "threshold")
     num_starts = count(num_starts, "num_starts")
     if key is not None:
         check_key(key)
-        check_known(key=key)
-    arrangement = Arrangement(np.asarray(data, np.float64))
+    # Powers of two from the rows to the residual, where they matter, and out of all of it.
+    data = np.asarray(data, np.float64)
+    lengths = exponents(data, axis=1)[:, 0]
+    matters = (residual != 0) & np.any(data != 0, axis=1)
+    size = max((np.frexp(residual)[1] + lengths)[matters].tolist(), default=0)
+    residual = times_power(np.where(matters, residual, 0.0), lengths - size)
+    arrangement = Arrangement(scaled(data, axis=1))
     guesses = np.zeros((0, data.shape[1]))
     if starts is not None:
         guesses = host_matrix(starts, "starts", "(m, d)").astype(np.float64)
@@ -130,14 +148,22 @@ def polar_gauge(
             )
     seed = 0 if key is None else np.asarray(jax.random.key_data(key)).tolist()
     rng = np.random.default_rng(seed)
-    return gauge(
+    found, _ = gauge(
         arrangement,
         residual,
         random_starts(rng, num_starts + len(guesses), arrangement, guesses),
         rtol=rtol,
-        threshold=threshold,
-        deadline=deadline,
-    )[0]
+        threshold=float(times_power(threshold, -size)),
+        meter=meter,
+    )
+    return scaled_gauge(found, size)
+
+
+def scaled_gauge(found: PolarGauge, exponent: int) -> PolarGauge:
+    """An interval times 2^exponent, rounded outward; open where an end is out of range then."""
+    lower, upper = power_down(found.lower, exponent), power_up(found.upper, exponent)
+    in_range = math.isfinite(upper) and (lower > 0 or found.lower == 0)
+    return replace(found, lower=lower, upper=upper, closed=found.closed and in_range)
 
 
 def random_starts(
@@ -158,7 +184,7 @@ def gauge(
     *,
     rtol: float,
     threshold: float,
-    deadline: float,
+    meter: Meter,
     narrow: bool = True,
     keep: int = 64,
 ) -> tuple[PolarGauge, tuple[Floats, Floats]]:
@@ -169,7 +195,7 @@ def gauge(
     lines = arrangement.lines
     front, back = arrangement.sides(r)
     slack, rounding = arrangement.slack(r), 0.0
-    exact = exact_gauge(arrangement, front, back, deadline)
+    exact = exact_gauge(arrangement, front, back, meter)
     if exact is not None:
         interval, by = Interval(exact.lower, exact.upper, exact.direction, 0), (exact.method,) * 2
         rounding = exact.rounding
@@ -177,6 +203,8 @@ def gauge(
         maxima = exact.values[order], exact.directions[order]
     else:
         both = arrangement.two_sided
+        count = (1 + both) * len(lines)
+        meter.spend(ascent_cost(len(starts), count, arrangement.rank, keep))
         ascended = local_maxima(
             jnp.asarray(np.concatenate([lines, -lines]) if both else lines),
             jnp.asarray(np.concatenate([front, back]) if both else front),
@@ -186,15 +214,17 @@ def gauge(
         maxima = ascended.values, ascended.directions
         cheap, name = cheap_bound(lines, front, back)
         best = Interval(float(maxima[0][0]), cheap, maxima[1][0], 0)
-        until = deadline if narrow else -np.inf
-        interval, by = _narrow(
-            arrangement, front, back, best, name, rtol=rtol, threshold=threshold, deadline=until
-        )
+        interval, by = best, ("local maxima", name)
+        if narrow:
+            interval, by = _narrow(
+                arrangement, front, back, best, name, rtol=rtol, threshold=threshold, meter=meter
+            )
     direction = arrangement.basis @ interval.direction
     if not direction.any():  # all directions are equal: zero data or a zero residual
         direction[0] = 1.0
     value = float(values_of(lines, front, back, interval.direction[None])[0])
     upper = max(interval.upper, abs(value)) + slack
+    closed = upper <= abs(value) * (1 + rtol) + 2 * slack + rounding
     found = PolarGauge(
         lower=max(abs(value) - slack, 0.0),
         upper=upper,
@@ -202,7 +232,8 @@ def gauge(
         sign=math.copysign(1.0, value),
         lower_by=by[0],
         upper_by=by[1],
-        closed=upper <= abs(value) * (1 + rtol) + 2 * slack + rounding,
+        closed=closed,
+        ended_by=Limit.NONE if closed or upper <= threshold else meter.refused,
     )
     return found, maxima
 
@@ -216,30 +247,29 @@ def _narrow(
     *,
     rtol: float,
     threshold: float,
-    deadline: float,
+    meter: Meter,
 ) -> tuple[Interval, tuple[str, str]]:
     """Brings the upper bound down, cheap means first, and says which one did it."""
     by = ("local maxima", name)
     low_rank = arrangement.rank <= _BRANCHING_RANK
     branches = low_rank or len(arrangement.lines) <= _BRANCHING_LINES
-    now = time.monotonic()
-    relaxed_until = now + _RELAXED_SHARE * (deadline - now) if low_rank else deadline
+    relaxing = meter.share(_RELAXED_SHARE) if low_rank else meter
 
     def enough(upper: float) -> bool:
         return upper <= max(best.lower * (1 + rtol), threshold)
 
-    if not enough(best.upper) and now < deadline:
-        relaxed = _semidefinite(arrangement.lines, front, back, relaxed_until, enough)
+    if not enough(best.upper):
+        relaxed = _semidefinite(arrangement.lines, front, back, relaxing, enough)
         if relaxed < best.upper:
             best, by = best._replace(upper=relaxed), (by[0], "semidefinite program")
-    if branches and not enough(best.upper) and time.monotonic() < deadline:
+    if branches and not enough(best.upper) and meter.allows():
         found = branch_and_bound(
             arrangement.lines,
             front,
             back,
             best,
             rtol=rtol,
-            deadline=deadline,
+            meter=meter,
             threshold=threshold,
         )
         by = (
@@ -254,18 +284,20 @@ def _semidefinite(
     lines: Floats,
     front: Floats,
     back: Floats,
-    deadline: float,
+    meter: Meter,
     enough: Callable[[float], bool],
 ) -> float:
     """The larger of the lifted bounds of both signs, worked on in turns while they fall.
 
-    Infinite where the program is too large for a step of it to end in time.
+    Infinite where the program is too large for a step of it.
     """
-    if len(lines) > _MOST_LIFTED:
+    cost = Lifted.cost(*lines.shape)
+    if len(lines) > _MOST_LIFTED or not meter.allows(cost):
         return np.inf
     programs = [Lifted.of(lines, sign * front, sign * back) for sign in (1.0, -1.0)]
     history: list[float] = []
-    while time.monotonic() < deadline:
+    while meter.allows(cost):
+        meter.spend(cost)
         worst = max(programs, key=lambda program: program.bound)
         worst.improve()
         history.append(max(program.bound for program in programs))

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from jaxrelu.core.aliases import Bools, Floats
 from jaxrelu.geometry.host.arrangements import half_cells, num_cells
+from jaxrelu.geometry.host.scaling import unit_rows
 from jaxrelu.geometry.host.units import column_units
 
 _MOST_CELLS = 200_000
@@ -27,14 +28,6 @@ _MOST_BITS = 2**24  # they are multiplied as float64: 128 MiB
 _MOST_HEIGHTS = 2**22  # of directions over lines at once: 32 MiB
 _PARALLEL = 1e-12
 _EPS = float(np.finfo(np.float64).eps)
-
-
-def unit_rows(rows: Floats) -> tuple[Floats, Floats]:
-    """Rows divided by their lengths, and these, of any scale; zero rows stay zero."""
-    largest = np.max(np.abs(rows), axis=1, initial=0.0)
-    shrunk = rows / np.where(largest > 0, largest, 1.0)[:, None]
-    length = np.linalg.norm(shrunk, axis=1)
-    return shrunk / np.where(length > 0, length, 1.0)[:, None], largest * length
 
 
 def values_of(lines: Floats, front: Floats, back: Floats, directions: Floats) -> Floats:

@@ -41,12 +41,14 @@ import numpy as np
 from jax import Array
 
 from jaxrelu.core.aliases import Floats
+from jaxrelu.core.budgets import CALL
 from jaxrelu.core.numerics import matmul
 
 _STEPS = 25
 _LENGTH = 2.0  # the spectral norm of the lines in the units of p and q: measured
 _PENALTY = 4.0
 _RELAXATION = 1.6
+_EIGEN = 11  # of an eigendecomposition, times the cube of its size
 
 
 def cheap_bound(lines: Floats, front: Floats, back: Floats) -> tuple[float, str]:
@@ -78,7 +80,7 @@ def cheap_bound(lines: Floats, front: Floats, back: Floats) -> tuple[float, str]
     return (sums, "norm sums") if sums <= spectral else (spectral, "spectral norm")
 
 
-@dataclass
+@dataclass(eq=False)
 class Lifted:
     """The program of one sign, its iterate, and the best bound so far."""
 
@@ -121,6 +123,13 @@ class Lifted:
         W[diagonal, diagonal] = 1 / k
         state = (jnp.asarray(W), jnp.zeros((size, size)), jnp.asarray(_PENALTY))
         return cls(np.linalg.qr(span)[0], C, low, high, norm, k, 2.0 + _LENGTH**2, state)
+
+    @staticmethod
+    def cost(lines: int, rank: int) -> float:
+        """Operations of `improve`: products with V on either side, and eigendecompositions."""
+        size, inner = 1 + rank + 2 * lines, 1 + rank + lines
+        step = 4.0 * size * inner * (size + inner) + _EIGEN * inner**3
+        return CALL + (_STEPS + 1) * step
 
     def improve(self) -> None:
         """Some more steps."""

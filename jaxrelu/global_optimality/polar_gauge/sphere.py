@@ -20,16 +20,17 @@ through arrangements of planes.
 
 from __future__ import annotations
 
-import time
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from jaxrelu.core.aliases import Floats
+from jaxrelu.core.budgets import Meter
 from jaxrelu.global_optimality.polar_gauge.lines import values_of
 
 _MOST_ARCS = 2**17  # at once: some 50 MiB
+_PAIR = 1e4  # operations that the two arcs of a line on a wall are worth: sorts and roots
 _TRIED = (16, 128)
 _MOST_BLUR = 1e-12
 # Of a sum over all lines, in units of their number and of the sum of all |a| + |b|.
@@ -57,7 +58,7 @@ class _Circles(NamedTuple):
 
 
 def sphere_maximum(
-    lines: Floats, front: Floats, back: Floats, deadline: float = np.inf
+    lines: Floats, front: Floats, back: Floats, meter: Meter
 ) -> tuple[float, float, Floats] | None:
     """The largest |g| over the unit sphere of R^3, and directions that attain it and others.
 
@@ -65,19 +66,23 @@ def sphere_maximum(
         lines: (n, 3), unit vectors of distinct lines.
         front: (n,), a.
         back: (n,), b.
-        deadline: of `time.monotonic`.
+        meter: what work is left.
 
     Returns:
         The largest |g|, what rounding may add to it, and directions (m, 3): the best one, and local
-        maxima on walls and inside cells. None where the deadline would be missed, and where two
+        maxima on walls and inside cells. None where that is more work than is left, and where two
         lines are so near each other that rounding is not small.
     """
     rounding = _ROUNDING * len(lines) * float(np.sum(np.abs(front) + np.abs(back)))
     count, some = len(lines), max(1, _MOST_ARCS // (2 * len(lines)))
     largest, blur, found = 0.0, 0.0, []
-    began = time.monotonic()
+    if not meter.allows(_PAIR * count**2):
+        return None
     for start in range(0, count, some):
+        if not meter.allows():
+            return None
         walls = np.arange(start, min(start + some, count))
+        meter.spend(_PAIR * len(walls) * count)
         circles, nearest = _circles(lines, front, back, walls)
         blur = max(blur, (_ROUNDING * count / max(nearest, 1e-300)) ** 2)
         if not blur <= _MOST_BLUR:
@@ -87,9 +92,6 @@ def sphere_maximum(
         inside = np.abs(values_of(lines, front, back, in_cells))
         found += [on_walls, in_cells]
         largest = max(largest, float(values.max()), float(np.max(inside, initial=0.0)))
-        now, done = time.monotonic(), walls[-1] + 1
-        if done < count and now + (now - began) * (count / done - 1) > deadline:
-            return None
     directions = np.concatenate(found)
     # A maximum is met from every wall around it.
     _, first = np.unique(np.round(directions, 9), axis=0, return_index=True)

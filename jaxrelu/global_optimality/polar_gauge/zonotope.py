@@ -23,11 +23,13 @@ from jax import Array
 from scipy.optimize import lsq_linear
 
 from jaxrelu.core.aliases import Floats
+from jaxrelu.core.budgets import CALL
 from jaxrelu.geometry.cone_projection import Projection, project
 from jaxrelu.geometry.gram import Rows, shared_rows
-from jaxrelu.global_optimality.polar_gauge.lines import unit_rows
+from jaxrelu.geometry.host.scaling import unit_rows
 
 _LANES = 64
+_STEPS = 30  # that a projection takes, roughly
 _CONVERGED = 1e-11
 
 
@@ -76,6 +78,12 @@ def padded(array: Floats, *sizes: int) -> Floats:
 def capacity(size: int, least: int) -> int:
     """The next power of two, so that few shapes are compiled."""
     return max(least, 1 << (size - 1).bit_length())
+
+
+def distance_cost(points: int, lines: int, rank: int) -> float:
+    """Operations of `host_distances`."""
+    long, wide = capacity(lines, 16), capacity(rank, 4)
+    return -(-points // _LANES) * (CALL + _STEPS * _LANES * long * wide * (wide + 2))
 
 
 def host_distances(

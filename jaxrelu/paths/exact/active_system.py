@@ -38,11 +38,11 @@ from scipy.optimize import linprog
 
 from jaxrelu.core.aliases import Bools, Floats
 from jaxrelu.geometry.cones import block_patterns
-from jaxrelu.geometry.host.nonnegative_least_squares import nonnegative_least_squares
+from jaxrelu.geometry.host.projection import block_correlation, cone_rows
+from jaxrelu.geometry.host.scaling import unit_rows
 from jaxrelu.losses.base import total_curvature, total_gradient
 from jaxrelu.programs.program import Program, block_signs, sample_weights
 
-ON_WALL = 1e-8
 _RANK = 1e-7
 _NEWTON_STEPS = 30
 _CONVERGED = 1e-12
@@ -116,13 +116,11 @@ class Geometry:
 
     def correlation(self, block: int, residual: Floats) -> Floats:
         """The correlation q_b (d,) of one block, exact to rounding."""
-        mask = self.patterns[block]
-        c: Floats = self.signs[block] * (self.X.T @ (mask * residual))
-        if not self.has_cones:
-            return c
-        cone = np.where(mask, 1.0, -1.0)[:, None] * self.unit
-        q: Floats = c + cone.T @ nonnegative_least_squares(cone.T, -c)[0]
-        return q
+        mask, pull = self.patterns[block], self.signs[block] * residual
+        if self.has_cones:
+            return block_correlation(self.X, self.unit, mask, pull)
+        c: Floats = self.X.T @ (mask * pull)
+        return c
 
     def largest(self, residual: Floats) -> float:
         """The length of the longest correlation."""
@@ -159,7 +157,6 @@ def geometry(program: Program) -> Geometry:
     X = np.asarray(program.X, np.float64)
     masks = np.asarray(program.patterns.masks) > 0
     patterns = masks.T[np.asarray(block_patterns(program.block_shape))]
-    length = np.linalg.norm(X, axis=1)
     loss, y, weight = program.loss, jnp.asarray(program.y), sample_weights(program)
 
     def derivatives(fit: Floats) -> tuple[Floats, Floats]:
@@ -170,7 +167,7 @@ def geometry(program: Program) -> Geometry:
     blocks = len(patterns)
     return Geometry(
         X,
-        X / np.where(length > 0, length, 1.0)[:, None],
+        unit_rows(X)[0],
         patterns,
         np.asarray(block_signs(program), np.float64),
         program.has_cones,
@@ -186,13 +183,6 @@ def empty(geometry: Geometry, lam: float) -> Point:
     n, d = geometry.X.shape
     fit = np.zeros(n)
     return Point(lam, np.zeros(0), np.zeros((0, d)), fit, -geometry.derivatives(fit)[0])
-
-
-def walls_of(geometry: Geometry, direction: Floats) -> Bools:
-    """Samples (n,) on whose walls a unit direction lies; zero samples have none."""
-    nonzero = np.any(geometry.unit != 0, axis=1)
-    on: Bools = (np.abs(geometry.unit @ direction) <= ON_WALL) & nonzero
-    return on & geometry.has_cones
 
 
 def null_space(rows: Floats) -> Floats:
@@ -304,7 +294,7 @@ def wall_system(
 ) -> tuple[Floats, Floats]:
     """Unit rows K_J of the walls of a neuron, in a cell that holds it, and u - s X^T D r / lam."""
     mask, walls = geometry.patterns[block], neurons[which].walls
-    rows = np.where(mask[walls], 1.0, -1.0)[:, None] * geometry.unit[walls]
+    rows = cone_rows(mask[walls], geometry.unit[walls])
     pull = geometry.signs[block] * (geometry.X.T @ (mask * point.residual))
     return rows, point.directions[which] - pull / point.lam
 

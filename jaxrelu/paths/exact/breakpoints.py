@@ -31,8 +31,9 @@ import numpy as np
 from jaxrelu.core.aliases import Bools, Floats
 from jaxrelu.geometry.host import vertex_walks
 from jaxrelu.geometry.host.directions import distinct
+from jaxrelu.geometry.host.walls import EXACT, IN_TURN, walls_of
 from jaxrelu.paths.exact import active_system
-from jaxrelu.paths.exact.active_system import ON_WALL, Conditions, Geometry, Neuron, Point
+from jaxrelu.paths.exact.active_system import Conditions, Geometry, Neuron, Point
 from jaxrelu.paths.solve import solve
 from jaxrelu.programs.program import Program
 
@@ -196,7 +197,7 @@ def _next(
     elif part == 1:  # the slack of a sample
         which, sample = divmod(place, len(geometry.X))
         kind, block = HIT, neurons[which].block
-        new = failed.slack[which] <= ON_WALL
+        new = failed.slack[which] <= EXACT
         changed[which] = neurons[which]._replace(walls=neurons[which].walls | new)
         N = active_system.null_space(geometry.unit[changed[which].walls])
         inside = N @ (N.T @ directions[which])
@@ -215,7 +216,7 @@ def _next(
         kind, block = BORN, place
         q = geometry.correlation(block, beyond.residual)
         u = q / np.linalg.norm(q)
-        changed.append(Neuron(block, active_system.walls_of(geometry, u)))
+        changed.append(Neuron(block, _walls(geometry, u, EXACT)))
         sizes, directions = np.append(sizes, 0.0), np.vstack([directions, u])
     start = active_system.solve_equations(
         geometry, changed, point._replace(sizes=sizes, directions=directions), point.lam
@@ -260,7 +261,7 @@ def _anew(
     for below in _BELOW:
         here = max(lam * (1 - below), lowest)
         answer = solve(program, here, rtol=0.0, atol=0.0)
-        for tolerance in (1e-7, 1e-6, 1e-5):
+        for tolerance in IN_TURN:
             found = _read_off(geometry, np.asarray(answer.weights), here, tolerance)
             if found is None:
                 continue
@@ -290,13 +291,17 @@ def _read_off(
     a = corners[-1] if corners else a
     kept = np.flatnonzero(a > 0)
     blocks, u, a = blocks[first][kept], u[first][kept], a[kept]
-    nonzero = np.any(geometry.unit != 0, axis=1)
-    walls = (np.abs(u @ geometry.unit.T) <= tolerance) & nonzero & geometry.has_cones
+    walls = _walls(geometry, u, tolerance)
     neurons = [Neuron(int(b), on) for b, on in zip(blocks, walls, strict=True)]
     fit = features[:, first][:, kept] @ a
     near = Point(lam, a, u, fit, -geometry.derivatives(fit)[0])
     point = active_system.solve_equations(geometry, neurons, near, lam)
     return None if point is None else (neurons, point)
+
+
+def _walls(geometry: Geometry, directions: Floats, tolerance: float) -> Bools:
+    """As `walls_of`; a gated program has no walls."""
+    return walls_of(geometry.unit, directions, tolerance) & geometry.has_cones
 
 
 def _key(neurons: list[Neuron]) -> bytes:

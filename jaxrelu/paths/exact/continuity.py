@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from jaxrelu.core.aliases import Floats
 from jaxrelu.geometry.host import polytopes
 from jaxrelu.geometry.host.directions import distinct
+from jaxrelu.geometry.host.scaling import unit_columns, unit_rows
 from jaxrelu.paths.exact import active_system
 from jaxrelu.paths.exact.active_system import Geometry, Point
 from jaxrelu.paths.exact.breakpoints import Stretch
@@ -64,7 +65,7 @@ def shape(geometry: Geometry, stretch: Stretch) -> Shape:
 def jump(geometry: Geometry, above: Stretch, below: Stretch) -> float:
     """How far the optimal network of minimum norm jumps between two stretches, relative."""
     whole = _dictionary(geometry, above, above.low, None)
-    if np.linalg.matrix_rank(_normal(whole.features), tol=1e-9) == whole.signs.size:
+    if np.linalg.matrix_rank(unit_columns(whole.features), tol=1e-9) == whole.signs.size:
         return 0.0  # one network at the breakpoint: its neighbours converge to it
     sides = []
     for stretch, end in ((above, above.low), (below, below.high)):
@@ -120,7 +121,7 @@ def _dictionary(
     own = np.array([neuron.block for neuron in stretch.neurons], np.int64)
     q = np.array([geometry.correlation(int(block), point.residual) for block in blocks])
     q = q.reshape(len(blocks), geometry.X.shape[1])
-    u = np.vstack([point.directions, q / np.linalg.norm(q, axis=1, keepdims=True)])
+    u = np.vstack([point.directions, unit_rows(q)[0]])
     blocks = np.concatenate([own, blocks])
     signs = geometry.signs[blocks]
     features = (signs[:, None] * geometry.patterns[blocks] * (u @ geometry.X.T)).T
@@ -128,9 +129,3 @@ def _dictionary(
     coefficients = np.zeros(len(blocks))
     coefficients[: len(own)] = np.maximum(point.sizes, 0.0)
     return Dictionary(u[first], signs[first], features[:, first], coefficients[first])
-
-
-def _normal(columns: Floats) -> Floats:
-    norms = np.linalg.norm(columns, axis=0)
-    scaled: Floats = columns / np.where(norms > 0, norms, 1.0)
-    return scaled

@@ -9,9 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jaxrelu.core.checks import check_known
 from jaxrelu.core.options import count
 from jaxrelu.core.pytrees import register
+from jaxrelu.core.tracing import on_host
 from jaxrelu.paths.exact import active_system
 from jaxrelu.paths.exact.active_system import Geometry, Neuron, Point
 from jaxrelu.paths.exact.breakpoints import KINDS, Event, Stretch, walk
@@ -24,7 +24,7 @@ from jaxrelu.solvers.verdict import certified
 
 
 @register
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class FollowedPath:
     """The optimal network as an exact function of lam, with its breakpoints.
 
@@ -82,13 +82,13 @@ class FollowedPath:
         """(S,) int32, neurons along each stretch."""
         return jnp.sum(self.sizes > 0, axis=1, dtype=jnp.int32)
 
+    @on_host()
     def __call__(self, lam: Any) -> Solution:
         """The optimum at a lam of the path, by Newton's method on its stretch, certified.
 
         Raises:
             ValueError: lam lies below the path, or in a gap of it.
         """
-        check_known(path=self, lam=lam)
         value = float(check_lam(self.program, lam))
         point, neurons = self._point(value)
         shape = self.program.block_shape
@@ -128,6 +128,7 @@ class FollowedPath:
         )
 
 
+@on_host()
 def follow_path(program: Program, lam_min: Any = None, *, max_events: int = 1000) -> FollowedPath:
     r"""The exact path of optimal networks from `lambda_max` down, with all breakpoints.
 
@@ -147,7 +148,7 @@ def follow_path(program: Program, lam_min: Any = None, *, max_events: int = 1000
         of independent features, a vertex of the optimal set.
 
     Raises:
-        ValueError, TypeError: as `solve`; TypeError for float32 and when traced.
+        ValueError, TypeError: as `solve`; TypeError for float32 and traced arguments.
 
     Example:
         >>> import jax, jaxrelu as jr, numpy as np
@@ -166,7 +167,6 @@ def follow_path(program: Program, lam_min: Any = None, *, max_events: int = 1000
     check_known_program(program)
     check_double(program)
     max_events = count(max_events, "max_events")
-    check_known(lam_min=lam_min)
     geometry = active_system.geometry(program)
     if lam_min is None:
         top = geometry.largest(active_system.empty(geometry, 1.0).residual)

@@ -1,6 +1,6 @@
 r"""Working sets with a second-order inner method: the default solver.
 
-At most `capacity` blocks are working in slots (`jaxrelu.solvers.active_newton.working_set`); the
+At most `capacity` blocks are held in slots (`jaxrelu.solvers.active_newton.working_set`); the
 program restricted to them is solved by the augmented Lagrangian Newton method of
 `jaxrelu.solvers.augmented_lagrangian.newton_method`; then all blocks are screened, the worst
 violators enter, and so on until the certificate of the whole program closes. Shapes are fixed, so

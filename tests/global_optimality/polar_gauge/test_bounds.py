@@ -32,13 +32,10 @@ def small_batches():
 
 def search(lines, front, back, start=UNKNOWN, *, rtol=1e-6, threshold=0.0, batches=10_000):
     """Branch and bound that stops after so many batches beside the one of the roots."""
-    with pytest.MonkeyPatch.context() as patch:
-        ticks = itertools.count()
-        patch.setattr(branch, "time", SimpleNamespace(monotonic=lambda: next(ticks)))
-        found = branch_and_bound(
-            lines, front, back, start, rtol=rtol, deadline=batches, threshold=threshold
-        )
-        return found, next(ticks)
+    turns = itertools.count(1)
+    meter = SimpleNamespace(spend=lambda _: None, allows=lambda _: next(turns) <= batches)
+    found = branch_and_bound(lines, front, back, start, rtol=rtol, meter=meter, threshold=threshold)
+    return found, next(turns)
 
 
 # Every bound.

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from jaxrelu.core.budgets import Limit, Meter
 from jaxrelu.geometry.patterns import enumerate_patterns
 from jaxrelu.global_optimality.polar_gauge import exact, sphere
 from jaxrelu.global_optimality.polar_gauge.gauge import polar_gauge
@@ -155,8 +156,8 @@ def test_swept_walls_hold_what_all_cells_hold(kind, rng):
         X[20:] = -2.0 * X[:20]
     data = Arrangement(X)
     sides = data.sides(r)
-    swept = exact._sweep_walls(data.lines, *sides, np.inf)
-    listed = exact._all_cells(data, *sides, np.inf)
+    swept = exact._sweep_walls(data.lines, *sides, Meter(np.inf))
+    listed = exact._all_cells(data, *sides, Meter(np.inf))
     assert swept.upper - swept.lower <= 1e-10 * swept.lower
     assert swept.lower == pytest.approx(listed.lower, rel=1e-9)
     # Local maxima, of which the best is one: no step to any side leads up.
@@ -182,26 +183,27 @@ def test_swept_walls_of_lines_in_clusters(seed, tilt, cancelling):
     if data.rank != 3:
         return
     sides = data.sides(r)
-    swept = exact._sweep_walls(data.lines, *sides, np.inf)
+    swept = exact._sweep_walls(data.lines, *sides, Meter(np.inf))
     if swept is None:
         assert tilt < 1.0  # lines whose angle is the square of the tilt, or less
         return
-    listed = exact._all_cells(data, *sides, np.inf)
+    listed = exact._all_cells(data, *sides, Meter(np.inf))
     size = np.abs(sides).sum()
     assert swept.upper >= listed.lower
     assert swept.lower <= listed.upper
     assert swept.upper <= listed.lower * (1 + 1e-9) + 1e-12 * size
 
 
-def test_walls_that_cannot_be_swept_in_time_are_left(rng):
+def test_walls_that_are_too_much_work_are_left(rng):
     X, r = rng.standard_normal((300, 3)), rng.standard_normal(300)
     data = Arrangement(X)
-    assert sphere.sphere_maximum(data.lines, *data.sides(r), deadline=-np.inf) is None
+    assert sphere.sphere_maximum(data.lines, *data.sides(r), Meter(0.0)) is None
     best = polar_gauge(X, r)
     assert best.closed
-    hasty = polar_gauge(X, r, max_seconds=0.0)
+    hasty = polar_gauge(X, r, max_work=0.0)
     assert hasty.lower <= best.lower * (1 + 1e-12)
     assert hasty.upper >= best.upper * (1 - 1e-12)
+    assert (best.ended_by, hasty.ended_by) == (Limit.NONE, Limit.WORK)
 
 
 # Degenerate data.
@@ -363,6 +365,7 @@ WRONG = {
     "negative rtol": ((X, R), {"rtol": -1e-3}, ValueError, "rtol is -0.001"),
     "NaN threshold": ((X, R), {"threshold": np.nan}, ValueError, "threshold is nan"),
     "negative time": ((X, R), {"max_seconds": -1.0}, ValueError, "max_seconds"),
+    "NaN work": ((X, R), {"max_work": np.nan}, ValueError, "max_work"),
     "no starts": ((X, R), {"num_starts": 0}, ValueError, "num_starts is 0"),
     "starts of other features": ((X, R), {"starts": np.ones((2, 4))}, ValueError, "3 features"),
     "NaN starts": ((X, R), {"starts": np.full((2, 3), np.nan)}, ValueError, "starts"),
@@ -396,7 +399,7 @@ def test_spike_free_rows_are_recognised(n):
     X = np.linalg.cholesky(np.linalg.inv(inverse)) @ rotation.T
     X *= rng.uniform(0.5, 2.0, n)[:, None]
     r = rng.standard_normal(n)
-    found = polar_gauge(X, r, max_seconds=0.0)
+    found = polar_gauge(X, r, max_work=0.0)
     assert (found.lower_by, found.upper_by) == ("spike-free rows", "spike-free rows")
     assert found.closed
     tried = rng.standard_normal((20_000, n + 2))
@@ -412,15 +415,17 @@ def test_many_lines_fit_into_memory(rng):
     # In two dimensions all walls against all lines; in three, no search over signs.
     for d in (2, 3):
         X, r = rng.standard_normal((6000, d)), rng.standard_normal(6000)
-        found = polar_gauge(X, r, max_seconds=5.0, num_starts=16)
+        found = polar_gauge(X, r, max_work=5.0, num_starts=16)
         assert found.lower <= found.upper
         assert found.closed == (d == 2)
 
 
-def test_no_time_leaves_a_valid_interval(rng):
+def test_no_work_leaves_a_valid_interval(rng):
     X, r = rng.standard_normal((25, 4)), rng.standard_normal(25)
-    exact, hurried = (polar_gauge(X, r, max_seconds=s) for s in (30.0, 0.0))
+    exact, hurried = (polar_gauge(X, r, max_work=w) for w in (30.0, 0.0))
     assert exact.closed
     assert not hurried.closed
+    assert (exact.ended_by, hurried.ended_by) == (Limit.NONE, Limit.WORK)
+    assert polar_gauge(X, r, max_seconds=0.0).ended_by is Limit.SECONDS
     assert hurried.lower <= exact.lower * (1 + 1e-9)
     assert hurried.upper >= exact.upper * (1 - 1e-9)

@@ -7,7 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from jaxrelu.global_optimality.polar_gauge import exact
+from jaxrelu.core import budgets
+from jaxrelu.core.budgets import Limit, Meter
+from jaxrelu.global_optimality.polar_gauge import exact, gauge
 from jaxrelu.global_optimality.polar_gauge.branch_and_bound import Interval, branch_and_bound
 from jaxrelu.global_optimality.polar_gauge.gauge import polar_gauge, random_starts
 from jaxrelu.global_optimality.polar_gauge.lines import Arrangement, values_of
@@ -101,11 +103,11 @@ def test_the_gauge_without_cells(two_sided, rng, no_cells):
     assert slow.value(X, r, found.direction) >= found.lower
 
 
-def test_an_interval_without_time(rng, no_cells):
+def test_an_interval_without_work(rng, no_cells):
     for _ in range(5):
         X, r = rng.standard_normal((L, K)), rng.standard_normal(L)
         expected = slow.largest(X, r)
-        found = polar_gauge(X, r, num_starts=STARTS, max_seconds=0.0)
+        found = polar_gauge(X, r, num_starts=STARTS, max_work=0.0)
         assert found.lower <= expected <= found.upper
         assert found.lower_by == "local maxima"
         assert found.upper_by in ("norm sums", "spectral norm")
@@ -128,18 +130,32 @@ def test_a_start_that_is_given_is_used(rng, no_cells):
     X, r = rng.standard_normal((L, K)), rng.standard_normal(L)
     best = polar_gauge(X, r, num_starts=STARTS)
     for start in (best.direction, 1e-3 * best.direction):
-        options = {"starts": start[None], "num_starts": STARTS - 1, "max_seconds": 0.0}
+        options = {"starts": start[None], "num_starts": STARTS - 1, "max_work": 0.0}
         found = polar_gauge(X, r, **options)
         assert found.lower >= best.lower * (1 - 1e-12)
 
 
 def test_seeds(rng, no_cells):
     X, r = rng.standard_normal((L, K)), rng.standard_normal(L)
-    options = {"num_starts": STARTS, "max_seconds": 0.0}
+    options = {"num_starts": STARTS, "max_work": 0.0}
     one, other = (polar_gauge(X, r, **options) for _ in range(2))
     np.testing.assert_array_equal(one.direction, other.direction)
     keyed = polar_gauge(X, r, key=jax.random.key(1), **options)
     assert keyed.upper == one.upper
+
+
+def test_a_search_looks_at_no_clock_and_repeats_to_the_bit(rng, no_cells, monkeypatch):
+    X, r = rng.standard_normal((L, K)), rng.standard_normal(L)
+    monkeypatch.setattr(gauge, "_MOST_LIFTED", 0)  # branch and bound alone
+    first = polar_gauge(X, r, num_starts=STARTS)
+    assert first.upper_by == "branch and bound"
+    monkeypatch.setattr(budgets, "time", None)
+    again = polar_gauge(X, r, num_starts=STARTS)
+    assert (first.lower, first.upper, first.closed) == (again.lower, again.upper, again.closed)
+    np.testing.assert_array_equal(first.direction, again.direction)
+    small = polar_gauge(X, r, num_starts=STARTS, max_work=0.2)
+    assert (small.closed, small.ended_by) == (False, Limit.WORK)
+    assert first.upper <= small.upper
 
 
 @pytest.mark.parametrize("scale", [1e-150, 1e150])
@@ -161,8 +177,8 @@ def test_bounds_hold_where_jax_works_in_float32(x64_off, no_cells):
         rng = np.random.default_rng(seed)
         X, r = rng.standard_normal((L, K)).astype("f4"), rng.standard_normal(L).astype("f4")
         expected = slow.largest(X, r)
-        for seconds in (0.0, 20.0):
-            found = polar_gauge(X, r, num_starts=STARTS, max_seconds=seconds)
+        for work in (0.0, 20.0):
+            found = polar_gauge(X, r, num_starts=STARTS, max_work=work)
             assert found.lower <= expected * (1 + 1e-14)
             assert found.upper >= expected * (1 - 1e-14)
             assert found.lower >= expected * (1 - 1e-5)
@@ -176,7 +192,7 @@ def test_nodes_of_dependent_rows_close():
     arrangement = Arrangement(X)
     found = branch_and_bound(
         arrangement.lines, *arrangement.sides(r), Interval(0.0, np.inf, np.eye(3)[0], 0),
-        rtol=1e-9, deadline=np.inf, threshold=0.0,
+        rtol=1e-9, meter=Meter(np.inf), threshold=0.0,
     )  # fmt: skip
     expected = slow.largest(X, r)
     assert found.lower == pytest.approx(expected, rel=1e-9)
