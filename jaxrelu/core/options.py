@@ -70,9 +70,12 @@ def limit(value: Any, name: str) -> float:
 
 
 def scalar(value: Any, name: str, dtype: Any) -> Array:
-    """One number as data of a dtype: known, or traced."""
+    """One number as data of a dtype: traced, or known and finite."""
     if not is_traced(value):
-        return jnp.asarray(number(value, name), dtype)
+        found = number(value, name)
+        if not math.isfinite(found):
+            raise ValueError(f"{name} is {found}; pass one finite number.")
+        return jnp.asarray(found, dtype)
     array = real_array(value, name)
     check_shape(array, name, (), "one number")
     return array.astype(dtype)

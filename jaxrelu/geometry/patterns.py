@@ -131,7 +131,7 @@ def patterns_from_gates(X: ArrayLike, gates: ArrayLike, *, gated: bool = False) 
 
     Args:
         X: array (n, d), float32 or float64.
-        gates: array (d, m), same dtype.
+        gates: array (d, m), float32 or float64 as X.
         gated: patterns for the gated program: those with an empty cone are kept, no interior is
             computed.
 
@@ -167,7 +167,8 @@ def patterns_from_weights(X: ArrayLike, hidden: ArrayLike) -> tuple[Patterns, Ar
 
     Args:
         X: array (n, d), float32 or float64.
-        hidden: array (d, m), one neuron per column, same dtype. A zero neuron gets the cell of e.
+        hidden: array (d, m), float32 or float64 as X, one neuron per column. A zero neuron gets
+            the cell of e.
 
     Returns:
         The distinct patterns, in order of their first neuron, whose gates are the interior points;
@@ -275,6 +276,7 @@ def _warn_if_few(found: int, num_gates: int, data: FloatArray) -> None:
         )
 
 
+@on_host()
 def count_patterns(n: int, rank: int) -> int:
     """Number of cells that n hyperplanes through the origin cut out of R^rank.
 

@@ -127,7 +127,7 @@ def certify_global(
         network = _with_idle_neuron(network, X)
     program, weights = from_network(network, X, y, loss, sample_weight=sample_weight)
     assert isinstance(program, ConvexProgram)
-    lam = check_lam(program, lam)
+    lam, tolerance = check_lam(program, lam), tolerances(program, rtol, None)
     whole, units = in_units(program)
     lam = into_units(lam, units.lam)
     upper, fit, directions = _value_of(network, whole, lam, units)
@@ -137,7 +137,7 @@ def certify_global(
         arrangement,
         np.asarray(residual, np.float64),
         random_starts(np.random.default_rng(0), _STARTS, arrangement, directions),
-        rtol=float(tolerances(program, rtol, None).relative),
+        rtol=float(tolerance.relative),
         threshold=float(lam),
         meter=meter,
     )

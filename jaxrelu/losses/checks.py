@@ -81,22 +81,24 @@ def checked_samples(
     return target.astype(fit.dtype), weight.astype(fit.dtype)
 
 
-def check_known_samples(y: Any, sample_weight: Any = None) -> None:
+def check_known_samples(rows: int, y: Any, sample_weight: Any = None) -> None:
     """Refuses targets and weights that a function of the host cannot look at.
 
     Args:
+        rows: n.
         y: array (n,).
         sample_weight: array (n,), or None.
 
     Raises:
         TypeError: no numbers.
-        ValueError: a weight that is not finite, or a target that counts and is not.
+        ValueError: other shapes, a weight that is not finite, or a target that counts and is not.
     """
     target = np.asarray(float_array(y, "y"))
+    check_per_row(target, "y", rows)
     if sample_weight is not None:
         weight = known_floats(sample_weight, "sample_weight")
-        if weight.shape == target.shape:
-            target = np.where(weight == 0, 0.0, target)
+        check_per_row(weight, "sample_weight", rows)
+        target = np.where(weight == 0, 0.0, target)
     check_finite(target, "y")
 
 

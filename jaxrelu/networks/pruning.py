@@ -117,9 +117,10 @@ def prune(
     corrected, refit = flag(corrected, "corrected"), flag(refit, "refit")
     rng = np.random.default_rng(count(seed, "seed", least=0))
     loss = chosen_loss(loss)
-    check_known_samples(y)
+    X = known_matrix(X, "X")
+    check_known_samples(len(X), y)
     neurons = neurons_of(network, X)
-    features, X = neurons.features, np.asarray(known_matrix(X, "X"), np.float64)
+    features, X = neurons.features, X.astype(np.float64)
     # Targets and fits are in units of 2^power, coefficients in those of 2^neurons.size.
     power, degree = 0, homogeneity(loss)
     if degree:

@@ -77,7 +77,7 @@ def check_known_program(program: Program) -> None:
             not finite.
     """
     check_program(program)
-    check_known_samples(program.y, program.sample_weight)
+    check_known_samples(len(program.X), program.y, program.sample_weight)
 
 
 def check_double(program: Program) -> None:

@@ -112,7 +112,7 @@ def from_network(
     check_known_network(network, gated=True)
     loss = chosen_loss(loss)
     data = known_matrix(X, "X")
-    check_known_samples(y, sample_weight)
+    check_known_samples(len(data), y, sample_weight)
     X, y = checked_input(data, network), as_float(y, "y")
     if sample_weight is not None:
         sample_weight = as_float(sample_weight, "sample_weight")

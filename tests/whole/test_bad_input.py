@@ -155,7 +155,7 @@ EVERY_CALL = [
 ]
 # Members of `Loss` and of `Solver`, which the package calls with what it has checked.
 CALLED_BY_US = {
-    "value", "gradient", "conjugate", "value_error", "conjugate_error",
+    "value", "gradient", "conjugate", "value_error", "conjugate_error", "check_target",
     "check", "run", "slots", "after", "screened", "evidence",
 }  # fmt: skip
 # Made by the package alone, or protocols and words.
@@ -183,7 +183,7 @@ def test_every_public_function_has_a_valid_call():
         if inspect.isfunction(value):
             expected = set(inspect.signature(value).parameters)
             assert set(calls.call(prefix + name).arguments) == expected, prefix + name
-        elif name not in NOT_BUILT:
+        elif name not in NOT_BUILT and not issubclass(value, enum.Enum):
             fields = {field.name for field in dataclasses.fields(value)}
             assert set(calls.call(name).arguments) == fields, name
         known -= {prefix + name}
@@ -317,7 +317,9 @@ def test_traced_values_are_refused_where_values_are_looked_at(name):
 
         jax.eval_shape(run, valid.value)
         fault = fault_of(errors[0], argument)
-        if fault is None and not re.search("is traced|True or False", str(errors[0])):
+        if fault is None and not re.search(
+            "is traced|True or False|pass an integer", str(errors[0])
+        ):
             fault = str(errors[0])
         faults += [f"{argument}: {fault}"] if fault else []
     assert not faults, "\n".join(faults)
@@ -351,10 +353,10 @@ def patterns(**changes):
 PROGRAMS = {
     "X of rank 1": ({"X": X[:, 0]}, ValueError, r"X has shape \(32,\); pass a matrix \(n, d\)"),
     "X of rank 3": ({"X": X[None]}, ValueError, r"pass a matrix \(n, d\)"),
-    "y of rank 2": ({"y": Y[:, None]}, ValueError, r"pass y with shape \(32,\)"),
+    "y of rank 2": ({"y": Y[:, None]}, ValueError, r"one number a row, shape \(32,\)"),
     "y too short": ({"y": Y[:-1]}, ValueError, "but X has 32 rows"),
     "weights of rank 2": (
-        {"sample_weight": WEIGHT[:, None]}, ValueError, r"pass sample_weight with shape \(32,\)",
+        {"sample_weight": WEIGHT[:, None]}, ValueError, r"sample_weight .* shape \(32,\)",
     ),
     "weights too long": ({"sample_weight": np.ones(33)}, ValueError, "but X has 32 rows"),
     "masks of rank 1": ({"patterns": patterns(masks=PATTERNS.masks[:, 0])}, ValueError, "masks"),
@@ -379,9 +381,9 @@ PROGRAMS = {
     ),
     "complex X": ({"X": X + 0j}, TypeError, "pass real numbers"),
     "text in y": ({"y": np.asarray(["a"] * 32)}, TypeError, "pass real numbers"),
-    "a list for X": ({"X": X.tolist()}, TypeError, r"np.asarray\(X\)"),
-    "a list for y": ({"y": Y.tolist()}, TypeError, r"np.asarray\(y\)"),
-    "half precision": ({"X": X.astype("float16")}, TypeError, r"pass X.astype\('float32'\)"),
+    "a list for X": ({"X": X.tolist()}, TypeError, r"np.asarray\(X, 'float64'\)"),
+    "a list for y": ({"y": Y.tolist()}, TypeError, r"np.asarray\(y, 'float64'\)"),
+    "half precision": ({"X": X.astype("float16")}, TypeError, r"pass X.astype\('float64'\)"),
     "float32 y": ({"y": Y.astype("float32")}, TypeError, r"pass y.astype\('float64'\)"),
     "float32 X": ({"X": X.astype("float32")}, TypeError, "float32"),
     "float32 weights": ({"sample_weight": WEIGHT.astype("float32")}, TypeError, "sample_weight.as"),
@@ -404,11 +406,11 @@ PROGRAMS = {
     "no samples": (
         {"X": X[:0], "y": Y[:0], "sample_weight": WEIGHT[:0],
          "patterns": patterns(masks=PATTERNS.masks[:0])},
-        ValueError, "at least one sample and one feature",
+        ValueError, "at least one row and one column",
     ),
     "no features": (
         {"X": X[:, :0], "patterns": patterns(gates=PATTERNS.gates[:0], interior=None)},
-        ValueError, "at least one sample and one feature",
+        ValueError, "at least one row and one column",
     ),
     "masks of 0 and 2": (
         {"patterns": patterns(masks=2 * np.asarray(PATTERNS.masks, int))},
@@ -428,7 +430,7 @@ PROGRAMS = {
         ValueError, "in 1 of 16 patterns",
     ),
     "negative weight": ({"sample_weight": poisoned(WEIGHT, -1.0)}, ValueError, "weights are >= 0"),
-    "no patterns": ({"patterns": None}, TypeError, r"jr.sample_patterns\(...\)"),
+    "no patterns": ({"patterns": None}, TypeError, r"jr.sample_patterns\(key, X, num_gates\)"),
     "a pair for patterns": (
         {"patterns": (PATTERNS.gates, PATTERNS.masks)}, TypeError, r"jr.Patterns\(gates, masks\)",
     ),
@@ -483,13 +485,13 @@ def test_lams_are_those_of_the_program():
 
 
 CALLS = {
-    "lam zero": (jr.solve, 0.0, {}, ValueError, "pass a small lam.*minimum-norm program"),
+    "lam zero": (jr.solve, 0.0, {}, ValueError, "pass a small one.*minimum-norm program"),
     "lam negative": (jr.solve, -1.0, {}, ValueError, "lam is -1.0; pass a positive finite number"),
     "lam nan": (jr.solve, np.nan, {}, ValueError, "pass a positive finite number"),
     "lam inf": (jr.solve, np.inf, {}, ValueError, "pass a positive finite number"),
-    "lam a vector": (jr.solve, [LAM], {}, ValueError, "use solve_grid or solve_path"),
-    "lam text": (jr.solve, "1", {}, TypeError, "lam has dtype"),
-    "lam missing": (jr.solve, None, {}, TypeError, "lam has dtype"),
+    "lam a vector": (jr.solve, [LAM], {}, ValueError, "pass one number"),
+    "lam text": (jr.solve, "1", {}, TypeError, "lam is '1'"),
+    "lam missing": (jr.solve, None, {}, TypeError, "lam is None; pass a number"),
     "lam complex": (jr.solve, 1j, {}, TypeError, "lam has dtype"),
     "lams a scalar": (jr.solve_grid, LAM, {}, ValueError, r"pass a vector \(L,\)"),
     "lams empty": (jr.solve_grid, [], {}, ValueError, "L >= 1"),
@@ -502,38 +504,39 @@ CALLS = {
     "rtol nan": (jr.solve, LAM, {"rtol": np.nan}, ValueError, "pass one finite number >= 0"),
     "rtol inf": (jr.solve_grid, [LAM], {"rtol": np.inf}, ValueError, "pass one finite number"),
     "rtol nan on the device": (jr.solve, LAM, {"rtol": jnp.asarray(np.nan)}, ValueError, "rtol"),
-    "rtol a vector": (jr.solve, LAM, {"rtol": [1e-3, 1e-6]}, ValueError, "pass one finite number"),
-    "rtol text": (jr.solve, LAM, {"rtol": "small"}, TypeError, "rtol has dtype"),
+    "rtol a vector": (jr.solve, LAM, {"rtol": [1e-3, 1e-6]}, ValueError, "pass one number"),
+    "rtol text": (jr.solve, LAM, {"rtol": "small"}, TypeError, "rtol is 'small'"),
     "atol negative": (jr.solve_path, [LAM], {"atol": -1.0}, ValueError, "atol is -1.0"),
     "max_steps negative": (jr.solve, LAM, {"max_steps": -1}, ValueError, "an integer >= 0"),
     "max_steps a half": (jr.solve, LAM, {"max_steps": 1.5}, TypeError, "an integer >= 0"),
     "max_steps nan": (jr.solve_path, [LAM], {"max_steps": np.nan}, TypeError, "an integer >= 0"),
     "max_steps a vector": (jr.solve_grid, [LAM], {"max_steps": [1]}, TypeError, "an integer >= 0"),
     "max_active negative": (jr.solve_path, [LAM], {"max_active": -1}, ValueError, "max_active is"),
-    "batch of none": (jr.solve_grid, [LAM], {"lam_batch_size": 0}, ValueError, "positive integer"),
+    "batch of none": (jr.solve_grid, [LAM], {"lam_batch_size": 0}, ValueError, "an integer >= 1"),
     "init an array": (jr.solve, LAM, {"init": np.zeros((2, 16, 5))}, TypeError, "pass a Solution"),
     "init of other blocks": (
         jr.solve, LAM, {"init": replace(SOLUTION, weights=jnp.zeros((16, 5)))},
-        ValueError, r"this program takes \(2, 16, 5\)",
+        ValueError, r"init.weights has shape \(16, 5\); pass shape \(2, 16, 5\)",
     ),
     "init of other samples": (
         jr.solve_path, [LAM], {"init": replace(SOLUTION, residual=jnp.zeros(31))},
-        ValueError, "a program of equal shape",
+        ValueError, "init.residual has shape",
     ),
     "init of float32": (
         jr.solve, LAM, {"init": replace(SOLUTION, weights=SOLUTION.weights.astype("float32"))},
-        TypeError, r"pass weights.astype\('float64'\)",
+        TypeError, r"pass init.weights.astype\('float64'\)",
     ),
     "solver a number": (jr.solve, LAM, {"solver": 3}, TypeError, r"jr.ActiveNewton\(\)"),
     "solver of a path a number": (
-        jr.solve_path, [LAM], {"solver": 3}, TypeError, "takes an ActiveNewton, not a int",
+        jr.solve_path, [LAM], {"solver": 3}, TypeError, "solver is 3; pass an ActiveNewton",
     ),
     "solver of a path a class": (
-        jr.solve_path, [LAM], {"solver": jr.ActiveNewton}, TypeError, "takes an ActiveNewton",
+        jr.solve_path, [LAM], {"solver": jr.ActiveNewton}, TypeError, "pass an ActiveNewton",
     ),
     "solver a class": (jr.solve, LAM, {"solver": jr.ActiveNewton}, TypeError, "pass an instance"),
     "capacity zero": (
-        jr.solve, LAM, {"solver": jr.ActiveNewton(capacity=0)}, ValueError, "positive integer",
+        jr.solve, LAM, {"solver": jr.ActiveNewton(capacity=0)},
+        ValueError, "capacity is 0; pass an integer >= 1",
     ),
     "options by position": (jr.solve, LAM, None, TypeError, "positional"),
 }  # fmt: skip
@@ -608,6 +611,7 @@ def test_a_broken_start_does_not_come_out_optimal_and_wrong():
             assert Status(int(answer.status)) is Status.NONFINITE
 
 
+@pytest.mark.slow
 def test_nothing_to_explain():
     # A zero target, or a zero X: zero weights are optimal at every lam, and there is no grid.
     everywhere = zoo.tiled(jr.Patterns(PATTERNS.gates[:, :1], np.ones((32, 1), bool)))

@@ -97,7 +97,8 @@ def polar_gauge(
         r: (n,), the residual.
         key: of the random starts; a fixed one by default.
         num_starts: random directions from which maxima are looked for.
-        starts: (m, d), more directions, for example the hidden weights of a network (transposed).
+        starts: (m, d), float32 or float64, more directions, for example the hidden weights of a
+            network (transposed).
         rtol: relative width of the interval at which to stop.
         threshold: a value of interest, in units of R: an upper bound below it is good enough.
         max_work: a limit on work, counted from the shapes of arrays, in units of about a second of
