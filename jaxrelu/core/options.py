@@ -57,7 +57,7 @@ def share(value: Any, name: str) -> float:
     """One number strictly between zero and one."""
     found = number(value, name)
     if not 0 < found < 1:
-        raise ValueError(f"{name} is {found}; pass a number between 0 and 1.")
+        raise ValueError(f"{name} is {found}; pass a number strictly between 0 and 1.")
     return found
 
 

@@ -123,7 +123,7 @@ def test_count_patterns_is_an_exact_integer():
 
 @pytest.mark.parametrize(("n", "rank"), [(0, 1), (3, 0)])
 def test_count_patterns_refuses_nothing_to_count(n, rank):
-    with pytest.raises(ValueError, match="non-zero rows"):
+    with pytest.raises(ValueError, match="is 0; pass an integer >= 1"):
         count_patterns(n, rank)
 
 
@@ -563,8 +563,8 @@ HOST_FUNCTIONS = {
         (np.zeros((0, 3)), ValueError, "at least one row"),
         (np.zeros((4, 0)), ValueError, "at least one row"),
         (np.ones(3), ValueError, r"X\[:, None\]"),
-        (np.ones((4, 3), int), TypeError, "dtype='float32'"),
-        (np.ones((4, 3), np.float16), TypeError, "dtype='float32'"),
+        (np.ones((4, 3), int), TypeError, r"X.astype\('float64'\)"),
+        (np.ones((4, 3), np.float16), TypeError, r"X.astype\('float64'\)"),
         (np.where(GENERIC > 1, np.nan, GENERIC), ValueError, "impute"),
         (np.where(GENERIC > 1, np.inf, GENERIC), ValueError, "impute"),
     ],
@@ -578,9 +578,9 @@ def test_data_is_refused_with_the_way_out(name, X, error, fix):
 @pytest.mark.parametrize("name", HOST_FUNCTIONS)
 @pytest.mark.usefixtures("x64_off")
 def test_double_precision_without_x64_names_both_ways_out(name):
-    with pytest.raises(TypeError, match=r"jax_enable_x64', True.*X\.astype\('float32'\)"):
+    with pytest.raises(ValueError, match=r"jax_enable_x64', True.*X\.astype\('float32'\)"):
         HOST_FUNCTIONS[name](GENERIC)
-    with pytest.raises(TypeError, match="jax_enable_x64"):
+    with pytest.raises(ValueError, match="jax_enable_x64"):
         check_patterns(Patterns(np.ones((3, 1)), np.ones((6, 1), bool)), GENERIC)
 
 
@@ -600,7 +600,7 @@ def test_traced_data_is_sent_back_to_the_host(name):
 def test_gates_and_neurons_must_fit_the_data(function):
     with pytest.raises(ValueError, match=r"\.T if they are rows"):
         function(GENERIC, np.ones((2, 3)))
-    with pytest.raises(TypeError, match=r"astype\(X\.dtype\)"):
+    with pytest.raises(TypeError, match=r"astype\('float64'\)"):
         function(GENERIC, np.ones((3, 2), np.float32))
     with pytest.raises(ValueError, match="impute"):
         function(GENERIC, np.full((3, 2), np.nan))
@@ -610,9 +610,9 @@ def test_gates_and_neurons_must_fit_the_data(function):
     ("key", "num_gates", "error", "fix"),
     [
         (0, 4, TypeError, r"jax\.random\.key"),
-        (None, 0, ValueError, "at least 1"),
-        (None, 2.0, TypeError, "256"),
-        (None, True, TypeError, "256"),
+        (None, 0, ValueError, "an integer >= 1"),
+        (None, 2.0, TypeError, "an integer >= 1"),
+        (None, True, TypeError, "an integer >= 1"),
     ],
 )
 def test_key_and_number_of_gates_are_checked(key, num_gates, error, fix):
@@ -634,15 +634,15 @@ def test_good_patterns_pass_whatever_the_dtype_of_their_masks():
 
 
 BAD = {
-    "gates rank": ({"gates": np.ones(3)}, ValueError, "matrix of shape"),
-    "masks rank": ({"masks": np.ones(6)}, ValueError, "patterns_from_gates"),
+    "gates rank": ({"gates": np.ones(3)}, ValueError, "pass a matrix"),
+    "masks rank": ({"masks": np.ones(6)}, ValueError, "pass a matrix"),
     "samples": ({"masks": np.ones((5, 2), bool)}, ValueError, "patterns_from_gates"),
     "patterns": ({"masks": np.ones((6, 3), bool)}, ValueError, "patterns_from_gates"),
     "features": ({"gates": np.ones((2, 2))}, ValueError, "patterns_from_gates"),
     "interior shape": ({"interior": np.ones((3, 3))}, ValueError, "patterns_from_gates"),
     "gates dtype": ({"gates": np.ones((3, 2), np.float32)}, TypeError, "astype"),
-    "masks dtype": ({"masks": np.ones((6, 2), np.float32)}, TypeError, "masks.astype"),
-    "masks list": ({"masks": [[True, True]] * 6}, TypeError, "masks.astype"),
+    "masks dtype": ({"masks": np.ones((6, 2), np.float32)}, TypeError, r"np.asarray\(masks, bool\)"),
+    "masks list": ({"masks": [[True, True]] * 6}, TypeError, r"np.asarray\(masks, bool\)"),
     "interior dtype": ({"interior": np.ones((3, 2), np.float32)}, TypeError, "astype"),
     "gates nan": ({"gates": np.full((3, 2), np.nan)}, ValueError, "gates has NaN"),
     "interior nan": ({"interior": np.full((3, 2), np.nan)}, ValueError, "interior has NaN"),
@@ -667,7 +667,7 @@ def test_check_patterns_names_the_fix(fault):
 def test_check_patterns_refuses_bad_data():
     with pytest.raises(ValueError, match="X has NaN"):
         check_patterns(good(), np.where(GENERIC > 1, np.nan, GENERIC))
-    with pytest.raises(TypeError, match="float32"):
+    with pytest.raises(TypeError, match="float64"):
         check_patterns(good(), GENERIC.astype(int))
 
 
