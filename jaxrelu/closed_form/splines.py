@@ -137,7 +137,7 @@ def spline(X: Any, y: Any, lam: Any = None, *, bias: str = "free", constant: boo
     x, axis = line(task)
     columns, cells = _dictionary(x, bias)
     with_constant = constant or bias == "free"
-    if strength is None:
+    if lam is None:
         found, value, lower = _interpolant(columns, task.y, with_constant, cells)
     else:
         found = lasso(columns, task.y, strength, with_constant, cells)
