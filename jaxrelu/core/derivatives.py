@@ -43,28 +43,32 @@ def known_where(known: Array, tangent: Array) -> Array:
     return result
 
 
-def still(free: Array, rows: Array) -> Array:
-    """Zero, or NaN where a row moves that must not: to be added to what depends on it.
+def still(free: Array, rows: Array, size: int) -> Array:
+    """Zeros, or NaN where a row moves that must not: to be added to what depends on it.
 
     Args:
         free: (m, n) bool, False where result k has no derivative by row j.
         rows: (n, d), the tangents of n rows.
+        size: how many numbers every result has.
 
     Returns:
-        Array (m,), linear as far as JAX is concerned; transposed, NaN for the rows that are not
-        free of every result that is asked for.
+        Array (m, size), linear as far as JAX is concerned; transposed, NaN for the rows that are
+        not free of every result that is asked for.
     """
-    n, d = rows.shape
-    # Fixed shares, so that nothing cancels: zero if and only if the row is.
-    moved = matmul(rows, jnp.cos(jnp.arange(1, d + 1, dtype=rows.dtype) ** 2))
-    shares = jnp.cos(jnp.arange(1, n + 1, dtype=rows.dtype) ** 2)
+    (n, d), dtype = rows.shape, rows.dtype
+    # Sums with fixed shares, so that neither rows nor what is asked for cancel.
+    moved = jnp.broadcast_to(matmul(rows, _shares(d, dtype))[None], free.shape)
 
     def both(_: Any, x: Array) -> Array:
         return jnp.where(free | (x == 0), x, jnp.nan)
 
-    moved = jnp.broadcast_to(moved[None], free.shape)
     checked = jax.lax.custom_linear_solve(_same, moved, both, both)
-    return jnp.sum(jnp.where(free, 0.0, shares[None]) * checked, axis=1)
+    total = jnp.sum(jnp.where(free, 0.0, _shares(n, dtype)[None]) * checked, axis=1)
+    return total[:, None] * _shares(size, dtype)[None]
+
+
+def _shares(count: int, dtype: Any) -> Array:
+    return jnp.cos(jnp.arange(1, count + 1, dtype=dtype) ** 2)
 
 
 def nowhere(tangents: Any, result: T) -> T:

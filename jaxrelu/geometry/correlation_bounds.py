@@ -45,6 +45,8 @@ class DualElements(NamedTuple):
     @classmethod
     def of(cls, rows: Rows, signs: Array, multipliers: Array) -> DualElements:
         """The elements that multipliers (b, n) of the unit rows make."""
+        # Those of rows of zeros make nothing, and may be of any size.
+        multipliers = jnp.where(rows.length > 0, multipliers, 0.0)
         return cls(product(signs * multipliers, rows.unit), jnp.sum(multipliers, axis=1))
 
     def put(self, index: Array, new: DualElements) -> DualElements:

@@ -80,8 +80,8 @@ def test_a_scout_that_breaks_leaves_the_lanes_alone():
 
 @pytest.mark.parametrize("warm_starts", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_what_has_been_found_is_there_when_the_rounds_are_used_up(monkeypatch, warm_starts):
-    monkeypatch.setattr(active_newton, "MAX_ROUNDS", 8)
-    # Shapes of their own: what is compiled here knows of eight rounds only.
+    monkeypatch.setattr(active_newton, "MAX_ROUNDS", 4)
+    # Shapes of their own: what is compiled here knows of four rounds only.
     given = GENERIC.program
     some = replace(given.patterns, masks=given.patterns.masks[:31])
     program = jr.ConvexProgram(given.X[:31], given.y[:31], some)
