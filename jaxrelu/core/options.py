@@ -22,8 +22,13 @@ from jaxrelu.core.checks import (
 from jaxrelu.core.tracing import is_traced
 
 
-def number(value: Any, name: str) -> float:
+def number(value: Any, name: str, other: str = "") -> float:
     """One known number, of any real dtype.
+
+    Args:
+        value: the number.
+        name: the argument's name, for the message.
+        other: what takes several, for the message.
 
     Raises:
         TypeError: not a number.
@@ -33,7 +38,7 @@ def number(value: Any, name: str) -> float:
         raise TypeError(f"{name} is {described(value)}; pass a number.")
     array = host_numbers(value, name)
     if array.ndim != 0:
-        raise ValueError(f"{name} has shape {array.shape}; pass one number.")
+        raise ValueError(f"{name} has shape {array.shape}; pass one number{other}.")
     return float(array)
 
 

@@ -10,12 +10,12 @@ import numpy as np
 from jaxrelu.core.checks import check_shape, check_type, described, real_array
 from jaxrelu.core.status import Status
 from jaxrelu.core.tracing import on_host
-from jaxrelu.programs.solution import Solution
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+_DRAWN = ("lam", "weights", "certificate", "status")  # of every solution
 # Hues that stay apart in grey print and for colour-blind readers (Okabe and Ito, 2008).
 _BLUE, _ORANGE, _GREY = "#0072B2", "#D55E00", "#666666"
 
@@ -76,7 +76,8 @@ def plot_path(
         raise TypeError(f"path is {described(path)}; pass {fix}.")
     if len(path) == 0:
         raise ValueError("path is empty, so there is nothing to draw: pass at least one lam.")
-    check_type(path[0] if not isinstance(path, dict) else path, "path", Solution, fix)
+    if isinstance(path, dict) or not all(hasattr(path[0], name) for name in _DRAWN):
+        raise TypeError(f"path is {described(path)}; pass {fix}.")
     scores_of = {"train_score": train_score, "test_score": test_score}
     for name, values in scores_of.items():
         if values is not None:

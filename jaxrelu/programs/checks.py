@@ -102,8 +102,9 @@ def check_lam(program: Program, lam: Any, name: str = "lam") -> Array:
     if is_traced(lam):
         return scalar(lam, name, program.X.dtype)
     # Without a dtype of its own, lam takes the precision of the program.
+    found = number(lam, name, ", or use solve_grid, solve_path or refine_path for several")
     with np.errstate(over="ignore"):
-        value = np.asarray(number(lam, name)).astype(program.X.dtype)
+        value = np.asarray(found).astype(program.X.dtype)
     if not np.isfinite(value) or float(value) < 0:
         raise ValueError(f"{name} is {float(value)}; pass a positive finite number.")
     if float(value) == 0:

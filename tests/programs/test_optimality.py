@@ -58,9 +58,7 @@ def check_certificate(case, program, lam, certificate):
     masks = np.asarray(program.patterns.masks)
     weights, dual = np.asarray(certificate.weights), np.asarray(certificate.dual)
     upper = twin_objective(case, program, lam, weights)
-    np.testing.assert_allclose(
-        certificate.upper, upper, rtol=1e-6 if case[0] == "huber" else 1e-12
-    )
+    np.testing.assert_allclose(certificate.upper, upper, rtol=1e-6 if case[0] == "huber" else 1e-12)
     if not case[1]:
         violation = reference.cone_violation(program.X, masks, weights)
         assert violation == 0
@@ -100,7 +98,7 @@ def test_block_correlations_are_homogeneous_and_swap_signs(build, small):
 
 
 def test_block_correlations_refuse_another_shape(build):
-    with pytest.raises(ValueError, match=r"one number a sample, \(12,\)"):
+    with pytest.raises(ValueError, match=r"one number a row, shape \(12,\)"):
         jr.block_correlations(build(), np.zeros(5))
 
 
@@ -319,12 +317,12 @@ def test_certify_in_float32(optimum, single):
 
 
 BAD = {
-    "weights of another shape": (0.5, np.zeros((10, 3)), ValueError, r"takes \(2, 10, 3\)"),
+    "weights of another shape": (0.5, np.zeros((10, 3)), ValueError, r"shape \(2, 10, 3\)"),
     "weights of float32": (0.5, np.zeros((2, 10, 3), "float32"), TypeError, "astype..float64"),
-    "lam zero": (0.0, np.zeros((2, 10, 3)), ValueError, "pass a small lam"),
+    "lam zero": (0.0, np.zeros((2, 10, 3)), ValueError, "pass a small one"),
     "lam negative": (-1.0, np.zeros((2, 10, 3)), ValueError, "positive finite number"),
     "lam nan": (np.nan, np.zeros((2, 10, 3)), ValueError, "positive finite number"),
-    "many lams": (np.ones(3), np.zeros((2, 10, 3)), ValueError, "solve_grid or solve_path"),
+    "many lams": (np.ones(3), np.zeros((2, 10, 3)), ValueError, "use solve_grid, solve_path or"),
 }
 
 

@@ -489,7 +489,7 @@ CALLS = {
     "lam negative": (jr.solve, -1.0, {}, ValueError, "lam is -1.0; pass a positive finite number"),
     "lam nan": (jr.solve, np.nan, {}, ValueError, "pass a positive finite number"),
     "lam inf": (jr.solve, np.inf, {}, ValueError, "pass a positive finite number"),
-    "lam a vector": (jr.solve, [LAM], {}, ValueError, "pass one number"),
+    "lam a vector": (jr.solve, [LAM], {}, ValueError, "use solve_grid, solve_path or"),
     "lam text": (jr.solve, "1", {}, TypeError, "lam is '1'"),
     "lam missing": (jr.solve, None, {}, TypeError, "lam is None; pass a number"),
     "lam complex": (jr.solve, 1j, {}, TypeError, "lam has dtype"),
