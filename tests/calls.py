@@ -384,6 +384,9 @@ CALLS = {
         lambda: {"program": _program(), "num": count(3), "ratio": _share(0.5)}, True,
     ),
     "lambda_max": (jr.lambda_max, lambda: {"program": _program(True)}, True),
+    "lambda_max_interval": (
+        jr.lambda_max_interval, lambda: {"program": _program(True)}, True,
+    ),
     "margin_conditions": (
         jr.margin_conditions,
         lambda: {

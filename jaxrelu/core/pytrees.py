@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
+from functools import partial, wraps
 from typing import Any, TypeVar
 
 import jax
@@ -71,3 +73,48 @@ def register(cls: type[T]) -> type[T]:
     except ValueError as error:
         raise ValueError(f"cls is {described(cls)}, which is registered already.") from error
     return cls
+
+
+def compiled(
+    function: Callable[..., Any], donate: tuple[int, ...] = (), out_shardings: Any = None
+) -> Callable[..., Any]:
+    """Jit with the classes of the losses among its arguments in the key.
+
+    A loss that is registered by JAX's own functions would otherwise be taken for another one (see
+    `register`).
+
+    Args:
+        function: takes losses, or what has a `loss`, as positional arguments, beside others.
+        donate: positions of arguments that are given up.
+        out_shardings: as in `jax.jit`.
+
+    Returns:
+        The compiled function, with JAX's ``lower``.
+
+    Example:
+        >>> import jax, jaxrelu as jr
+        >>> from jaxrelu.core.pytrees import compiled
+        >>> @compiled
+        ... def slope(loss, fit, target):
+        ...     return loss.gradient(fit, target)
+        >>> slope(jr.SquaredLoss(), jax.numpy.ones(1), jax.numpy.zeros(1)).tolist()
+        [1.0]
+    """
+    options = {} if out_shardings is None else {"out_shardings": out_shardings}
+
+    @partial(jax.jit, static_argnums=0, donate_argnums=tuple(1 + i for i in donate), **options)
+    def call(losses: tuple[type, ...], *args: Any) -> Any:
+        del losses
+        return function(*args)
+
+    @wraps(function)
+    def run(*args: Any) -> Any:
+        return call(_loss_classes(args), *args)
+
+    run.lower = lambda *args: call.lower(_loss_classes(args), *args)  # type: ignore[attr-defined]
+    return run
+
+
+def _loss_classes(args: tuple[Any, ...]) -> tuple[type, ...]:
+    losses = (getattr(arg, "loss", arg) for arg in args)
+    return tuple(type(loss) for loss in losses if hasattr(loss, "conjugate"))

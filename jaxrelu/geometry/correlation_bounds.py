@@ -63,6 +63,8 @@ class PolarBounds(NamedTuple):
         chunk: (m,), the blocks projected last.
         points: (m, d), their projections.
         multipliers: (m, n), their multipliers.
+        longest: the block of the longest projection of all, 0 if there was none.
+        longest_point: (d,), that projection, zero if there was none.
     """
 
     duals: DualElements
@@ -70,6 +72,8 @@ class PolarBounds(NamedTuple):
     chunk: Array
     points: Array
     multipliers: Array
+    longest: Array
+    longest_point: Array
 
 
 def best_multiple(c: Array, vectors: Array) -> Array:
@@ -133,6 +137,7 @@ def polar_bounds(
 
     def step(state: tuple[Any, ...]) -> tuple[Any, ...]:
         index, duals, bound, level = state[:4]
+        longest = state[8:]
         place = index * batch + jnp.arange(batch, dtype=jnp.int32)
         live = place < count
         chunk = order[jnp.minimum(place, total - 1)]
@@ -149,7 +154,13 @@ def polar_bounds(
         now = jnp.where(live, bound[chunk], 0.0)
         found = jnp.any(now > limit)
         level = jnp.maximum(level, jnp.max(now)) if rising else level
-        return index + 1, duals, bound, level, chunk, result.points, result.multipliers, found
+        size = jnp.where(live, safe_norm(result.points), -1.0)
+        best = jnp.argmax(size)
+        longer = size[best] > safe_norm(longest[1])
+        block, point = jnp.where(longer, chunk[best], longest[0]), result.points[best]
+        point = jnp.where(longer, point, longest[1])
+        last = chunk, result.points, result.multipliers
+        return index + 1, duals, bound, level, *last, found, block, point
 
     state = (
         jnp.asarray(0, jnp.int32),
@@ -160,6 +171,8 @@ def polar_bounds(
         jnp.zeros((batch, d), c.dtype),
         jnp.zeros((batch, n), c.dtype),
         jnp.asarray(False),
+        jnp.zeros((), order.dtype),
+        jnp.zeros((d,), c.dtype),
     )
 
     def done(state: tuple[Any, ...]) -> Any:
@@ -169,11 +182,11 @@ def polar_bounds(
         return (first >= count) | settled | (stop_at_violation & state[7])
 
     end = iterate(step, state, done=done, max_steps=-(-total // batch)).state
-    return PolarBounds(end[1], end[2], end[4], end[5], end[6])
+    return PolarBounds(end[1], end[2], end[4], end[5], end[6], end[8], end[9])
 
 
-def largest_correlation(rows: Rows, masks: Array, pattern: Array, c: Array) -> Array:
-    """The largest norm of a projected point, max_b ||Proj_{K_b}(c_b)||.
+def largest_correlation(rows: Rows, masks: Array, pattern: Array, c: Array) -> PolarBounds:
+    """The largest norm of a projected point, max_b ||Proj_{K_b}(c_b)||, and what proves it.
 
     The blocks that look largest are projected first and in full, all others only until their bound
     falls below what was found.
@@ -185,9 +198,8 @@ def largest_correlation(rows: Rows, masks: Array, pattern: Array, c: Array) -> A
         c: (b, d), the points.
 
     Returns:
-        Scalar.
+        `PolarBounds`: its largest bound is that norm.
     """
     batch = min(32, projection_batch(c.shape[0], rows.unit.shape[0]))
     nothing = DualElements.nothing(c.shape[0], c.shape[1], c.dtype)
-    found = polar_bounds(rows, masks, pattern, c, nothing, 0.0, batch=batch, rising=True)
-    return jnp.max(found.bound, initial=0.0)
+    return polar_bounds(rows, masks, pattern, c, nothing, 0.0, batch=batch, rising=True)

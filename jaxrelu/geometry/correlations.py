@@ -31,8 +31,8 @@ from jaxrelu.core.derivatives import close, first_order, known_where, still
 from jaxrelu.core.numerics import matmul, safe_norm, unit
 from jaxrelu.geometry.cone_faces import Faces, contact, faces, positive
 from jaxrelu.geometry.cone_projection import project
-from jaxrelu.geometry.cones import block_patterns, cone_signs, projection_batch
-from jaxrelu.geometry.correlation_bounds import DualElements, largest_correlation, polar_bounds
+from jaxrelu.geometry.cones import block_patterns, cone_signs
+from jaxrelu.geometry.correlation_bounds import largest_correlation
 from jaxrelu.geometry.gram import Rows, shared_rows
 
 # Blocks among which the longest is looked for.
@@ -83,7 +83,8 @@ def longest_correlation(X: Array, masks: Array, residual: Array) -> Array:
         Scalar. Its derivative is NaN where blocks of different directions have the same length.
     """
     blocks = _blocks(X, masks)
-    return largest_correlation(blocks.rows, masks, blocks.pattern, blocks.raw(residual))
+    found = largest_correlation(blocks.rows, masks, blocks.pattern, blocks.raw(residual))
+    return jnp.max(found.bound, initial=0.0)
 
 
 @longest_correlation.defjvp
@@ -91,11 +92,7 @@ def _longest_correlation_jvp(primals: Any, tangents: Any) -> tuple[Array, Array]
     X, masks, residual = first_order("lambda_max", primals)
     blocks = _blocks(X, masks)
     c, small = blocks.raw(residual), close(X.dtype)
-    nothing = DualElements.nothing(c.shape[0], c.shape[1], c.dtype)
-    bound = polar_bounds(
-        blocks.rows, masks, blocks.pattern, c, nothing, 0.0,
-        batch=min(32, projection_batch(*blocks.signs.shape)), rising=True,
-    ).bound  # fmt: skip
+    bound = largest_correlation(blocks.rows, masks, blocks.pattern, c).bound
     # All but a few are known to be shorter.
     few = blocks.chosen(jax.lax.top_k(bound, min(_LONGEST, len(bound)))[1])
     q, mu, face, _, free = _settled(few, residual)

@@ -12,7 +12,6 @@ method for sparse inverse problems" (2017); D. P. Kingma and J. Ba, "Adam" (2015
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
 import jax
@@ -23,6 +22,7 @@ from jax import Array
 
 from jaxrelu.core.aliases import Floats
 from jaxrelu.core.budgets import CALL, Meter
+from jaxrelu.core.pytrees import compiled
 from jaxrelu.geometry.host.units import column_units
 from jaxrelu.losses.base import Loss
 from jaxrelu.networks.network import Network, nonconvex_objective
@@ -88,26 +88,18 @@ def train_from(
     # Optax mixes dtypes that strict promotion keeps apart.
     with jax.numpy_dtype_promotion("standard"):
         scale = jnp.asarray(units, dtype)
-        end = _adam(start, program.X, program.y, lam, loss, weight, scale, type(loss))
+        end = _adam(start, program.X, program.y, lam, loss, weight, scale)
     found = np.asarray(end.hidden, np.float64).T * np.abs(np.asarray(end.output))[:, None]
     size = np.linalg.norm(found, axis=1)
     order = np.argsort(-size, kind="stable")
     return found[order[: int(np.sum(size > _NEGLIGIBLE * np.max(size)))]]
 
 
-@partial(jax.jit, static_argnames=("loss_type",))
+@compiled
 def _adam(
-    start: Network,
-    X: Any,
-    y: Any,
-    lam: Array,
-    loss: Loss,
-    sample_weight: Any,
-    units: Array,
-    loss_type: type,
+    start: Network, X: Any, y: Any, lam: Array, loss: Loss, sample_weight: Any, units: Array
 ) -> Network:
-    """Adam with a step size that decays to zero; `loss_type` is part of the key of the cache."""
-    del loss_type
+    """Adam with a step size that decays to zero."""
     # In units of the typical weight of each layer, a column of X measured in its own, so that one
     # step size suits all data.
     used = start.output != 0

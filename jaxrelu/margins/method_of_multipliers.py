@@ -139,13 +139,14 @@ def minimise_weights(
         # Bounds that cross by more are not known well enough.
         if np.isfinite(best.upper) and abs(best.upper - best.lower) <= rtol * best.upper:
             return best._replace(status=Status.OPTIMAL)
-        futile = 0 if best.upper - best.lower < 0.9 * before else futile + 1
+        # Where rounding let the bounds cross nothing is gained either.
+        futile = 0 if best.upper - best.lower < 0.9 * max(before, 0.0) else futile + 1
         if futile >= _FUTILE and np.isfinite(best.upper):
             return best._replace(status=Status.STALLED)
         # A smaller lam is faster and less accurate: only while constraints are not met closely.
         missed = np.abs(np.asarray(program.loss.gradient(solution.fit, program.y)))
         far = float(np.max(missed)) > 0.1 * rtol * float(np.max(np.abs(y)))
-        if far and int(solution.status) == Status.OPTIMAL:
+        if far and int(solution.status) in (Status.OPTIMAL, Status.PRECISION_FLOOR):
             lam = max(_LAM_FACTOR * lam, least)
         else:
             inner = max(_INNER * inner, eps(dtype))

@@ -210,7 +210,7 @@ def solve_path(
     lams, tolerance = check_lams(program, lams), tolerances(program, rtol, atol)
     steps = step_limit(solver, max_steps)
     most = None if max_active is None else count(max_active, "max_active", least=0)
-    at, asked = prepare(program, lams, tolerance, warm_point(program, init), type(program.loss))
+    at, asked = prepare(program, lams, tolerance, warm_point(program, init))
     driver = PathDriver(solver, at, asked, tolerance, int(steps))
     if asked.init is not None:
         driver.start_from(asked.init, jnp.max(asked.lams))

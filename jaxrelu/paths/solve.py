@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
+from jaxrelu.core.pytrees import compiled
 from jaxrelu.paths.checks import checked_solver, step_limit, warm_point
 from jaxrelu.programs.checks import check_lam, check_program
 from jaxrelu.programs.program import Program
@@ -72,10 +72,10 @@ def solve(
     warm = warm_point(program, init)
     tolerance = tolerances(program, rtol, atol)
     steps = step_limit(solver, max_steps)
-    return shared(solve_compiled(program, lam, tolerance, steps, warm, solver, type(program.loss)))
+    return shared(solve_compiled(program, lam, tolerance, steps, warm, solver))
 
 
-@partial(jax.jit, static_argnames=("loss_type",))
+@compiled
 def solve_compiled(
     program: Program,
     lam: Array,
@@ -83,10 +83,8 @@ def solve_compiled(
     max_steps: Array,
     init: WarmStart | None,
     solver: Any,
-    loss_type: type,
 ) -> Solution:
-    """`solve` after its checks, compiled; `loss_type` is part of the key (`core.pytrees`)."""
-    del loss_type
+    """`solve` after its checks, compiled."""
     return solve_traced(program, lam, tolerance, max_steps, init, solver)
 
 

@@ -1,6 +1,13 @@
-"""The critical lam, from which on the weights are zero, and the grid below it."""
+"""The critical lam, from which on the weights are zero, and the grid below it.
+
+lambda_max = max over blocks of ||Proj_{K_b}(c_b)||, c_b = s X^T D_j r, r the residual of zero
+weights. From above it is bounded by ||c_b + v_b|| for elements v_b of the dual cones, from below by
+<u, c_b> / ||u|| for any u in K_b; a projection gives both, and both are rounded outward.
+"""
 
 from __future__ import annotations
+
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -8,12 +15,21 @@ import numpy as np
 from jax import Array
 
 from jaxrelu.core.derivatives import longest
-from jaxrelu.core.numerics import matmul, unit
+from jaxrelu.core.numerics import matmul, safe_norm, unit
 from jaxrelu.core.options import count, share
-from jaxrelu.core.tracing import on_host
+from jaxrelu.core.rounding import added, downward, product, roundoff, sum_roundings, upward
+from jaxrelu.core.tracing import is_traced, on_host, outside_traces
+from jaxrelu.geometry.cones import block_patterns, cone_signs, pushed_inside
+from jaxrelu.geometry.correlation_bounds import DualElements, largest_correlation
 from jaxrelu.geometry.correlations import longest_correlation
+from jaxrelu.geometry.gram import shared_rows
+from jaxrelu.geometry.host.nonnegative_least_squares import nonnegative_least_squares
+from jaxrelu.geometry.host.projection import cone_rows
+from jaxrelu.programs.bounds import correlation_bound
 from jaxrelu.programs.checks import check_program
+from jaxrelu.programs.preparation import RowSpace, lifted, row_space
 from jaxrelu.programs.program import Program, float_masks, raw_correlations, residual_at
+from jaxrelu.programs.units import Units, in_units, out_of_units, printed
 
 
 def lambda_max(program: Program) -> Array:
@@ -26,10 +42,14 @@ def lambda_max(program: Program) -> Array:
         program: a `ConvexProgram` or `GatedProgram`.
 
     Returns:
-        Scalar. Weights are zero for lam >= lambda_max and not zero below.
+        Scalar, an upper bound within 1e-6 of the value (1e-3 in float32), relative: weights are
+        zero for lam >= lambda_max. Inside a trace it is NaN where the projections did not get that
+        close. Its derivative is NaN where the largest correlation is that of several directions.
 
     Raises:
         ValueError, TypeError: see `check_program`.
+        ArithmeticError: the projections did not get that close, as where columns of X differ by
+            many orders of magnitude; `lambda_max_interval` says how close they got.
 
     Example:
         >>> import jax, jaxrelu as jr, numpy as np
@@ -42,18 +62,186 @@ def lambda_max(program: Program) -> Array:
     Reference: Mishkin and Pilanci (ICML 2023), KKT conditions; tested on both sides.
     """
     check_program(program)
-    return _lambda_max(program)
+    value = _lambda_max(program)
+    if is_traced(value):
+        return value
+    with outside_traces():
+        if not np.isnan(value):
+            return value
+        lower, upper = (float(end) for end in lambda_max_interval(program))
+        if not (np.isfinite(lower) and np.isfinite(upper)):  # of the data
+            return value
+        if not _close(np.asarray(lower), np.asarray(upper), program.X.dtype):
+            raise ArithmeticError(
+                f"lambda_max is only known to lie between {lower:.6g} and {upper:.6g}: scale the "
+                "columns of X to one size, or take the upper end from lambda_max_interval(program)."
+            )
+        return jnp.asarray(upper, program.X.dtype)
+
+
+def lambda_max_interval(program: Program) -> tuple[Array, Array]:
+    """Two numbers that lambda_max lies between, as printed.
+
+    From the host, blocks whose batched projection did not end are projected one by one.
+
+    Args:
+        program: a `ConvexProgram` or `GatedProgram`.
+
+    Returns:
+        ``(lower, upper)``, scalars; NaN for data with NaN.
+
+    Raises:
+        ValueError, TypeError: see `check_program`.
+
+    Example:
+        >>> import jax, jaxrelu as jr, numpy as np
+        >>> X = np.asarray([[1.0, 0.2], [0.3, -1.0]], "float32")
+        >>> y = np.asarray([1.0, -1.0], "float32")
+        >>> patterns = jr.sample_patterns(jax.random.key(0), X, num_gates=4)
+        >>> lower, upper = jr.lambda_max_interval(jr.ConvexProgram(X, y, patterns))
+        >>> bool(0 < lower <= upper < 1.001 * lower)
+        True
+    """
+    check_program(program)
+    ends = _interval(program)
+    if is_traced(ends) or not program.has_cones:
+        return ends
+    with outside_traces():
+        low, high = np.asarray(ends)
+        if not np.isfinite(high - low) or _close(low, high, program.X.dtype):
+            return ends
+        at = _start(program)
+        return _ends(at, *_projected_one_by_one(at))
+
+
+def _close(lower: Any, upper: Any, dtype: Any) -> Any:
+    """Whether the upper end is near enough to be the value."""
+    return upper - lower <= (1e-6 if dtype == np.float64 else 1e-3) * upper
+
+
+class _Start(NamedTuple):
+    """A program in units, itself and in its row space, and the residual of zero weights."""
+
+    whole: Program
+    reduced: Program
+    space: RowSpace | None
+    units: Units
+    residual: Array
+
+
+@jax.jit
+def _start(program: Program) -> _Start:
+    whole, units = in_units(program)
+    reduced, space = row_space(whole)
+    residual = residual_at(whole, jnp.zeros((whole.X.shape[0],), whole.X.dtype))
+    return _Start(whole, reduced, space, units, residual)
+
+
+class _Projected(NamedTuple):
+    """What proves both ends: `DualElements` of all blocks, and a long projection (d,) of one."""
+
+    duals: DualElements
+    block: Array
+    point: Array
+
+
+@jax.jit
+def _interval(program: Program) -> tuple[Array, Array]:
+    at = _start(program)
+    return _ends(at, *_projected(at))
+
+
+def _projected(at: _Start) -> _Projected:
+    c = raw_correlations(at.reduced, at.residual)
+    c = c.reshape(-1, c.shape[-1])
+    if not at.reduced.has_cones:
+        best = jnp.argmax(safe_norm(c)).astype(jnp.int32)
+        return _Projected(DualElements.nothing(len(c), c.shape[1], c.dtype), best, c[best])
+    masks, pattern = jnp.asarray(at.reduced.patterns.masks), block_patterns(at.reduced.block_shape)
+    found = largest_correlation(shared_rows(jnp.asarray(at.reduced.X)), masks, pattern, c)
+    return _Projected(found.duals, found.longest, found.longest_point)
+
+
+@jax.jit
+def _ends(at: _Start, duals: DualElements, block: Array, point: Array) -> tuple[Array, Array]:
+    """Both ends as printed."""
+    X, masks = jnp.asarray(at.whole.X), jnp.asarray(at.whole.patterns.masks)
+    (n, d), p, dtype = X.shape, masks.shape[1], X.dtype
+    times = sum_roundings(n, dtype) + sum_roundings(d, dtype) + 8.0
+    # A residual with sample weights is rounded itself.
+    weighted = 2.0 * roundoff(dtype) * safe_norm(added((jnp.abs(X * at.residual[:, None])).T))
+    bound = correlation_bound(at.reduced, at.residual, duals, at.space)
+    upper = upward(bound.bound, weighted)
+
+    u, pattern = lifted(point[None], at.space), block % p
+    if at.whole.has_cones:
+        interior = at.whole.patterns.interior
+        witness = jnp.asarray(at.whole.patterns.gates if interior is None else interior)
+        signs = cone_signs(masks, pattern[None], dtype)
+        u = pushed_inside(shared_rows(X), signs, u, unit(witness[:, pattern])[None])
+    direction = unit(u)
+    seen = masks[:, pattern].astype(dtype) * at.residual
+    side = jnp.where(block < p, 1.0, -1.0).astype(dtype)
+    value = side * added(seen * product(direction, X.T)[0])
+    off = added(jnp.abs(seen) * matmul(jnp.abs(direction), jnp.abs(X).T)[0])
+    off = roundoff(dtype) * times * off + roundoff(dtype) * 8.0 * jnp.abs(value)
+    lower = jnp.maximum(downward(value, off), jnp.where(jnp.isnan(value), jnp.nan, 0.0))
+    return printed(lower, at.units.lam, -1), printed(upper, at.units.lam, 1)
+
+
+def _projected_one_by_one(at: _Start) -> _Projected:
+    """By active sets on the host: the blocks that look longest until no other can be longer."""
+    X, masks = (np.asarray(a, np.float64) for a in (at.reduced.X, at.reduced.patterns.masks))
+    c = np.asarray(raw_correlations(at.reduced, at.residual), np.float64).reshape(-1, X.shape[1])
+    lengths = np.asarray(safe_norm(jnp.asarray(at.reduced.X)), np.float64)
+    rows = X / np.where(lengths > 0, lengths, 1.0)[:, None]
+    vectors, mass = np.zeros_like(c), np.zeros(len(c))
+    bound, done = np.linalg.norm(c, axis=1), np.zeros(len(c), bool)
+    best, block, point = 0.0, 0, np.zeros(X.shape[1])
+    while True:
+        b = int(np.argmax(np.where(done, -1.0, bound)))
+        if done[b] or bound[b] <= best:
+            break
+        cone = cone_rows(masks[:, b % masks.shape[1]] > 0, rows)
+        mu = np.where(lengths > 0, nonnegative_least_squares(cone.T, -c[b])[0], 0.0)
+        vectors[b], mass[b], done[b] = cone.T @ mu, np.sum(mu), True
+        bound[b] = np.linalg.norm(c[b] + vectors[b])
+        if bound[b] > best:
+            best, block, point = bound[b], b, c[b] + vectors[b]
+    dtype = at.residual.dtype
+    duals = DualElements(jnp.asarray(vectors, dtype), jnp.asarray(mass, dtype))
+    return _Projected(duals, jnp.asarray(block, jnp.int32), jnp.asarray(point, dtype))
 
 
 @jax.jit
 def _lambda_max(program: Program) -> Array:
+    value: Array = _upper_end(program)
+    return value
+
+
+@jax.custom_jvp
+def _upper_end(program: Program) -> Array:
+    lower, upper = _interval(program)
+    return jnp.where(_close(lower, upper, program.X.dtype), upper, jnp.nan)
+
+
+@_upper_end.defjvp
+def _upper_end_jvp(primals: Any, tangents: Any) -> tuple[Array, Array]:
+    return _upper_end(*primals), jax.jvp(_largest_length, primals, tangents)[1]
+
+
+def _largest_length(program: Program) -> Array:
+    """The value with the derivative of the envelope theorem."""
+    program, units = in_units(program)
     X = jnp.asarray(program.X)
     residual = residual_at(program, jnp.zeros((X.shape[0],), X.dtype))
     if program.has_cones:
-        return longest_correlation(X, jnp.asarray(program.patterns.masks), residual)
-    c = raw_correlations(program, residual)
-    # The derivative of ||X^T D_j r|| by r is D_j X u, u its direction.
-    return longest(c, float_masks(program).T * matmul(unit(c), X.T))
+        value = longest_correlation(X, jnp.asarray(program.patterns.masks), residual)
+    else:
+        c = raw_correlations(program, residual)
+        # The derivative of ||X^T D_j r|| by r is D_j X u, u its direction.
+        value = longest(c, float_masks(program).T * matmul(unit(c), X.T))
+    return out_of_units(value, units.lam)
 
 
 @on_host("or use lambda_max, which can be traced")

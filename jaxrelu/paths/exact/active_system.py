@@ -26,10 +26,8 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
@@ -37,6 +35,7 @@ from scipy.linalg import LinAlgError, LinAlgWarning, solve
 from scipy.optimize import linprog
 
 from jaxrelu.core.aliases import Bools, Floats
+from jaxrelu.core.pytrees import compiled
 from jaxrelu.geometry.cones import block_patterns
 from jaxrelu.geometry.host.projection import block_correlation, cone_rows
 from jaxrelu.geometry.host.scaling import unit_rows
@@ -142,10 +141,9 @@ class Geometry:
         return shortfall
 
 
-@partial(jax.jit, static_argnames=("loss_type",))
-def _derivatives(loss: Any, fit: Any, y: Any, weight: Any, loss_type: type) -> Any:
-    """Gradient and curvature of the loss; `loss_type` is part of the key (`core.pytrees`)."""
-    del loss_type
+@compiled
+def _derivatives(loss: Any, fit: Any, y: Any, weight: Any) -> Any:
+    """Gradient and curvature of the loss."""
     return (
         total_gradient(loss, fit, y, weight),
         total_curvature(loss, fit, y, weight),
@@ -160,7 +158,7 @@ def geometry(program: Program) -> Geometry:
     loss, y, weight = program.loss, jnp.asarray(program.y), sample_weights(program)
 
     def derivatives(fit: Floats) -> tuple[Floats, Floats]:
-        gradient, curvature = _derivatives(loss, fit, y, weight, type(loss))
+        gradient, curvature = _derivatives(loss, fit, y, weight)
         return np.asarray(gradient), np.asarray(curvature)
 
     spread = np.array([np.linalg.norm(X[mask], 2) if mask.any() else 0.0 for mask in masks.T])
