@@ -161,8 +161,9 @@ def descent():
     start = jr.Network(np.array([[1.0, 2], [1, -1], [0, 1]]), np.array([1.0, -2]))
     return {
         "network": thing(start), "optimum": thing(best), "X": same(np.eye(3)),
-        "y": real(np.array([3.0, 4, -2])), "lam": _lam(), "loss": _loss(),
-        "sample_weight": real(np.ones(3), "none"), "width": count(8, "none", without=["one"]),
+        "y": Argument(np.array([3.0, 4, -2]), REAL - {"booleans"}, False),
+        "lam": number(LAM, without=["zero", "one", "one and a half"]), "loss": _loss(),
+        "sample_weight": real(np.ones(3), "none"), "width": count(8, without=["one"]),
     }  # fmt: skip
 
 
@@ -309,8 +310,8 @@ CALLS = {
     "certify_global": (
         jr.certify_global,
         lambda: {
-            "network": _network(), **_data(), "lam": _lam(), "loss": _loss(),
-            "sample_weight": _weight(), "rtol": number(1e-3, "none"), **_budget(),
+            "network": _network(), "X": same(X), "y": same(Y), "lam": _lam(), "loss": _loss(),
+            "sample_weight": same(WEIGHT, "none"), "rtol": number(1e-3, "none"), **_budget(),
         }, True,
     ),
     "connect": (
@@ -362,8 +363,8 @@ CALLS = {
     "improve": (
         jr.improve,
         lambda: {
-            "network": _network(), **_data(), "lam": _lam(), "loss": _loss(),
-            "sample_weight": _weight(), "rtol": number(1e-3, "none"),
+            "network": _network(), "X": same(X), "y": same(Y), "lam": _lam(), "loss": _loss(),
+            "sample_weight": same(WEIGHT, "none"), "rtol": number(1e-3, "none"),
             "max_steps": count(200, "zero", "none"), "solver": _newton(),
         }, True,
     ),
