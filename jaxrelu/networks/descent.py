@@ -186,4 +186,7 @@ def _check_optimum(
         )
     apart = np.max(np.abs(correlation[a > 0] - lam), initial=0.0)
     if apart > _OPTIMAL * lam:
-        raise ValueError("optimum is not optimal: its own correlations are not lam; smaller rtol?")
+        raise ValueError(
+            "optimum is not optimal for these X, y and lam: its own correlations are not lam. Pass "
+            "jr.improve(network, X, y, lam).network, or one of a smaller rtol."
+        )
