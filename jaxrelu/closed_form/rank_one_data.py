@@ -19,8 +19,9 @@ from typing import Any
 import numpy as np
 from scipy.optimize import brentq
 
-from jaxrelu.closed_form.answer import ClosedForm, Task, checked, positive, tolerance
+from jaxrelu.closed_form.answer import ClosedForm, Task, checked, tolerance
 from jaxrelu.core.aliases import Floats
+from jaxrelu.core.options import positive
 from jaxrelu.core.tracing import on_host
 from jaxrelu.losses.base import Loss
 from jaxrelu.losses.squared import SquaredLoss
@@ -59,7 +60,7 @@ def rank_one(X: Any, y: Any, lam: Any, loss: Loss = _SQUARED_LOSS) -> ClosedForm
 
     Reference: Ergen and Pilanci (JMLR 22, 2021), on rank-one data.
     """
-    task, strength = checked(X, y, loss), positive(lam)
+    task, strength = checked(X, y, loss), positive(lam, "lam")
     task, strength = task.scaled(strength)
     c, a = line(task)
     features = np.maximum(np.stack([c, -c], axis=1), 0.0)

@@ -30,12 +30,15 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jaxrelu.closed_form.answer import ClosedForm, Task, checked, positive, tolerance
+from jaxrelu.closed_form.answer import ClosedForm, Task, checked, tolerance
 from jaxrelu.closed_form.support_vectors import shortest
 from jaxrelu.core.aliases import Floats
+from jaxrelu.core.checks import known_matrix
+from jaxrelu.core.options import positive
 from jaxrelu.core.pytrees import register
 from jaxrelu.core.tracing import on_host
 from jaxrelu.geometry.host.scaling import unit_rows
+from jaxrelu.geometry.host.units import column_units
 from jaxrelu.geometry.patterns import Patterns
 from jaxrelu.global_optimality.polar_gauge.gauge import polar_gauge
 from jaxrelu.global_optimality.polar_gauge.spikes import spike_bounds
@@ -99,7 +102,8 @@ def is_spike_free(X: Any) -> SpikeFree:
 
     Reference: Ergen and Pilanci (JMLR 22, 2021), the criterion corrected and solved.
     """
-    task = checked(X, np.zeros(np.shape(X)[:1], np.float32), _SQUARED_LOSS)
+    data = known_matrix(X, "X")
+    task = checked(data, np.zeros(len(data), np.float32), _SQUARED_LOSS)
     task, _ = task.scaled()
     unit, norms = unit_rows(task.X)
     unit = unit[norms > 0]
@@ -151,7 +155,7 @@ def spike_free(X: Any, y: Any, lam: Any, loss: Loss = _SQUARED_LOSS) -> ClosedFo
 
     Reference: Ergen and Pilanci (JMLR 22, 2021), on spike-free matrices.
     """
-    task, strength = checked(X, y, loss), positive(lam)
+    task, strength = checked(X, y, loss), positive(lam, "lam")
     task, strength = task.scaled(strength)
     interior = _positive_direction(task)
     ones = np.ones((len(task.X), 1), bool)
@@ -209,7 +213,7 @@ def _outside(X: Floats, V: Floats) -> Floats | None:
     """A unit u whose (X u)_+ is farthest from the range of X, of some tried; None if none is."""
     left, sigma, _ = np.linalg.svd(X, full_matrices=False)
     range_ = left[:, sigma > 1e-10 * sigma[0]]
-    random = np.random.default_rng(0).standard_normal((200, X.shape[1]))
+    random = np.random.default_rng(0).standard_normal((200, X.shape[1])) / column_units(X)
     tried = np.vstack([V, -V, unit_rows(random)[0]]).T
     seen = np.maximum(X @ tried, 0.0)
     far = np.linalg.norm(seen - range_ @ (range_.T @ seen), axis=0)

@@ -32,11 +32,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jaxrelu.closed_form.answer import Task, checked, positive
+from jaxrelu.closed_form.answer import Task, checked
 from jaxrelu.closed_form.dictionary import Cells, Columns, Fitted, lasso, least_polar
 from jaxrelu.closed_form.rank_one_data import line
 from jaxrelu.core.aliases import Floats
-from jaxrelu.core.checks import as_float
+from jaxrelu.core.checks import check_shape, float_array
+from jaxrelu.core.options import check_choice, flag, positive
 from jaxrelu.core.pytrees import register
 from jaxrelu.core.tracing import on_host
 from jaxrelu.geometry.host.scaling import (
@@ -90,7 +91,8 @@ class Spline:
 
     def __call__(self, X: Any) -> Array:
         """Predictions on X (n, d), or (n,) for one feature."""
-        data = _matrix(as_float(X, "X"))
+        data = jnp.asarray(_matrix(X))
+        check_shape(data, "X", (*data.shape[:1], self.network.hidden.shape[0] - 1), "as the data")
         ones = jnp.ones((data.shape[0], 1), data.dtype)
         return self.network(jnp.concatenate([data, ones], axis=1)) + self.constant
 
@@ -126,9 +128,10 @@ def spline(X: Any, y: Any, lam: Any = None, *, bias: str = "free", constant: boo
 
     Reference: Savarese et al. (COLT 2019); Ergen and Pilanci (JMLR 22, 2021), corrected.
     """
-    if bias not in _BIASES:
-        raise ValueError(f"bias is {bias!r}; pass one of {', '.join(map(repr, _BIASES))}.")
-    task, strength = checked(_matrix(X), y, _SQUARED_LOSS), 1.0 if lam is None else positive(lam)
+    check_choice(bias, "bias", _BIASES)
+    constant = flag(constant, "constant")
+    strength = 1.0 if lam is None else positive(lam, "lam")
+    task = checked(_matrix(X), y, _SQUARED_LOSS)
     # The unit of x is also that of a bias that costs something.
     task, strength = task.scaled(strength, keep_data=bias == "penalised")
     x, axis = line(task)
@@ -172,7 +175,7 @@ def spline_norm(x: Any, y: Any) -> float:
 
     Reference: Savarese, Evron, Soudry and Srebro (COLT 2019), Theorem 3.1.
     """
-    task, _ = checked(_matrix(x), y, _SQUARED_LOSS).scaled()
+    task, _ = checked(_matrix(x, "x"), y, _SQUARED_LOSS, "x").scaled()
     points, _ = line(task)
     order = np.argsort(points)
     steps = np.diff(points[order])
@@ -185,8 +188,10 @@ def spline_norm(x: Any, y: Any) -> float:
     return float(times_power(max(total, 0.5 * (total + ends)), task.units.weights))
 
 
-def _matrix(X: Any) -> Any:
-    return as_float(X, "X")[:, None] if np.ndim(X) == 1 else X
+def _matrix(X: Any, name: str = "X") -> Any:
+    """One feature as a column."""
+    array = float_array(X, name)
+    return array[:, None] if array.ndim == 1 else array
 
 
 def _dictionary(x: Floats, bias: str) -> tuple[Columns, Cells | None]:

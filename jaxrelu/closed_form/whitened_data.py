@@ -28,8 +28,9 @@ from typing import Any
 import numpy as np
 from scipy.optimize import brentq
 
-from jaxrelu.closed_form.answer import ClosedForm, Task, checked, positive, tolerance
+from jaxrelu.closed_form.answer import ClosedForm, Task, checked, tolerance
 from jaxrelu.core.aliases import Floats
+from jaxrelu.core.options import positive
 from jaxrelu.core.tracing import on_host
 from jaxrelu.losses.base import Loss
 from jaxrelu.losses.logistic import LogisticLoss
@@ -68,7 +69,7 @@ def whitened(X: Any, y: Any, lam: Any, loss: Loss = _SQUARED_LOSS) -> ClosedForm
 
     Reference: Ergen and Pilanci (JMLR 22, 2021), on whitened data.
     """
-    task, strength = checked(X, y, loss), positive(lam)
+    task, strength = checked(X, y, loss), positive(lam, "lam")
     task, strength = task.scaled(strength, keep_data=True)
     _check_orthonormal(task)
     fit = np.zeros_like(task.y)

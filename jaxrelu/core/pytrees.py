@@ -10,6 +10,8 @@ from typing import Any, TypeVar
 import jax
 from jax.tree_util import GetAttrKey
 
+from jaxrelu.core.checks import described
+
 T = TypeVar("T")
 
 
@@ -29,6 +31,10 @@ def register(cls: type[T]) -> type[T]:
     Returns:
         The class itself, so that this is a decorator. Unflattening does not call `__init__`.
 
+    Raises:
+        TypeError: no dataclass.
+        ValueError: a class that is registered already.
+
     Example:
         >>> from dataclasses import dataclass
         >>> import jax
@@ -41,7 +47,10 @@ def register(cls: type[T]) -> type[T]:
         >>> jax.tree_util.tree_leaves(Pair(1, 2))
         [1, 2]
     """
-    fields = dataclasses.fields(cls)  # type: ignore[arg-type]
+    given: Any = cls
+    if not (isinstance(given, type) and dataclasses.is_dataclass(given)):
+        raise TypeError(f"cls is {described(given)}; decorate a class with @dataclass first.")
+    fields = dataclasses.fields(given)
     static = tuple(f.name for f in fields if f.metadata.get("static", False))
     data = tuple(f.name for f in fields if f.name not in static)
     keys = tuple(GetAttrKey(name) for name in data)
@@ -59,7 +68,10 @@ def register(cls: type[T]) -> type[T]:
             object.__setattr__(tree, name, value)  # the class is frozen
         return tree
 
-    jax.tree_util.register_pytree_with_keys(cls, flatten_with_keys, unflatten, flatten)
+    try:
+        jax.tree_util.register_pytree_with_keys(cls, flatten_with_keys, unflatten, flatten)
+    except ValueError as error:
+        raise ValueError(f"cls is {described(cls)}, which is registered already.") from error
     return cls
 
 

@@ -157,7 +157,7 @@ def refine(
     """
     return refine_path(
         program,
-        one_lam(lam),
+        one_lam(program, lam),
         rtol=rtol,
         max_patterns=max_patterns,
         max_rounds=max_rounds,
@@ -210,7 +210,7 @@ def refine_path(
     Reference: `jaxrelu.global_optimality.refinement`.
     """
     budget = Budget(max_patterns, max_rounds, max_work, max_seconds)
-    strengths, tolerance = check_search("refine", program, lams, rtol, budget)
+    strengths, tolerance = check_search(program, lams, rtol, budget, init, solver)
     whole, units = in_units(program)
     start = None if init is None else solution_in_units(init, units)
     search = _Search(whole, tolerance, budget, solver, start)

@@ -127,8 +127,8 @@ def cross_walls(
 
     Reference: `jaxrelu.global_optimality.wall_crossing`.
     """
-    budget = Budget(max_patterns, max_rounds, max_work, max_seconds)
-    strengths, tolerance = check_search("cross_walls", program, one_lam(lam), rtol, budget)
+    budget, given = Budget(max_patterns, max_rounds, max_work, max_seconds), one_lam(program, lam)
+    strengths, tolerance = check_search(program, given, rtol, budget, init, solver)
     whole, units = in_units(program)
     strength, meter = into_units(strengths[0], units.lam), budget.meter()
     start = None if init is None else solution_in_units(init, units)

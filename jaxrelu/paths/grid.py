@@ -13,6 +13,8 @@ from typing import Any
 
 from jax.sharding import Mesh
 
+from jaxrelu.core.checks import check_type
+from jaxrelu.core.options import count, flag
 from jaxrelu.core.tracing import is_traced, refuse_traced
 from jaxrelu.paths.batches import (
     GridRequest,
@@ -91,15 +93,18 @@ def solve_grid(
     check_program(program)
     sizes = {"lam_batch_size": lam_batch_size, "pattern_batch_size": pattern_batch_size}
     refuse_traced("solve_grid", sizes)
+    solver = checked_solver(program, solver)
     if pattern_batch_size is not None:
-        solver = ActiveNewton() if solver is None else solver
         if not isinstance(solver, ActiveNewton):
             raise TypeError(
                 "pattern_batch_size is for ActiveNewton, which screens all patterns; leave it out "
                 f"for {type(solver).__name__}."
             )
-        solver = replace(solver, pattern_batch_size=pattern_batch_size)
-    solver = checked_solver(program, solver)
+        at_once = count(pattern_batch_size, "pattern_batch_size")
+        solver = replace(solver, pattern_batch_size=at_once)
+    warm_starts = flag(warm_starts, "warm_starts")
+    if mesh is not None:
+        check_type(mesh, "mesh", Mesh, "a mesh of devices, such as jax.make_mesh((1,), ('lams',))")
     lams = check_lams(program, lams)
     warm = warm_point(program, init)
     tolerance = tolerances(program, rtol, atol)

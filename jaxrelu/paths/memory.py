@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from jaxrelu.core.options import count
 from jaxrelu.core.tracing import on_host
 from jaxrelu.paths.batches import keeps_lanes, whole
 from jaxrelu.paths.checks import check_lams, checked_solver, step_limit
@@ -64,13 +65,13 @@ def estimate_memory(
     check_program(program)
     solver = checked_solver(program, solver)
     lams = check_lams(program, lams)
-    count = lams.shape[0]
-    size = batch_size(program, solver, count, lam_batch_size)
+    number = lams.shape[0]
+    size = batch_size(program, solver, number, lam_batch_size)
     tolerance, steps = tolerances(program, None, None), step_limit(solver, None)
     if size > 1 and keeps_lanes(solver, program):
         working, held, answer = planned_memory(program, lams[0], tolerance, solver, size)
         # The results are joined at the end: once one by one, once whole.
-        return int(max(working + count * answer, held + 2 * count * answer))
+        return int(max(working + number * answer, held + 2 * number * answer))
     function = solve_compiled if size == 1 else whole
     some = lams[0] if size == 1 else lams[:size]
     args = (program, some, tolerance, steps, None, solver)
@@ -78,14 +79,14 @@ def estimate_memory(
     if plan is None:
         raise RuntimeError(no_plan())
     answer = answer_bytes(jax.eval_shape(lambda: function(*args)))
-    earlier = (-(-count // size) - 1) * answer
+    earlier = (-(-number // size) - 1) * answer
     working = plan.temp_size_in_bytes + plan.output_size_in_bytes + earlier
     joining = 2 * (earlier + answer) if earlier else 0
     return int(plan.argument_size_in_bytes + max(working, joining))
 
 
 def batch_size(
-    program: Program, solver: Solver, count: int, lam_batch_size: int | None, traced: bool = False
+    program: Program, solver: Solver, number: int, lam_batch_size: int | None, traced: bool = False
 ) -> int:
     """Lams solved at once: what was asked for, or a default.
 
@@ -93,14 +94,12 @@ def batch_size(
     """
     if lam_batch_size is None:
         if traced:
-            return count
+            return number
         if jax.default_backend() == "cpu":
             return 1
         limit = (jax.devices()[0].memory_stats() or {}).get("bytes_limit", 2**34)
-        return int(min(count, max(1, limit // 2 // lane_bytes(program, solver))))
-    if lam_batch_size < 1:
-        raise ValueError(f"lam_batch_size is {lam_batch_size}; pass a positive integer.")
-    return min(lam_batch_size, count)
+        return int(min(number, max(1, limit // 2 // lane_bytes(program, solver))))
+    return min(count(lam_batch_size, "lam_batch_size"), number)
 
 
 def lane_bytes(program: Program, solver: Solver) -> int:

@@ -310,6 +310,15 @@ def test_spike_free_bounds_hold_on_random_data(rng):
     assert {True, False} <= set(decided)
 
 
+def test_columns_of_any_units_do_not_hide_a_witness():
+    # More rows than columns, in general position: never spike-free.
+    for seed in range(12):
+        X = np.random.default_rng(seed).lognormal(size=(8, 3)) * [1.0, 2.0**14, 1.0]
+        found = closed_form.is_spike_free(X)
+        assert found.holds is False
+        assert stretch(X, np.asarray(found.witness)) > 1 + 1e-9
+
+
 def test_nearly_dependent_rows_are_left_open():
     X = np.asarray([[1.0, 0.0, 0.0], [1.0, 1e-10, 0.0], [1.0, 0.0, 1e-10]])
     found = closed_form.is_spike_free(X)
@@ -646,7 +655,7 @@ def test_bad_input_names_the_fix(form):
     X, y = np.ones((1, 1)), np.ones(1)
     with pytest.raises(ValueError, match="lam is 0.0"):
         form(X, y, 0.0)
-    with pytest.raises(ValueError, match="one value a row"):
+    with pytest.raises(ValueError, match="one number a row"):
         form(X, np.ones(2), LAM)
     with pytest.raises(ValueError, match="NaN or infinite"):
         form(X * np.nan, y, LAM)
@@ -672,7 +681,7 @@ def test_bad_input_names_the_fix(form):
         (lambda: closed_form.l0_l1_equivalent(np.eye(2), np.full(2, np.nan)), "NaN or infinite"),
         (lambda: closed_form.is_spike_free(np.full((2, 2), np.inf)), "NaN or infinite"),
         (lambda: closed_form.is_spike_free(np.ones(2)), "pass a matrix"),
-        (lambda: closed_form.spline_norm(np.arange(3.0), np.ones(2)), "one value a row"),
+        (lambda: closed_form.spline_norm(np.arange(3.0), np.ones(2)), "one number a row"),
         (lambda: closed_form.separable(np.full((2, 2), np.nan), np.ones(2)), "NaN or infinite"),
     ],
 )

@@ -559,7 +559,7 @@ def test_the_smallest_network_is_the_one_that_was_counted(known):
     assert hurried.ended_by is jr.Limit.NODES
     assert jr.optimal_set(program, solution).ended_by is jr.Limit.NONE
     assert jr.optimal_set(program, solution, max_seconds=0).ended_by is jr.Limit.SECONDS
-    with pytest.raises(ValueError, match="max_nodes is 1.5"):
+    with pytest.raises(TypeError, match="max_nodes is 1.5"):
         jr.optimal_set(program, solution, max_nodes=1.5)
 
 
@@ -583,7 +583,7 @@ def test_features_on_other_samples(rng):
         X = rng.standard_normal((7, zoo.FEATURES))
         network = jr.network_from_coefficients(optima, optima.interior)
         np.testing.assert_allclose(optima.features_at(X) @ optima.interior, network(X), atol=1e-12)
-    with pytest.raises(ValueError, match="pass samples of 5 features"):
+    with pytest.raises(ValueError, match="one of 5 features"):
         optima.features_at(np.ones((2, 3)))
 
 

@@ -98,7 +98,7 @@ def test_block_correlations_are_homogeneous_and_swap_signs(build, small):
 
 
 def test_block_correlations_refuse_another_shape(build):
-    with pytest.raises(ValueError, match=r"one number a sample, \(12,\)"):
+    with pytest.raises(ValueError, match=r"one number a row, shape \(12,\)"):
         jr.block_correlations(build(), np.zeros(5))
 
 
@@ -317,12 +317,12 @@ def test_certify_in_float32(optimum, single):
 
 
 BAD = {
-    "weights of another shape": (0.5, np.zeros((10, 3)), ValueError, r"takes \(2, 10, 3\)"),
+    "weights of another shape": (0.5, np.zeros((10, 3)), ValueError, r"shape \(2, 10, 3\)"),
     "weights of float32": (0.5, np.zeros((2, 10, 3), "float32"), TypeError, "astype..float64"),
-    "lam zero": (0.0, np.zeros((2, 10, 3)), ValueError, "pass a small lam"),
+    "lam zero": (0.0, np.zeros((2, 10, 3)), ValueError, "pass a small one"),
     "lam negative": (-1.0, np.zeros((2, 10, 3)), ValueError, "positive finite number"),
     "lam nan": (np.nan, np.zeros((2, 10, 3)), ValueError, "positive finite number"),
-    "many lams": (np.ones(3), np.zeros((2, 10, 3)), ValueError, "solve_grid or solve_path"),
+    "many lams": (np.ones(3), np.zeros((2, 10, 3)), ValueError, "use solve_grid, solve_path or"),
 }
 
 

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from jaxrelu.core.options import count
 from jaxrelu.core.pytrees import register
 from jaxrelu.core.tracing import on_host
 from jaxrelu.paths.exact import active_system
@@ -16,7 +17,7 @@ from jaxrelu.paths.exact.active_system import Geometry, Neuron, Point
 from jaxrelu.paths.exact.breakpoints import KINDS, Event, Stretch, walk
 from jaxrelu.paths.exact.continuity import jump, shape
 from jaxrelu.paths.exact.tangencies import split_at_touches
-from jaxrelu.programs.checks import check_lam, check_program
+from jaxrelu.programs.checks import check_double, check_known_program, check_lam
 from jaxrelu.programs.program import Program
 from jaxrelu.programs.solution import Solution
 from jaxrelu.solvers.verdict import certified
@@ -163,21 +164,14 @@ def follow_path(program: Program, lam_min: Any = None, *, max_events: int = 1000
     Reference: Park and Hastie (2007) for predictor-corrector paths; the events are in
     `jaxrelu.paths.exact.breakpoints`, the equations in `jaxrelu.paths.exact.active_system`.
     """
-    check_program(program)
-    if program.X.dtype != jnp.float64:
-        raise TypeError(
-            f"the program has dtype {program.X.dtype}: breakpoints are located in float64. Set "
-            'jax.config.update("jax_enable_x64", True) and pass float64 data.'
-        )
-    if max_events < 1:
-        raise ValueError(f"max_events is {max_events}; pass a positive integer.")
+    check_known_program(program)
+    check_double(program)
+    max_events = count(max_events, "max_events")
     geometry = active_system.geometry(program)
     if lam_min is None:
         top = geometry.largest(active_system.empty(geometry, 1.0).residual)
         lam_min = 0.01 * top if top > 0 else 1.0
-    lowest = float(check_lam(program, lam_min))
-    if not lowest > 0 or not np.isfinite(lowest):
-        raise ValueError(f"lam_min is {lowest:g}; pass a positive number.")
+    lowest = float(check_lam(program, lam_min, "lam_min"))
     stretches, events, complete = walk(program, geometry, lowest, max_events)
     stretches, events = split_at_touches(geometry, stretches, events)
     return _assemble(program, geometry, stretches, events, complete)
