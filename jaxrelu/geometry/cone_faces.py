@@ -51,8 +51,7 @@ class Faces(NamedTuple):
     def onto(self, x: Array) -> Array:
         """P x, the nearest points on the spans of the faces: (m, d) -> (m, d)."""
         for _ in range(2):  # the second time takes away the rounding of Gram matrices
-            along = self.walls * self.slack(x)
-            x = x - self.meet(along)
+            x = x - self.meet(self.slack(x))
         return x
 
     def slack(self, x: Array) -> Array:
@@ -61,24 +60,26 @@ class Faces(NamedTuple):
 
     def meet(self, values: Array) -> Array:
         """The smallest x with K_W x = values, for unit rows: (m, n) -> (m, d)."""
-        values = self.walls * self.signs * values
-        return self._outer(self._solve(self.rows.transpose(values)))
+        return self._outer(self._solve(self.rows.transpose(self._on_walls(values))))
 
     def multipliers(self, x: Array) -> Array:
         """The smallest rho with K_W^T rho = x, for unit rows: (m, d) -> (m, n)."""
-        return self.walls * self.signs * self.rows.forward(self._solve(self._inner(x)))
+        return self._on_walls(self.rows.forward(self._solve(self._inner(x))))
 
     def push(self, multipliers: Array) -> Array:
         """K_W^T rho for unit rows: (m, n) -> (m, d)."""
-        return self._outer(self.rows.transpose(self.walls * self.signs * multipliers))
+        return self._outer(self.rows.transpose(self._on_walls(multipliers)))
 
     def pulled(self, multipliers: Array, dX: Array) -> Array:
         """dK_W^T rho for multipliers of unit rows: (m, n), (n, d) -> (m, d)."""
-        return matmul(self.walls * self.signs * multipliers / self._lengths, dX)
+        return matmul(self._on_walls(multipliers) / self._lengths, dX)
 
     def slid(self, points: Array, dX: Array) -> Array:
         """dK_W u in units of the rows: (m, d), (n, d) -> (m, n)."""
-        return self.walls * self.signs * matmul(points, dX.T) / self._lengths
+        return self._on_walls(matmul(points, dX.T)) / self._lengths
+
+    def _on_walls(self, values: Array) -> Array:
+        return jnp.where(self.walls, self.signs * values, 0.0)
 
     @property
     def _lengths(self) -> Array:

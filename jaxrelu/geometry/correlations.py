@@ -63,7 +63,7 @@ def _correlations_jvp(primals: Any, tangents: Any) -> tuple[Array, Array]:
     blocks = _blocks(X, masks)
     q, mu, face, known, free = _settled(blocks, residual)
     dc = blocks.change(X, residual, dX, dr) + face.pulled(mu, dX)
-    dq = face.onto(dc) - face.meet(face.slid(q, dX)) + still(free, dX)[:, None]
+    dq = face.onto(dc) - face.meet(face.slid(q, dX)) + still(free, dX, X.shape[1])
     # A dead pattern has no correlation, whatever moves.
     dead = ~jnp.any((blocks.signs > 0) & (blocks.rows.length > 0)[None], axis=1)
     shape = (2, masks.shape[1], X.shape[1])
@@ -103,12 +103,12 @@ def _longest_correlation_jvp(primals: Any, tangents: Any) -> tuple[Array, Array]
     best = jnp.argmax(length)
     value = length[best]
     other = few.sides != few.sides[best]
-    other = other | (safe_norm(direction - direction[best]) > 100 * small)
+    other = other | (safe_norm(direction - direction[best][None]) > 100 * small)
     near = (1.0 - small) * value
     tied = jnp.any((length >= near) & other) | (jnp.sum(bound >= near) > len(length))
     dX, dr = tangents[0], tangents[2]
     dc = few.change(X, residual, dX, dr) + face.pulled(mu, dX)
-    change = jnp.sum(direction[best] * dc[best]) + still(free[best][None], dX)[0]
+    change = jnp.sum(direction[best] * dc[best]) + still(free[best][None], dX, 1)[0, 0]
     return value, known_where((value > 0) & ~tied, change)
 
 
@@ -131,7 +131,7 @@ class _Blocks(NamedTuple):
 
     @property
     def _signed_masks(self) -> Array:
-        return self.sides[:, None] * (self.signs > 0)
+        return jnp.where(self.signs > 0, self.sides[:, None], 0.0)
 
     def raw(self, residual: Array) -> Array:
         """The raw correlations (m, r), in the basis."""

@@ -117,7 +117,7 @@ def active_support(
     neuron = jnp.argmax(same, axis=1).astype(jnp.int32)
     mass = jnp.where(found.tight, sizes[found.blocks], 0.0)
     size = jnp.sum(jnp.where(same, mass[None], 0.0), axis=1)
-    first = neuron == jnp.arange(len(neuron))
+    first = neuron == jnp.arange(len(neuron), dtype=neuron.dtype)
     used = found.tight & first & (size > _SMALLEST * total)
 
     rows = shared_rows(jnp.asarray(program.X))

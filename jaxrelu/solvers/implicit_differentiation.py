@@ -132,14 +132,15 @@ def tangent(
     smooth = _bends_nowhere(program, support.fit, system.curvature)
     known = finite & support.stays & smooth & (regular | system.moves_one_fit())
     free = (support.free & regular & known)[None]
-    turn = still(free, dX)[0]
-    value = known_where(
-        finite & (support.optimal | _closed(solution)),
-        _value(program, solution, support, theta, change) + turn,
-    )
-    d_fit = known_where(known, d_fit + turn)
-    d_residual = known_where(known, turn - d_gradient)
-    d_weights = known_where(known & regular & support.unique, d_weights + turn)
+
+    def where(there: Array, x: Array) -> Array:
+        """NaN where there is no derivative at all, and where there is none by X and X moves."""
+        return known_where(there, x + still(free, dX, x.size).reshape(x.shape))
+
+    d_value = _value(program, solution, support, theta, change)
+    value = where(finite & (support.optimal | _closed(solution)), d_value)
+    d_fit, d_residual = where(known, d_fit), where(known, -d_gradient)
+    d_weights = where(known & regular & support.unique, d_weights)
     d_weights = d_weights.reshape(solution.weights.shape)
     certificate = Certificate(value, value, jnp.zeros_like(value), d_weights, d_residual)
     nothing: Any = np.zeros((), jax.dtypes.float0)  # integers have no derivative

@@ -1,6 +1,7 @@
 """Derivatives through `solve`: against differences of tight solves, in both modes."""
 
 from dataclasses import replace
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -25,6 +26,11 @@ def answer(program, parameters):
     return jr.solve(program, lam, **TIGHT)
 
 
+@partial(jax.jit, static_argnames="slots")
+def tangent_of(program, lam, solution, change, slots=32):
+    return implicit.tangent(program, lam, solution, change, slots, None)
+
+
 def point_and_direction(build):
     """The parameters of a problem, and a random change of all of them at once."""
     problem = zoo.problem(build)
@@ -41,7 +47,7 @@ def point_and_direction(build):
 def test_tangents_are_differences(build):
     program, point, change = point_and_direction(build)
     solution, tangent = jax.jvp(lambda *p: answer(program, p), point, change)
-    assert int(solution.status) == jr.Status.OPTIMAL
+    assert float(solution.certificate.gap) < 1e-11 * float(solution.certificate.upper)
     ahead, behind = (
         answer(program, jax.tree.map(lambda a, b, s=s: a + s * STEP * b, point, change))
         for s in (1, -1)
@@ -115,22 +121,20 @@ def test_derivative_of_the_optimum_by_other_solvers_and_entry_points():
 
 
 @pytest.mark.slow
-def test_a_coarse_answer_is_polished_and_a_wrong_one_has_no_derivative():
+def test_an_answer_that_is_not_the_optimum_has_no_derivative():
     program, point, change = point_and_direction(zoo.generic)
-    parameters, tangents = implicit.Parameters(*point), implicit.Parameters(*change)
-    expected = implicit.tangent(program, answer(program, point), parameters, tangents, 32).fit
-    coarse = jr.solve(program, point[4], rtol=1e-6, atol=0.0)
-    found = implicit.tangent(program, coarse, parameters, tangents, 32).fit
-    np.testing.assert_allclose(found, expected, atol=1e-9 * np.abs(expected).max())
-    # The derivative of the optimum is there even for an answer too loose to be identified.
-    loose = jr.solve(program, point[4], rtol=1e-2, atol=0.0)
-    tight = implicit.tangent(program, coarse, parameters, tangents, 32).certificate.upper
-    value = implicit.tangent(program, loose, parameters, tangents, 32).certificate.upper
-    np.testing.assert_allclose(value, tight, rtol=0.1)
-    wrong = replace(coarse, weights=coarse.weights[:, ::-1])
-    derivative = implicit.tangent(program, wrong, parameters, tangents, 32)
+    lam, change = point[4], implicit.Parameters(*change)
+    solution = answer(program, point)
+    assert np.all(np.isfinite(tangent_of(program, lam, solution, change).fit))
+    loose = jr.solve(program, lam, rtol=1e-2, atol=0.0)
+    swapped = replace(solution, weights=solution.weights[:, ::-1])
+    for wrong in (loose, swapped):
+        derivative = tangent_of(program, lam, wrong, change)
+        assert np.all(np.isnan(derivative.fit))
+        assert np.all(np.isnan(derivative.weights))
+    # More blocks than slots: only the optimum has a derivative, by the envelope theorem.
+    derivative = tangent_of(program, lam, solution, change, slots=1)
     assert np.all(np.isnan(derivative.fit))
-    assert np.all(np.isnan(derivative.weights))
 
 
 def test_an_unused_direction_of_full_correlation_leaves_no_derivative_but_that_of_the_optimum():
@@ -148,7 +152,7 @@ def test_an_unused_direction_of_full_correlation_leaves_no_derivative_but_that_o
         weights = np.zeros(solution.weights.shape)
         for e, a in enumerate(np.asarray(coefficients)):
             weights[tuple(np.argwhere(cells == e)[0])] = a * np.asarray(optima.directions[e])
-        return implicit.tangent(program, replace(solution, weights=weights), point, change, 4)
+        return tangent_of(program, lam, replace(solution, weights=weights), change)
 
     one = tangent(optima.fewest)
     assert np.all(np.isnan(one.fit))
@@ -169,17 +173,6 @@ def test_real_problems_have_derivatives(path):
         expected = jr.sensitivity(program, jr.solve(program, float(lam))).fit_by_lam
         found = fit_by_lam(float(lam))
         np.testing.assert_allclose(found, expected, atol=1e-5 * np.abs(expected).max())
-
-
-@pytest.mark.slow
-def test_more_blocks_than_slots_have_no_derivative():
-    program, point, change = point_and_direction(zoo.generic)
-    solution = answer(program, point)
-    point, change = implicit.Parameters(*point), implicit.Parameters(*change)
-    tangent = implicit.tangent(program, solution, point, change, 1)
-    for leaf in (tangent.weights, tangent.fit, tangent.certificate.upper):
-        assert np.all(np.isnan(leaf))
-    assert np.all(np.isfinite(implicit.tangent(program, solution, point, change, 32).fit))
 
 
 def test_a_wall_that_is_about_to_be_left_leaves_no_derivative_but_that_of_the_optimum():
