@@ -25,7 +25,8 @@ def lambda_max(program: Program) -> Array:
         program: a `ConvexProgram` or `GatedProgram`.
 
     Returns:
-        Scalar. Weights are zero for lam >= lambda_max and not zero below.
+        Scalar. Weights are zero for lam >= lambda_max and not zero below. Its derivative is NaN
+        where blocks of different directions have the same correlation.
 
     Raises:
         ValueError, TypeError: see `check_program`.
