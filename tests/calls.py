@@ -495,6 +495,7 @@ CALLS = {
         }, True,
     ),
     "select": (jr.select, lambda: {"optima": _optima(), "criterion": thing("min_norm")}, False),
+    "self_test": (jr.self_test, lambda: {"dtype": thing("float64")}, False),
     "sensitivity": (
         jr.sensitivity, lambda: {"program": _program(), "solution": thing(solution())}, True,
     ),

@@ -19,6 +19,7 @@ from jax import Array
 
 from jaxrelu.core import rounding
 from jaxrelu.core.numerics import eps
+from jaxrelu.core.options import check_choice
 from jaxrelu.core.tracing import on_host
 
 _TERMS = 300
@@ -48,17 +49,17 @@ class SelfTest(NamedTuple):
 
 
 @on_host()
-def self_test(dtype: Any = "float64") -> SelfTest:
+def self_test(dtype: str = "float64") -> SelfTest:
     """Measures the rounding of the default device against what certificates assume of it.
 
     Args:
-        dtype: float32 or float64 (with JAX's x64 mode on).
+        dtype: ``"float32"`` or ``"float64"`` (with JAX's x64 mode on).
 
     Returns:
         `SelfTest`.
 
     Raises:
-        TypeError: a dtype that is not there.
+        ValueError, TypeError: another dtype, or float64 without x64.
 
     Example:
         >>> import jaxrelu as jr
@@ -67,11 +68,12 @@ def self_test(dtype: Any = "float64") -> SelfTest:
 
     Reference: Higham, Accuracy and Stability of Numerical Algorithms (2002), Section 3.1.
     """
+    check_choice(dtype, "dtype", ("float32", "float64"))
     kind = np.dtype(dtype)
-    if kind not in (np.float32, np.float64) or jax.dtypes.canonicalize_dtype(kind) != kind:
+    if jax.dtypes.canonicalize_dtype(kind) != kind:
         raise TypeError(
-            f"dtype is {kind}: pass float32, or float64 after jax.config.update('jax_enable_x64', "
-            "True)."
+            "dtype is float64, but JAX is in float32 mode: call "
+            "jax.config.update('jax_enable_x64', True) first, or pass float32."
         )
     sums, functions = _sums(kind), max(_function(name, kind) for name in _FUNCTIONS)
     fine = sums <= 1 and functions <= 1

@@ -42,8 +42,8 @@ from jaxrelu.programs.units import in_units, out_of_units
 
 # ||q|| >= lam (1 - this) belongs to the equicorrelation set.
 _TIGHT = 1e-6
-# Correlations between the two are too close to call.
-_DOUBTFUL = 1e-4
+# Correlations between the two are too close to call: they are known to `_POLISHED`.
+_DOUBTFUL = 1e-5
 # What a gap may be, at the least, of the objective; `solve` stops there by default.
 _OPTIMAL = 1e-6
 # What the answer must be polished to before anything is identified by it.
@@ -121,7 +121,6 @@ def optimal_set(
     excess = float(np.max(size, initial=0.0)) / lam - 1.0
     gap = float(polished.certificate.gap) / abs(float(polished.certificate.upper) or 1.0)
     closed = gap <= _CLOSED or int(polished.status) == Status.PRECISION_FLOOR
-    accurate = closed and stray <= _POLISHED * total and excess <= _POLISHED
     coefficients: Floats = np.zeros(first.size)
     np.add.at(coefficients, member_of, along)
     direction_of = np.full(len(q), -1, np.int32)
@@ -145,7 +144,16 @@ def optimal_set(
     if not exact:
         spent = max_nodes is not None and nodes >= max_nodes
         ended_by = Limit.NODES if spent else Limit.NONE if seconds is None else Limit.SECONDS
-    ambiguous = not (accurate and agree and P.clear and inside.clear) or doubtful or linear
+    close_calls = {
+        f"the gap is {gap:.1e} of the objective": not closed,
+        "weights do not lie along their correlations": not stray <= _POLISHED * total,
+        "a correlation exceeds lam": not excess <= _POLISHED,
+        "a correlation is nearly lam": doubtful,
+        "a coefficient is nearly zero": not agree,
+        "features are nearly dependent": not (P.clear and inside.clear),
+        "the loss is linear at a sample's fit": linear,
+    }
+    doubts = tuple(sentence for sentence, fails in close_calls.items() if fails)
     fewest = np.zeros(first.size)
     fewest[support] = np.where(sparse > polytopes.ZERO * inside.size, sparse, 0.0)
 
@@ -173,8 +181,9 @@ def optimal_set(
         is_unique=dimension == 0,
         minimal_width=int(np.sum(fewest > 0)),
         minimal_width_exact=exact,
-        ambiguous=ambiguous,
+        ambiguous=bool(doubts),
         ended_by=ended_by,
+        doubts=doubts,
     )
 
 

@@ -68,6 +68,7 @@ class OptimalSet:
             linear at the fit of some sample, where other fits may be optimal too. The integers are
             then a guess.
         ended_by: which budget ended the search for the minimal width, `Limit.NONE` where none did.
+        doubts: what makes it ambiguous, a sentence each; empty where nothing does.
     """
 
     directions: Array
@@ -92,6 +93,7 @@ class OptimalSet:
     minimal_width_exact: bool = field(metadata={"static": True})
     ambiguous: bool = field(metadata={"static": True})
     ended_by: Limit = field(default=Limit.NONE, metadata={"static": True})
+    doubts: tuple[str, ...] = field(default=(), metadata={"static": True})
 
     def features_at(self, X: Any) -> Array:
         """What each direction computes on other samples X (m, d): array (m, k)."""

@@ -38,6 +38,8 @@ def solve(
 
     One algorithm of fixed shapes, traced or not: `jit`, `vmap` (over lam, y, sample weights or
     whole programs of equal shape) work on it, and lam, tolerances and max_steps are data.
+    Derivatives by X, y, sample weights, the loss and lam, in both modes, do not depend on the
+    tolerance; they are NaN where there is none (`jaxrelu.solvers.implicit_differentiation`).
 
     Args:
         program: a `ConvexProgram` or `GatedProgram`.

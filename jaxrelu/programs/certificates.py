@@ -113,7 +113,7 @@ def certify(program: Program, lam: Any, weights: Any, *, multipliers: bool = Fal
 
     Returns:
         `Certificate`, with lower <= optimum <= upper as printed. Bad weights give a wide gap, never
-        a wrong one.
+        a wrong one. Bounds have no derivatives: they are NaN.
 
     Raises:
         ValueError, TypeError: see `jaxrelu.programs.checks.check_program`; a lam that is not

@@ -38,7 +38,8 @@ def to_network(program: Program, solution: Solution | Any) -> Network | GatedNet
 
     Returns:
         `Network` with 2p slots, positive output weights first, or `GatedNetwork` with p slots.
-        Traceable; ``network.compact()`` drops the zero slots on the host.
+        Traceable, and differentiable: the derivative of a zero block is 0, as of relu at 0.
+        ``network.compact()`` drops the zero slots on the host.
 
     Raises:
         ValueError, TypeError: weights whose shape or dtype is not the program's.

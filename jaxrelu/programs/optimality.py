@@ -90,7 +90,8 @@ def block_correlations(program: Program, residual: Any) -> Array:
         residual: array (n,), r = -(c o loss')(f).
 
     Returns:
-        Array of the shape of the weights.
+        Array of the shape of the weights. Derivatives of a block are NaN where its projection
+        bends: on a wall without a multiplier, or by rows of X on walls that depend on each other.
 
     Raises:
         ValueError, TypeError: see `jaxrelu.programs.checks.check_program`.
@@ -128,7 +129,8 @@ def kkt_residual(program: Program, lam: Any, weights: Any) -> KKTResidual:
         weights: array (2, p, d), or (p, d) for a gated program.
 
     Returns:
-        `KKTResidual`, three scalars.
+        `KKTResidual`, three scalars. Their derivatives are NaN at kinks: where a condition begins
+        to fail, as all do at an optimum, and where two blocks fail by as much.
 
     Raises:
         ValueError, TypeError: see `jaxrelu.programs.checks.check_program`; a lam that is not

@@ -38,6 +38,28 @@ def norms(network):
 # --- to a network --------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("gated", [False, True])
+def test_predictions_have_derivatives_in_both_modes_where_blocks_are_zero(build, feasible, gated):
+    program = build("squared", gated)
+    weights = jnp.asarray(feasible[0] if gated else feasible)
+    points = np.random.default_rng(1).standard_normal((3, 3))
+    stays = jnp.any(weights != 0, axis=-1, keepdims=True)
+    assert not np.all(stays)
+
+    def predictions(weights):
+        return jr.to_network(program, weights)(points)
+
+    ahead, back = jax.jacfwd(predictions)(weights), jax.jacrev(predictions)(weights)
+    assert np.all(np.isfinite(ahead))
+    np.testing.assert_allclose(ahead, back, atol=1e-12)
+    # A block that is zero has derivative zero, whatever moves it; the others have differences.
+    change = np.random.default_rng(2).standard_normal(weights.shape)
+    moved = np.where(stays, change, 0.0)
+    _, tangent = jax.jvp(predictions, (weights,), (jnp.asarray(change),))
+    ends = [predictions(weights + h * moved) for h in (1e-6, -1e-6)]
+    np.testing.assert_allclose(tangent, (ends[0] - ends[1]) / 2e-6, atol=1e-7)
+
+
 @pytest.mark.parametrize("loss", ["squared", "logistic", "huber"])
 def test_the_network_has_the_fit_and_the_value_of_its_weights(build, small, feasible, loss):
     program = build(loss, weighted=True)
