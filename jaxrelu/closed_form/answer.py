@@ -69,7 +69,7 @@ class ClosedForm:
         return math.isfinite(self.value) and self.gap <= _EXACT * abs(self.value)
 
 
-class Task(NamedTuple):
+class Samples(NamedTuple):
     """Checked arguments, on the host: X (n, d) and y (n,) in float64, and the dtype of X.
 
     All but what `network` and `answer` return is in `units`, powers of two.
@@ -81,8 +81,8 @@ class Task(NamedTuple):
     loss: Loss
     units: Units = Units.of(0, 0, 0, 0)
 
-    def scaled(self, lam: float = 1.0, *, keep_data: bool = False) -> tuple[Task, float]:
-        """The task in numbers around one, and lam there.
+    def scaled(self, lam: float = 1.0, *, keep_data: bool = False) -> tuple[Samples, float]:
+        """The samples in numbers around one, and lam there.
 
         Raises:
             ValueError: lam is too small for its value to be told from zero.
@@ -173,7 +173,7 @@ class Task(NamedTuple):
         )
 
 
-def checked(X: Any, y: Any, loss: Loss, name: str = "X") -> Task:
+def checked(X: Any, y: Any, loss: Loss, name: str = "X") -> Samples:
     """The arguments on the host; the data under the name that they have.
 
     Raises:
@@ -184,9 +184,9 @@ def checked(X: Any, y: Any, loss: Loss, name: str = "X") -> Task:
     data, target = known_matrix(X, name), known_floats(y, "y")
     check_per_row(target, "y", len(data), name)
     check_target(loss, target)
-    return Task(np.asarray(data, np.float64), np.asarray(target, np.float64), data.dtype, loss)
+    return Samples(np.asarray(data, np.float64), np.asarray(target, np.float64), data.dtype, loss)
 
 
-def tolerance(task: Task) -> float:
+def tolerance(samples: Samples) -> float:
     """Entries of unit rows this near are equal: 200 eps of the dtype of X."""
-    return 200.0 * float(np.finfo(task.dtype).eps)
+    return 200.0 * float(np.finfo(samples.dtype).eps)

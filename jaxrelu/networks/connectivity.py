@@ -29,7 +29,7 @@ from jaxrelu.core.tracing import on_host
 from jaxrelu.geometry.host import vertex_walks
 from jaxrelu.networks.checks import check_known_network
 from jaxrelu.networks.network import Network, checked_input
-from jaxrelu.networks.network_paths import NetworkPath, Slots, as_path, in_slots, totals
+from jaxrelu.networks.network_paths import NetworkPath, Slots, as_path, as_slots, totals
 
 
 @on_host()
@@ -78,7 +78,7 @@ def connect(
     networks = list(given.values())
     widest = max(network.num_neurons for network in networks)
     m = widest if width is None else count(width, "width", widest, "the slots of all networks")
-    directions, signs, slots = in_slots(networks, m)
+    directions, signs, slots = as_slots(networks, m)
     features = signs * np.maximum(data @ directions.T, 0.0)
     # In units in which the fit weighs as much as the penalty.
     longest = float(np.max(np.linalg.norm(features, axis=0), initial=0.0)) or 1.0

@@ -38,7 +38,7 @@ from jaxrelu.losses.checks import check_known_samples, checked_samples, chosen_l
 from jaxrelu.networks.checks import check_known_network
 from jaxrelu.networks.connectivity import join
 from jaxrelu.networks.network import Network, checked_input
-from jaxrelu.networks.network_paths import NetworkPath, Slots, as_path, in_slots
+from jaxrelu.networks.network_paths import NetworkPath, Slots, as_path, as_slots
 from jaxrelu.networks.symmetries import DecreasingPath, nearly_minimal
 
 # How far a correlation of the optimum may exceed lam, relative.
@@ -136,7 +136,7 @@ def descend(
     m = max(network.num_neurons, optimum.num_neurons)
     m = m if width is None else count(width, "width", m, "the slots of both networks")
     turning = nearly_minimal(_padded(network, m), X)
-    directions, signs, slots = in_slots([turning(1.0), optimum], m)
+    directions, signs, slots = as_slots([turning(1.0), optimum], m)
     data = np.asarray(X, np.float64)
     Z = signs * np.maximum(data @ directions.T, 0.0)
     k, cost = len(signs), np.ones(len(signs))

@@ -138,7 +138,7 @@ def totals(slots: list[tuple[int, float]], k: int) -> Floats:
     return total
 
 
-def in_slots(
+def as_slots(
     networks: list[Network], m: int
 ) -> tuple[Floats, Floats, list[list[tuple[int, float]]]]:
     """Distinct signed directions of all networks, and each as m slots (direction, coefficient).
