@@ -88,7 +88,7 @@ def lambda_max_interval(program: Program) -> tuple[Array, Array]:
         program: a `ConvexProgram` or `GatedProgram`.
 
     Returns:
-        ``(lower, upper)``, scalars; NaN for data with NaN. Bounds have no derivatives: those are NaN.
+        ``(lower, upper)``, scalars; NaN for data with NaN. Their derivatives are NaN.
 
     Raises:
         ValueError, TypeError: see `check_program`.
