@@ -2,9 +2,11 @@
 
 from jaxrelu.core.budgets import Limit as Limit
 from jaxrelu.core.pytrees import register as register
+from jaxrelu.core.self_test import SelfTest as SelfTest
+from jaxrelu.core.self_test import self_test as self_test
 from jaxrelu.core.status import Status as Status
-from jaxrelu.geometry.host.arrangements import count_patterns as count_patterns
 from jaxrelu.geometry.patterns import Patterns as Patterns
+from jaxrelu.geometry.patterns import count_patterns as count_patterns
 from jaxrelu.geometry.patterns import enumerate_patterns as enumerate_patterns
 from jaxrelu.geometry.patterns import patterns_from_gates as patterns_from_gates
 from jaxrelu.geometry.patterns import patterns_from_weights as patterns_from_weights
@@ -43,7 +45,7 @@ from jaxrelu.programs.program import GatedProgram as GatedProgram
 from jaxrelu.programs.critical_lam import lambda_grid as lambda_grid
 from jaxrelu.programs.critical_lam import lambda_max as lambda_max
 from jaxrelu.programs.critical_lam import lambda_max_interval as lambda_max_interval
-from jaxrelu.programs.program import objective as objective
+from jaxrelu.programs.optimality import objective as objective
 from jaxrelu.programs.sharding import shard_samples as shard_samples
 from jaxrelu.programs.solution import Solution as Solution
 from jaxrelu.programs.solution import raise_if_failed as raise_if_failed
@@ -59,7 +61,7 @@ from jaxrelu.paths.path import solve_path as solve_path
 from jaxrelu.paths.solve import solve as solve
 from jaxrelu.optimal_sets.optimal_set import OptimalSet as OptimalSet
 from jaxrelu.optimal_sets.identification import optimal_set as optimal_set
-from jaxrelu.optimal_sets.optimal_set import vertices as vertices
+from jaxrelu.optimal_sets.members import vertices as vertices
 from jaxrelu.optimal_sets.members import is_optimal as is_optimal
 from jaxrelu.optimal_sets.members import nearest_optimal as nearest_optimal
 from jaxrelu.optimal_sets.members import network_from_coefficients as network_from_coefficients

@@ -12,10 +12,11 @@ import numpy as np
 from jax import Array
 
 from jaxrelu.core.aliases import Floats
-from jaxrelu.core.checks import as_float
+from jaxrelu.core.checks import check_per_row, known_floats, known_matrix
 from jaxrelu.core.pytrees import register
 from jaxrelu.geometry.host.scaling import exponents, power_down, power_up, roots, times_power
 from jaxrelu.losses.base import Loss, homogeneity
+from jaxrelu.losses.checks import check_target, checked_loss
 from jaxrelu.networks.network import Network
 from jaxrelu.programs.units import Units
 
@@ -68,7 +69,7 @@ class ClosedForm:
         return math.isfinite(self.value) and self.gap <= _EXACT * abs(self.value)
 
 
-class Task(NamedTuple):
+class Samples(NamedTuple):
     """Checked arguments, on the host: X (n, d) and y (n,) in float64, and the dtype of X.
 
     All but what `network` and `answer` return is in `units`, powers of two.
@@ -80,8 +81,8 @@ class Task(NamedTuple):
     loss: Loss
     units: Units = Units.of(0, 0, 0, 0)
 
-    def scaled(self, lam: float = 1.0, *, keep_data: bool = False) -> tuple[Task, float]:
-        """The task in numbers around one, and lam there.
+    def scaled(self, lam: float = 1.0, *, keep_data: bool = False) -> tuple[Samples, float]:
+        """The samples in numbers around one, and lam there.
 
         Raises:
             ValueError: lam is too small for its value to be told from zero.
@@ -172,40 +173,20 @@ class Task(NamedTuple):
         )
 
 
-def checked(X: Any, y: Any, loss: Loss) -> Task:
-    """The arguments on the host.
+def checked(X: Any, y: Any, loss: Loss, name: str = "X") -> Samples:
+    """The arguments on the host; the data under the name that they have.
 
     Raises:
         ValueError, TypeError: shapes that do not fit, NaN or inf, a target that the loss cannot
             take.
     """
-    data, target = as_float(X, "X"), as_float(y, "y")
-    if data.ndim != 2 or 0 in data.shape:
-        raise ValueError(f"X has shape {data.shape}; pass a matrix (n, d), X[:, None] for one row.")
-    if target.shape != data.shape[:1]:
-        raise ValueError(
-            f"y has shape {target.shape}, but X has {data.shape[0]} rows: pass one value a row."
-        )
-    rows, values = np.asarray(data, np.float64), np.asarray(target, np.float64)
-    for name, array in (("X", rows), ("y", values)):
-        if not np.isfinite(array).all():
-            raise ValueError(f"{name} has NaN or infinite entries: remove or impute them first.")
-    loss.check_target(target)
-    return Task(rows, values, data.dtype, loss)
+    loss = checked_loss(loss)
+    data, target = known_matrix(X, name), known_floats(y, "y")
+    check_per_row(target, "y", len(data), name)
+    check_target(loss, target)
+    return Samples(np.asarray(data, np.float64), np.asarray(target, np.float64), data.dtype, loss)
 
 
-def positive(lam: Any) -> float:
-    """Lam as a number.
-
-    Raises:
-        ValueError: it is not positive and finite.
-    """
-    strength = float(lam)
-    if not (np.isfinite(strength) and strength > 0):
-        raise ValueError(f"lam is {strength}; pass a positive finite number.")
-    return strength
-
-
-def tolerance(task: Task) -> float:
+def tolerance(samples: Samples) -> float:
     """Entries of unit rows this near are equal: 200 eps of the dtype of X."""
-    return 200.0 * float(np.finfo(task.dtype).eps)
+    return 200.0 * float(np.finfo(samples.dtype).eps)

@@ -19,8 +19,9 @@ from typing import Any
 import numpy as np
 from scipy.optimize import brentq
 
-from jaxrelu.closed_form.answer import ClosedForm, Task, checked, positive, tolerance
+from jaxrelu.closed_form.answer import ClosedForm, Samples, checked, tolerance
 from jaxrelu.core.aliases import Floats
+from jaxrelu.core.options import positive
 from jaxrelu.core.tracing import on_host
 from jaxrelu.losses.base import Loss
 from jaxrelu.losses.squared import SquaredLoss
@@ -59,47 +60,47 @@ def rank_one(X: Any, y: Any, lam: Any, loss: Loss = _SQUARED_LOSS) -> ClosedForm
 
     Reference: Ergen and Pilanci (JMLR 22, 2021), on rank-one data.
     """
-    task, strength = checked(X, y, loss), positive(lam)
-    task, strength = task.scaled(strength)
-    c, a = line(task)
+    samples, strength = checked(X, y, loss), positive(lam, "lam")
+    samples, strength = samples.scaled(strength)
+    c, a = line(samples)
     features = np.maximum(np.stack([c, -c], axis=1), 0.0)
-    sizes = np.asarray([_coefficient(task, phi, strength) for phi in features.T])
+    sizes = np.asarray([_coefficient(samples, phi, strength) for phi in features.T])
     # What rounding leaves of X beside the line.
-    beside = np.linalg.norm(task.X - np.outer(c, a), axis=1)
+    beside = np.linalg.norm(samples.X - np.outer(c, a), axis=1)
 
     def polar(r: Floats) -> float:
         return float(np.max(np.abs(features.T @ r)) + np.abs(r) @ beside)
 
-    return task.answer(strength, np.stack([a, -a], axis=1), sizes, polar)
+    return samples.answer(strength, np.stack([a, -a], axis=1), sizes, polar)
 
 
-def line(task: Task) -> tuple[Floats, Floats]:
+def line(samples: Samples) -> tuple[Floats, Floats]:
     """X = c a^T with ||a|| = 1: c (n,) and a (d,), the largest entry of a positive.
 
     Raises:
         ValueError: X is not of rank one.
     """
-    _, sigma, right = np.linalg.svd(task.X, full_matrices=False)
-    if sigma[0] == 0.0 or (len(sigma) > 1 and sigma[1] > tolerance(task) * sigma[0]):
-        rank = int(np.sum(sigma > tolerance(task) * sigma[0]))
+    _, sigma, right = np.linalg.svd(samples.X, full_matrices=False)
+    if sigma[0] == 0.0 or (len(sigma) > 1 and sigma[1] > tolerance(samples) * sigma[0]):
+        rank = int(np.sum(sigma > tolerance(samples) * sigma[0]))
         raise ValueError(
             f"X has rank {rank}, not one: rank-one closed forms need rows on one line through the "
             "origin; use jr.solve(jr.ConvexProgram(X, y, jr.enumerate_patterns(X)), lam)."
         )
     a: Floats = right[0] * np.sign(right[0, np.argmax(np.abs(right[0]))])
-    return task.X @ a, a
+    return samples.X @ a, a
 
 
-def _coefficient(task: Task, phi: Floats, lam: float) -> float:
-    slope = float(phi @ task.residual(np.zeros_like(phi)))
+def _coefficient(samples: Samples, phi: Floats, lam: float) -> float:
+    slope = float(phi @ samples.residual(np.zeros_like(phi)))
     if abs(slope) <= lam:
         return 0.0
     sign = float(np.sign(slope))
-    if isinstance(task.loss, SquaredLoss):
+    if isinstance(samples.loss, SquaredLoss):
         return sign * (abs(slope) - lam) / float(phi @ phi)
 
     def excess(t: float) -> float:
-        return sign * float(phi @ task.residual(sign * t * phi)) - lam
+        return sign * float(phi @ samples.residual(sign * t * phi)) - lam
 
     high = 1.0 / float(np.max(phi))
     for _ in range(200):

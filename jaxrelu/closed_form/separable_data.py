@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 from jax import Array
 
-from jaxrelu.closed_form.answer import Task, checked
+from jaxrelu.closed_form.answer import Samples, checked
 from jaxrelu.closed_form.support_vectors import shortest
 from jaxrelu.core.aliases import Floats
 from jaxrelu.core.pytrees import register
@@ -94,15 +94,15 @@ def separable(X: Any, y: Any) -> Separable:
 
     Reference: Wang and Pilanci (ICLR 2022); see the module for the proof.
     """
-    task, _ = checked(X, y, LogisticLoss()).scaled()
-    _check(task)
-    directions, sizes = np.zeros((task.X.shape[1], 2)), np.zeros(2)
-    dual, polar = np.zeros_like(task.y), 1.0
+    samples, _ = checked(X, y, LogisticLoss()).scaled()
+    _check(samples)
+    directions, sizes = np.zeros((samples.X.shape[1], 2)), np.zeros(2)
+    dual, polar = np.zeros_like(samples.y), 1.0
     for k, sign in enumerate((1.0, -1.0)):
-        side = task.y == sign
+        side = samples.y == sign
         if not side.any():
             continue
-        found = shortest(task.X[side])
+        found = shortest(samples.X[side])
         if found is None:  # the sum of the rows is at an acute angle to each, but for rounding
             raise ValueError(
                 "some rows of one class are too short for a margin of one beside the others: "
@@ -112,23 +112,23 @@ def separable(X: Any, y: Any) -> Separable:
         length = float(np.linalg.norm(u))
         directions[:, k], sizes[k] = u / length, sign * length
         dual[side] = sign * multipliers / length
-        polar = max(polar, float(np.linalg.norm(task.X[side].T @ dual[side])))
-    fit = np.maximum(task.X @ directions, 0.0) @ sizes
-    power = task.units.weights
+        polar = max(polar, float(np.linalg.norm(samples.X[side].T @ dual[side])))
+    fit = np.maximum(samples.X @ directions, 0.0) @ sizes
+    power = samples.units.weights
     return Separable(
-        network=task.network(directions, sizes),
-        fit=task.cast(fit),
-        dual=task.cast(times_power(dual, power)),
+        network=samples.network(directions, sizes),
+        fit=samples.cast(fit),
+        dual=samples.cast(times_power(dual, power)),
         value=power_up(float(np.sum(np.abs(sizes))), power),
-        lower=power_down(float(task.y @ dual) / polar, power),
+        lower=power_down(float(samples.y @ dual) / polar, power),
     )
 
 
-def _check(task: Task) -> None:
-    unit = _unit_rows(task)
+def _check(samples: Samples) -> None:
+    unit = _unit_rows(samples)
     cosines = unit @ unit.T
-    same = task.y[:, None] == task.y[None]
-    rounding = 4.0 * float(np.finfo(task.dtype).eps)
+    same = samples.y[:, None] == samples.y[None]
+    rounding = 4.0 * float(np.finfo(samples.dtype).eps)
     wrong = np.where(same, cosines <= 0.0, cosines > rounding)
     if wrong.any():
         i, j = (int(k) for k in np.argwhere(wrong)[0])
@@ -140,8 +140,8 @@ def _check(task: Task) -> None:
         )
 
 
-def _unit_rows(task: Task) -> Floats:
-    unit, norms = unit_rows(task.X)
+def _unit_rows(samples: Samples) -> Floats:
+    unit, norms = unit_rows(samples.X)
     if not np.all(norms > 0):
         raise ValueError(
             f"row {int(np.argmin(norms))} of X is zero, so no network without a bias separates it: "

@@ -89,25 +89,25 @@ def l0_l1_equivalent(X: Any, y: Any) -> L0L1:
 
     Reference: Ergen and Pilanci (JMLR 22, 2021), on the equivalence of l0 and l1.
     """
-    task, _ = checked(X, y, _SQUARED_LOSS).scaled()
-    n = len(task.y)
-    sigma = np.linalg.svd(task.X, compute_uv=False)
-    if n > task.X.shape[1] or sigma[-1] <= tolerance(task) * sigma[0]:
+    samples, _ = checked(X, y, _SQUARED_LOSS).scaled()
+    n = len(samples.y)
+    sigma = np.linalg.svd(samples.X, compute_uv=False)
+    if n > samples.X.shape[1] or sigma[-1] <= tolerance(samples) * sigma[0]:
         raise ValueError(
             f"the {n} rows of X are dependent, so two neurons do not interpolate every target: "
             "this test needs n <= d and full row rank; remove rows, or add features."
         )
-    if not np.any(task.y):
+    if not np.any(samples.y):
         raise ValueError("y is zero, which no neuron interpolates best: pass another target.")
-    parts = np.maximum(np.stack([task.y, -task.y], axis=1), 0.0)
-    weights = np.linalg.lstsq(task.X, parts, rcond=None)[0]
+    parts = np.maximum(np.stack([samples.y, -samples.y], axis=1), 0.0)
+    weights = np.linalg.lstsq(samples.X, parts, rcond=None)[0]
     sizes = np.linalg.norm(weights, axis=0)
     used = sizes > 0
     directions = weights[:, used] / sizes[used]
     signs = np.asarray([1.0, -1.0])
     features = (parts[:, used] / sizes[used]).T
     # The row space alone matters: X has n columns in it.
-    rows = np.linalg.qr(task.X.T)[1].T
+    rows = np.linalg.qr(samples.X.T)[1].T
     cells = Cells.of(rows)
     first = np.linalg.solve(rows, np.hstack([features.T, np.eye(n)]))
     found = least_polar(cells.columns(first), features, signs[used], cells)
@@ -117,7 +117,7 @@ def l0_l1_equivalent(X: Any, y: Any) -> L0L1:
         holds=holds,
         lower=lower,
         upper=upper,
-        dual=task.cast(times_power(found.v, -task.units.features)),
-        network=task.network(directions, (sizes * signs)[used]),
-        norm=power_up(float(np.sum(sizes)), task.units.weights),
+        dual=samples.cast(times_power(found.v, -samples.units.features)),
+        network=samples.network(directions, (sizes * signs)[used]),
+        norm=power_up(float(np.sum(sizes)), samples.units.weights),
     )

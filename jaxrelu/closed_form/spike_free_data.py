@@ -30,12 +30,15 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jaxrelu.closed_form.answer import ClosedForm, Task, checked, positive, tolerance
+from jaxrelu.closed_form.answer import ClosedForm, Samples, checked, tolerance
 from jaxrelu.closed_form.support_vectors import shortest
 from jaxrelu.core.aliases import Floats
+from jaxrelu.core.checks import known_matrix
+from jaxrelu.core.options import positive
 from jaxrelu.core.pytrees import register
 from jaxrelu.core.tracing import on_host
 from jaxrelu.geometry.host.scaling import unit_rows
+from jaxrelu.geometry.host.units import column_units
 from jaxrelu.geometry.patterns import Patterns
 from jaxrelu.global_optimality.polar_gauge.gauge import polar_gauge
 from jaxrelu.global_optimality.polar_gauge.spikes import spike_bounds
@@ -99,23 +102,24 @@ def is_spike_free(X: Any) -> SpikeFree:
 
     Reference: Ergen and Pilanci (JMLR 22, 2021), the criterion corrected and solved.
     """
-    task = checked(X, np.zeros(np.shape(X)[:1], np.float32), _SQUARED_LOSS)
-    task, _ = task.scaled()
-    unit, norms = unit_rows(task.X)
+    data = known_matrix(X, "X")
+    samples = checked(data, np.zeros(len(data), np.float32), _SQUARED_LOSS)
+    samples, _ = samples.scaled()
+    unit, norms = unit_rows(samples.X)
     unit = unit[norms > 0]
-    none = task.cast(np.zeros(task.X.shape[1]))
+    none = samples.cast(np.zeros(samples.X.shape[1]))
     if not len(unit):
         return SpikeFree(True, 1.0, 1.0, none)
-    V = _rays(unit, tolerance(task))
-    found = spike_bounds(V, tolerance(task))
+    V = _rays(unit, tolerance(samples))
+    found = spike_bounds(V, tolerance(samples))
     if found is None:
-        outside = _outside(task.X, V)
+        outside = _outside(samples.X, V)
         if outside is None:
             return SpikeFree(None, 1.0, np.inf, none)
-        return SpikeFree(False, np.inf, np.inf, task.cast(outside))
-    proven = 1.0 + max(_PROVEN, tolerance(task))
+        return SpikeFree(False, np.inf, np.inf, samples.cast(outside))
+    proven = 1.0 + max(_PROVEN, tolerance(samples))
     if found.lower > proven:
-        return SpikeFree(False, found.lower, found.upper, task.cast(found.witness))
+        return SpikeFree(False, found.lower, found.upper, samples.cast(found.witness))
     return SpikeFree(True if found.upper <= proven else None, 1.0, found.upper, none)
 
 
@@ -151,33 +155,33 @@ def spike_free(X: Any, y: Any, lam: Any, loss: Loss = _SQUARED_LOSS) -> ClosedFo
 
     Reference: Ergen and Pilanci (JMLR 22, 2021), on spike-free matrices.
     """
-    task, strength = checked(X, y, loss), positive(lam)
-    task, strength = task.scaled(strength)
-    interior = _positive_direction(task)
-    ones = np.ones((len(task.X), 1), bool)
-    patterns = Patterns(task.cast(interior), jnp.asarray(ones), task.cast(interior))
-    program = ConvexProgram(task.cast(task.X), task.cast(task.y), patterns, loss)
-    accuracy = 1e-8 if task.dtype == np.float64 else None
+    samples, strength = checked(X, y, loss), positive(lam, "lam")
+    samples, strength = samples.scaled(strength)
+    interior = _positive_direction(samples)
+    ones = np.ones((len(samples.X), 1), bool)
+    patterns = Patterns(samples.cast(interior), jnp.asarray(ones), samples.cast(interior))
+    program = ConvexProgram(samples.cast(samples.X), samples.cast(samples.y), patterns, loss)
+    accuracy = 1e-8 if samples.dtype == np.float64 else None
     solution = solve(program, strength, rtol=accuracy)
     raise_if_failed(solution)
     weights = np.asarray(solution.weights, np.float64)[:, 0]
     sizes = np.linalg.norm(weights, axis=1)
     directions = weights.T / np.where(sizes > 0, sizes, 1.0)
     coefficients = sizes * np.asarray([1.0, -1.0])
-    fit = np.maximum(task.X @ directions, 0.0) @ coefficients
-    r = task.residual(fit)
+    fit = np.maximum(samples.X @ directions, 0.0) @ coefficients
+    r = samples.residual(fit)
     dual = np.asarray(solution.certificate.dual, np.float64)
-    polar = _polar_bound(task, dual, strength)
-    lower = task.dual_value(dual * min(1.0, strength / max(polar, 1e-300)))
+    polar = _polar_bound(samples, dual, strength)
+    lower = samples.dual_value(dual * min(1.0, strength / max(polar, 1e-300)))
     scale = float(np.linalg.norm(r)) / max(float(np.linalg.norm(dual)), 1e-300)
-    value = task.loss_value(fit) + strength * float(np.sum(sizes))
-    network = task.network(directions, coefficients)
-    return task.closed_form(network, fit, r, strength, value, lower, polar * scale)
+    value = samples.loss_value(fit) + strength * float(np.sum(sizes))
+    network = samples.network(directions, coefficients)
+    return samples.closed_form(network, fit, r, strength, value, lower, polar * scale)
 
 
-def _polar_bound(task: Task, dual: Floats, lam: float) -> float:
+def _polar_bound(samples: Samples, dual: Floats, lam: float) -> float:
     """An upper bound of polar(dual), for a dual whose polar over D = I is at most lam."""
-    data = task.X.astype(task.dtype)
+    data = samples.X.astype(samples.dtype)
     checkup = is_spike_free(data)
     if checkup.holds:
         return lam * checkup.upper
@@ -193,8 +197,8 @@ def _rays(unit: Floats, close: float) -> Floats:
     return np.stack(rays)
 
 
-def _positive_direction(task: Task) -> Floats:
-    rows = task.X[np.any(task.X != 0, axis=1)]
+def _positive_direction(samples: Samples) -> Floats:
+    rows = samples.X[np.any(samples.X != 0, axis=1)]
     found = shortest(unit_rows(rows)[0]) if len(rows) else None
     if found is None:
         raise ValueError(
@@ -209,7 +213,7 @@ def _outside(X: Floats, V: Floats) -> Floats | None:
     """A unit u whose (X u)_+ is farthest from the range of X, of some tried; None if none is."""
     left, sigma, _ = np.linalg.svd(X, full_matrices=False)
     range_ = left[:, sigma > 1e-10 * sigma[0]]
-    random = np.random.default_rng(0).standard_normal((200, X.shape[1]))
+    random = np.random.default_rng(0).standard_normal((200, X.shape[1])) / column_units(X)
     tried = np.vstack([V, -V, unit_rows(random)[0]]).T
     seen = np.maximum(X @ tried, 0.0)
     far = np.linalg.norm(seen - range_ @ (range_.T @ seen), axis=0)

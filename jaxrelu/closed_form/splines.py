@@ -32,11 +32,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jaxrelu.closed_form.answer import Task, checked, positive
+from jaxrelu.closed_form.answer import Samples, checked
 from jaxrelu.closed_form.dictionary import Cells, Columns, Fitted, lasso, least_polar
 from jaxrelu.closed_form.rank_one_data import line
 from jaxrelu.core.aliases import Floats
-from jaxrelu.core.checks import as_float
+from jaxrelu.core.checks import check_shape, float_array
+from jaxrelu.core.options import check_choice, flag, positive
 from jaxrelu.core.pytrees import register
 from jaxrelu.core.tracing import on_host
 from jaxrelu.geometry.host.scaling import (
@@ -90,7 +91,8 @@ class Spline:
 
     def __call__(self, X: Any) -> Array:
         """Predictions on X (n, d), or (n,) for one feature."""
-        data = _matrix(as_float(X, "X"))
+        data = jnp.asarray(_matrix(X))
+        check_shape(data, "X", (*data.shape[:1], self.network.hidden.shape[0] - 1), "as the data")
         ones = jnp.ones((data.shape[0], 1), data.dtype)
         return self.network(jnp.concatenate([data, ones], axis=1)) + self.constant
 
@@ -126,25 +128,26 @@ def spline(X: Any, y: Any, lam: Any = None, *, bias: str = "free", constant: boo
 
     Reference: Savarese et al. (COLT 2019); Ergen and Pilanci (JMLR 22, 2021), corrected.
     """
-    if bias not in _BIASES:
-        raise ValueError(f"bias is {bias!r}; pass one of {', '.join(map(repr, _BIASES))}.")
-    task, strength = checked(_matrix(X), y, _SQUARED_LOSS), 1.0 if lam is None else positive(lam)
+    check_choice(bias, "bias", _BIASES)
+    constant = flag(constant, "constant")
+    strength = 1.0 if lam is None else positive(lam, "lam")
+    samples = checked(_matrix(X), y, _SQUARED_LOSS)
     # The unit of x is also that of a bias that costs something.
-    task, strength = task.scaled(strength, keep_data=bias == "penalised")
-    x, axis = line(task)
+    samples, strength = samples.scaled(strength, keep_data=bias == "penalised")
+    x, axis = line(samples)
     columns, cells = _dictionary(x, bias)
     with_constant = constant or bias == "free"
     if lam is None:
-        found, value, lower = _interpolant(columns, task.y, with_constant, cells)
+        found, value, lower = _interpolant(columns, samples.y, with_constant, cells)
     else:
-        found = lasso(columns, task.y, strength, with_constant, cells)
+        found = lasso(columns, samples.y, strength, with_constant, cells)
         scaled = found.dual * min(1.0, strength / max(found.polar, 1e-300))
-        lower = float(task.y @ scaled - 0.5 * scaled @ scaled)
-        error = found.columns.features @ found.sizes + found.constant - task.y
+        lower = float(samples.y @ scaled - 0.5 * scaled @ scaled)
+        error = found.columns.features @ found.sizes + found.constant - samples.y
         value = 0.5 * float(error @ error) + strength * float(np.sum(np.abs(found.sizes)))
     if bias == "free" and not constant:
         found = _without_constant(found, x)
-    return _spline(task, found, axis, value, lower, lam is None)
+    return _spline(samples, found, axis, value, lower, lam is None)
 
 
 @on_host()
@@ -172,21 +175,23 @@ def spline_norm(x: Any, y: Any) -> float:
 
     Reference: Savarese, Evron, Soudry and Srebro (COLT 2019), Theorem 3.1.
     """
-    task, _ = checked(_matrix(x), y, _SQUARED_LOSS).scaled()
-    points, _ = line(task)
+    samples, _ = checked(_matrix(x, "x"), y, _SQUARED_LOSS, "x").scaled()
+    points, _ = line(samples)
     order = np.argsort(points)
     steps = np.diff(points[order])
     if np.any(steps <= 0):
         raise ValueError("x has equal points: merge them, with one target each.")
     if not steps.size:
         return 0.0
-    slopes = np.diff(task.y[order]) / steps
+    slopes = np.diff(samples.y[order]) / steps
     total, ends = float(np.sum(np.abs(np.diff(slopes)))), abs(float(slopes[0] + slopes[-1]))
-    return float(times_power(max(total, 0.5 * (total + ends)), task.units.weights))
+    return float(times_power(max(total, 0.5 * (total + ends)), samples.units.weights))
 
 
-def _matrix(X: Any) -> Any:
-    return as_float(X, "X")[:, None] if np.ndim(X) == 1 else X
+def _matrix(X: Any, name: str = "X") -> Any:
+    """One feature as a column."""
+    array = float_array(X, name)
+    return array[:, None] if array.ndim == 1 else array
 
 
 def _dictionary(x: Floats, bias: str) -> tuple[Columns, Cells | None]:
@@ -271,10 +276,10 @@ def _without_constant(found: Fitted, x: Floats) -> Fitted:
 
 
 def _spline(
-    task: Task, found: Fitted, axis: Floats, value: float, lower: float, interpolates: bool
+    samples: Samples, found: Fitted, axis: Floats, value: float, lower: float, interpolates: bool
 ) -> Spline:
     """The spline in the units that were given."""
-    units = task.units
+    units = samples.units
     of_dual, of_value = (
         (-units.features, units.weights) if interpolates else (units.residual, units.objective)
     )
@@ -286,11 +291,11 @@ def _spline(
     knots = np.where(w != 0, -b / np.where(w != 0, w, 1.0), np.inf)
     fit = found.columns.features @ found.sizes + found.constant
     return Spline(
-        network=task.network(hidden, sizes),
-        constant=task.cast(times_power(found.constant, units.fit)),
-        knots=task.cast(times_power(knots, units.features)),
-        fit=task.cast(times_power(fit, units.fit)),
-        residual=task.cast(times_power(found.dual, of_dual)),
+        network=samples.network(hidden, sizes),
+        constant=samples.cast(times_power(found.constant, units.fit)),
+        knots=samples.cast(times_power(knots, units.features)),
+        fit=samples.cast(times_power(fit, units.fit)),
+        residual=samples.cast(times_power(found.dual, of_dual)),
         value=power_up(value, of_value),
         lower=power_down(lower, of_value),
     )

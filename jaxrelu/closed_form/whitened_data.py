@@ -28,8 +28,9 @@ from typing import Any
 import numpy as np
 from scipy.optimize import brentq
 
-from jaxrelu.closed_form.answer import ClosedForm, Task, checked, positive, tolerance
+from jaxrelu.closed_form.answer import ClosedForm, Samples, checked, tolerance
 from jaxrelu.core.aliases import Floats
+from jaxrelu.core.options import positive
 from jaxrelu.core.tracing import on_host
 from jaxrelu.losses.base import Loss
 from jaxrelu.losses.logistic import LogisticLoss
@@ -68,44 +69,44 @@ def whitened(X: Any, y: Any, lam: Any, loss: Loss = _SQUARED_LOSS) -> ClosedForm
 
     Reference: Ergen and Pilanci (JMLR 22, 2021), on whitened data.
     """
-    task, strength = checked(X, y, loss), positive(lam)
-    task, strength = task.scaled(strength, keep_data=True)
-    _check_orthonormal(task)
-    fit = np.zeros_like(task.y)
-    at_zero = task.residual(fit)
+    samples, strength = checked(X, y, loss), positive(lam, "lam")
+    samples, strength = samples.scaled(strength, keep_data=True)
+    _check_orthonormal(samples)
+    fit = np.zeros_like(samples.y)
+    at_zero = samples.residual(fit)
     dual = at_zero.copy()
     for side in (at_zero > 0, at_zero < 0):
         if float(np.linalg.norm(at_zero[side])) > strength:
-            fit[side] = _one_sign(task, at_zero, side, strength)
+            fit[side] = _one_sign(samples, at_zero, side, strength)
             dual[side] = strength / float(np.linalg.norm(fit[side])) * fit[side]
     parts = np.maximum(np.stack([fit, -fit], axis=1), 0.0)
     sizes = np.linalg.norm(parts, axis=0)
-    directions = task.X.T @ (parts / np.where(sizes > 0, sizes, 1.0))
+    directions = samples.X.T @ (parts / np.where(sizes > 0, sizes, 1.0))
     # Rows of which X X^T - I is not quite zero let X u reach a little beyond the unit ball.
-    reach = np.sqrt(1.0 + float(np.linalg.norm(task.X @ task.X.T - np.eye(len(fit)), 2)))
+    reach = np.sqrt(1.0 + float(np.linalg.norm(samples.X @ samples.X.T - np.eye(len(fit)), 2)))
 
     def polar(r: Floats) -> float:
         return float(reach) * max(float(np.linalg.norm(r[r > 0])), float(np.linalg.norm(r[r < 0])))
 
-    return task.answer(strength, directions, sizes * np.asarray([1.0, -1.0]), polar, dual)
+    return samples.answer(strength, directions, sizes * np.asarray([1.0, -1.0]), polar, dual)
 
 
-def _one_sign(task: Task, at_zero: Floats, side: Any, lam: float) -> Floats:
+def _one_sign(samples: Samples, at_zero: Floats, side: Any, lam: float) -> Floats:
     """The fit on the samples of one sign, where it is not zero."""
-    if isinstance(task.loss, SquaredLoss):
-        y: Floats = task.y[side]
+    if isinstance(samples.loss, SquaredLoss):
+        y: Floats = samples.y[side]
         return (1.0 - lam / float(np.linalg.norm(y))) * y
-    if isinstance(task.loss, LogisticLoss):
-        return task.y[side] * np.log(np.sqrt(np.sum(side)) / lam - 1.0)
-    return _roots(task, at_zero, side, lam)
+    if isinstance(samples.loss, LogisticLoss):
+        return samples.y[side] * np.log(np.sqrt(np.sum(side)) / lam - 1.0)
+    return _roots(samples, at_zero, side, lam)
 
 
-def _roots(task: Task, at_zero: Floats, side: Any, lam: float) -> Floats:
+def _roots(samples: Samples, at_zero: Floats, side: Any, lam: float) -> Floats:
     """The same for any loss: r_i(f_i) = c f_i for every sample, and ||c f|| = lam."""
 
     def excess(log_c: float) -> float:
         c = float(np.exp(log_c))
-        return c * float(np.linalg.norm(_at_scale(task, at_zero, side, c)[side])) - lam
+        return c * float(np.linalg.norm(_at_scale(samples, at_zero, side, c)[side])) - lam
 
     low = high = 0.0
     while excess(high) < 0:
@@ -117,10 +118,10 @@ def _roots(task: Task, at_zero: Floats, side: Any, lam: float) -> Floats:
                 "the loss keeps falling faster than lam: it is unbounded below; check the loss."
             )
     found = low if low == high else brentq(excess, low, high, xtol=1e-15, rtol=1e-15)
-    return _at_scale(task, at_zero, side, float(np.exp(found)))[side]
+    return _at_scale(samples, at_zero, side, float(np.exp(found)))[side]
 
 
-def _at_scale(task: Task, at_zero: Floats, side: Any, c: float) -> Floats:
+def _at_scale(samples: Samples, at_zero: Floats, side: Any, c: float) -> Floats:
     """The roots f_i of r_i(f_i) = c f_i, between 0 and r_i(0) / c, by bisection."""
     sign = np.sign(at_zero)
     low, high = np.zeros_like(at_zero), np.where(side, np.abs(at_zero) / c, 0.0)
@@ -128,19 +129,19 @@ def _at_scale(task: Task, at_zero: Floats, side: Any, c: float) -> Floats:
         middle = 0.5 * (low + high)
         if np.all((middle <= low) | (middle >= high)):
             return sign * low
-        above = sign * task.residual(sign * middle) > c * middle
+        above = sign * samples.residual(sign * middle) > c * middle
         low, high = np.where(above, middle, low), np.where(above, high, middle)
 
 
-def _check_orthonormal(task: Task) -> None:
-    n, d = task.X.shape
-    error = float(np.max(np.abs(task.X @ task.X.T - np.eye(n))))
+def _check_orthonormal(samples: Samples) -> None:
+    n, d = samples.X.shape
+    error = float(np.max(np.abs(samples.X @ samples.X.T - np.eye(n))))
     if n > d:
         raise ValueError(
             f"X has {n} rows and {d} columns, so X X^T cannot be the identity: whitened data have "
             "n <= d; use jr.solve, or rank_one or spike_free where they apply."
         )
-    if error > tolerance(task) * np.sqrt(d):
+    if error > tolerance(samples) * np.sqrt(d):
         raise ValueError(
             f"X X^T differs from the identity by {error:.1e}: whiten the rows first, for example "
             "with u, _, vt = np.linalg.svd(X, full_matrices=False) and X = u @ vt. If X X^T = s^2 "

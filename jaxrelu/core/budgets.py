@@ -12,7 +12,7 @@ import time
 from enum import IntEnum
 from typing import Any
 
-from jaxrelu.core.checks import check_seconds, host_float
+from jaxrelu.core.options import limit
 
 # Operations, most of them in products of matrices, that one core of a Xeon did in a second (2026):
 # work in these units is close to the seconds of one idle core.
@@ -96,7 +96,5 @@ def check_budget(max_work: Any, max_seconds: Any, default: float) -> Meter:
     """
     if max_work is None:
         max_work = default if max_seconds is None else math.inf
-    work = host_float(max_work, "max_work")
-    if work.ndim != 0 or not work >= 0:
-        raise ValueError(f"max_work is {max_work}: pass a number that is zero or positive.")
-    return Meter(float(work), None if max_seconds is None else check_seconds(max_seconds))
+    seconds = None if max_seconds is None else limit(max_seconds, "max_seconds")
+    return Meter(limit(max_work, "max_work"), seconds)

@@ -1,8 +1,8 @@
 """Derivatives that say where there is none: NaN, in both modes, and never a number.
 
 A rule of `jax.custom_jvp` gives a tangent that is linear in the tangents of the arguments, so that
-JAX transposes it. Where a function has no derivative, that linear map is none, and both of these
-say so: `known_where` for what comes out, `still` for what goes in. Neither lets a NaN into a
+JAX transposes it. Where a function has no derivative, that linear map is none, and these say so:
+`known_where` for what comes out, `held` and `still` for what goes in. None lets a NaN into a
 derivative that has nothing to do with it: in reverse mode a cotangent that is zero stays zero.
 """
 
@@ -43,6 +43,24 @@ def known_where(known: Array, tangent: Array) -> Array:
     return result
 
 
+def held(free: Array, x: Array) -> Array:
+    """Tangents of arguments, NaN where one moves that is not free; transposed likewise.
+
+    Args:
+        free: bool, of the shape of x.
+        x: array of any shape, floating.
+
+    Returns:
+        x, linear as far as JAX is concerned.
+    """
+
+    def both(_: Any, x: Array) -> Array:
+        return jnp.where(free | (x == 0), x, jnp.nan)
+
+    result: Array = jax.lax.custom_linear_solve(_same, x, both, both)
+    return result
+
+
 def still(free: Array, rows: Array, size: int) -> Array:
     """Zeros, or NaN where a row moves that must not: to be added to what depends on it.
 
@@ -58,11 +76,7 @@ def still(free: Array, rows: Array, size: int) -> Array:
     (n, d), dtype = rows.shape, rows.dtype
     # Sums with fixed shares, so that neither rows nor what is asked for cancel.
     moved = jnp.broadcast_to(matmul(rows, _shares(d, dtype))[None], free.shape)
-
-    def both(_: Any, x: Array) -> Array:
-        return jnp.where(free | (x == 0), x, jnp.nan)
-
-    checked = jax.lax.custom_linear_solve(_same, moved, both, both)
+    checked = held(free, moved)
     total = jnp.sum(jnp.where(free, 0.0, _shares(n, dtype)[None]) * checked, axis=1)
     return total[:, None] * _shares(size, dtype)[None]
 
@@ -110,9 +124,10 @@ def _largest(values: Array) -> Array:
 @_largest.defjvp
 def _largest_jvp(primals: Any, tangents: Any) -> tuple[Array, Array]:
     (values,) = first_order("a maximum", primals)
-    best = jnp.argmax(values)
-    near = values >= values[best] - close(values.dtype) * jnp.abs(values[best])
-    return values[best], known_where(jnp.sum(near) == 1, tangents[0][best])
+    value = jnp.max(values)
+    near = values >= value - close(values.dtype) * jnp.abs(value)
+    moved = held(~near | (jnp.sum(near) == 1), tangents[0])
+    return value, jnp.sum(jnp.where(near, moved, 0.0))
 
 
 def longest(vectors: Array, keys: Array | None = None, at_least: Any = 0.0) -> Array:
@@ -146,11 +161,14 @@ def _longest_jvp(primals: Any, tangents: Any) -> tuple[Array, Array]:
     value = size[best]
 
     def far(a: Array) -> Array:
-        return safe_norm(a - a[best]) > alike * safe_norm(a[best])
+        return safe_norm(a - a[best][None]) > alike * safe_norm(a[best])
 
     tied = (size >= (1.0 - alike) * value) & (far(vectors) | far(keys))
-    change = jnp.sum(unit(vectors[best]) * tangents[0][best])
-    return value, known_where((value > floor) & ~jnp.any(tied), change)
+    known = (value > floor) & ~jnp.any(tied)
+    (m, d), first = vectors.shape, jnp.arange(len(size)) == best
+    moved = held(jnp.broadcast_to(known | ~(tied | first)[:, None], (m, d)), tangents[0])
+    along = jnp.where(known, unit(vectors[best])[None], _shares(d, vectors.dtype)[None])
+    return value, jnp.sum(jnp.where((tied | first)[:, None], along * moved, 0.0))
 
 
 def excess(value: Array, scale: Any) -> Array:
@@ -172,8 +190,9 @@ def _excess(value: Array, scale: Array) -> Array:
 @_excess.defjvp
 def _excess_jvp(primals: Any, tangents: Any) -> tuple[Array, Array]:
     value, scale = first_order("a violation", primals)
-    change = jnp.where(value > 0, tangents[0], 0.0)
-    return jnp.maximum(value, 0.0), known_where(jnp.abs(value) > close(value.dtype) * scale, change)
+    known = jnp.abs(value) > close(value.dtype) * scale
+    change = jnp.where(known & (value < 0), 0.0, held(known, tangents[0]))
+    return jnp.maximum(value, 0.0), change
 
 
 def close(dtype: Any) -> float:

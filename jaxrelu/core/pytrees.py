@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
+from functools import partial, wraps
 from typing import Any, TypeVar
 
 import jax
 from jax.tree_util import GetAttrKey
+
+from jaxrelu.core.checks import described
 
 T = TypeVar("T")
 
@@ -28,6 +32,10 @@ def register(cls: type[T]) -> type[T]:
     Returns:
         The class itself, so that this is a decorator. Unflattening does not call `__init__`.
 
+    Raises:
+        TypeError: no dataclass.
+        ValueError: a class that is registered already.
+
     Example:
         >>> from dataclasses import dataclass
         >>> import jax
@@ -40,7 +48,10 @@ def register(cls: type[T]) -> type[T]:
         >>> jax.tree_util.tree_leaves(Pair(1, 2))
         [1, 2]
     """
-    fields = dataclasses.fields(cls)  # type: ignore[arg-type]
+    given: Any = cls
+    if not (isinstance(given, type) and dataclasses.is_dataclass(given)):
+        raise TypeError(f"cls is {described(given)}; decorate a class with @dataclass first.")
+    fields = dataclasses.fields(given)
     static = tuple(f.name for f in fields if f.metadata.get("static", False))
     data = tuple(f.name for f in fields if f.name not in static)
     keys = tuple(GetAttrKey(name) for name in data)
@@ -58,5 +69,53 @@ def register(cls: type[T]) -> type[T]:
             object.__setattr__(tree, name, value)  # the class is frozen
         return tree
 
-    jax.tree_util.register_pytree_with_keys(cls, flatten_with_keys, unflatten, flatten)
+    try:
+        jax.tree_util.register_pytree_with_keys(cls, flatten_with_keys, unflatten, flatten)
+    except ValueError as error:
+        raise ValueError(f"cls is {described(cls)}, which is registered already.") from error
     return cls
+
+
+def compiled(
+    function: Callable[..., Any], donate: tuple[int, ...] = (), out_shardings: Any = None
+) -> Callable[..., Any]:
+    """Jit with the classes of the losses among its arguments in the key.
+
+    A loss that is registered by JAX's own functions would otherwise be taken for another one (see
+    `register`).
+
+    Args:
+        function: takes losses, or what has a `loss`, as positional arguments, beside others.
+        donate: positions of arguments that are given up.
+        out_shardings: as in `jax.jit`.
+
+    Returns:
+        The compiled function, with JAX's ``lower``.
+
+    Example:
+        >>> import jax, jaxrelu as jr
+        >>> from jaxrelu.core.pytrees import compiled
+        >>> @compiled
+        ... def slope(loss, fit, target):
+        ...     return loss.gradient(fit, target)
+        >>> slope(jr.SquaredLoss(), jax.numpy.ones(1), jax.numpy.zeros(1)).tolist()
+        [1.0]
+    """
+    options = {} if out_shardings is None else {"out_shardings": out_shardings}
+
+    @partial(jax.jit, static_argnums=0, donate_argnums=tuple(1 + i for i in donate), **options)
+    def call(losses: tuple[type, ...], *args: Any) -> Any:
+        del losses
+        return function(*args)
+
+    @wraps(function)
+    def run(*args: Any) -> Any:
+        return call(_loss_classes(args), *args)
+
+    run.lower = lambda *args: call.lower(_loss_classes(args), *args)  # type: ignore[attr-defined]
+    return run
+
+
+def _loss_classes(args: tuple[Any, ...]) -> tuple[type, ...]:
+    losses = (getattr(arg, "loss", arg) for arg in args)
+    return tuple(type(loss) for loss in losses if hasattr(loss, "conjugate"))

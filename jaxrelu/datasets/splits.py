@@ -14,6 +14,17 @@ import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from jaxrelu.core.aliases import Floats
+from jaxrelu.core.checks import (
+    check_matrix_shape,
+    check_per_row,
+    check_shape,
+    check_type,
+    described,
+    known_doubles,
+    real_array,
+)
+from jaxrelu.core.options import check_choice, count, flag, share
+from jaxrelu.core.tracing import on_host
 from jaxrelu.datasets.rounding import constant
 from jaxrelu.datasets.tables import Dataset, Task
 
@@ -37,13 +48,24 @@ class Split:
     task: Task
 
     def astype(self, dtype: DTypeLike) -> Split:
-        """The same split with every array cast to a dtype."""
+        """The same split with every array cast to float32 or float64.
+
+        Raises:
+            TypeError: another dtype.
+        """
+        try:
+            known = dtype is not None and np.dtype(dtype) in (np.float32, np.float64)
+        except TypeError:
+            known = False
+        if not known:
+            raise TypeError(f"dtype is {described(dtype)}; pass 'float32' or 'float64'.")
         X, y, X_test, y_test = (
             array.astype(dtype) for array in (self.X, self.y, self.X_test, self.y_test)
         )
         return Split(X, y, X_test, y_test, self.task)
 
 
+@on_host()
 def train_test_split(
     X: ArrayLike, y: ArrayLike, test_size: float, seed: int
 ) -> tuple[Floats, Floats, Floats, Floats]:
@@ -60,8 +82,8 @@ def train_test_split(
         ``X_train, X_test, y_train, y_test``, each with the rows in the order of the permutation.
 
     Raises:
-        ValueError: X and y differ in length, `test_size` is out of range, or fewer than two rows
-            would be left to train on.
+        ValueError, TypeError: arrays of other shapes or without numbers, `test_size` is out of
+            range, or fewer than two rows would be left to train on.
 
     Example:
         >>> import numpy as np
@@ -70,14 +92,12 @@ def train_test_split(
         >>> [len(part) for part in parts]
         [8, 2, 8, 2]
     """
-    X, y = np.asarray(X, np.float64), np.asarray(y, np.float64)
+    X = np.asarray(real_array(X, "X"), np.float64)
+    y = np.asarray(real_array(y, "y"), np.float64)
+    check_matrix_shape(X, "X")
     n = len(X)
-    if len(y) != n:
-        raise ValueError(f"X has {n} rows but y has {len(y)}: pass one target value a row.")
-    if not 0 < test_size < 1:
-        raise ValueError(
-            f"test_size is {test_size}: pass a share strictly between 0 and 1, such as 0.2."
-        )
+    check_per_row(y, "y", n)
+    test_size, seed = share(test_size, "test_size"), count(seed, "seed", least=0)
     held_out = max(1, round(test_size * n))
     if n - held_out < 2:
         raise ValueError(
@@ -89,6 +109,7 @@ def train_test_split(
     return X[train], X[test], y[train], y[test]
 
 
+@on_host()
 def standardize(train: ArrayLike, *others: ArrayLike) -> tuple[Floats, ...]:
     """Shifts and scales every array by the column means and standard deviations of the first.
 
@@ -101,6 +122,10 @@ def standardize(train: ArrayLike, *others: ArrayLike) -> tuple[Floats, ...]:
         rounding in its dtype, has no scale: it becomes zero in every array, so that no model of
         the first can hang on what it is in the others.
 
+    Raises:
+        ValueError, TypeError: no rows, other columns than `train`, entries that are no numbers or
+            not finite.
+
     Example:
         >>> import numpy as np
         >>> from jaxrelu.datasets import standardize
@@ -108,19 +133,26 @@ def standardize(train: ArrayLike, *others: ArrayLike) -> tuple[Floats, ...]:
         >>> train.tolist(), test.tolist()
         ([[-1.0], [1.0]], [[2.0]])
     """
-    still, exponent = constant(train), _exponent(train)
-    scaled = np.ldexp(np.asarray(train, np.float64), -exponent)
+    given = real_array(train, "train")
+    values = known_doubles(given, "train")
+    if values.ndim == 0 or 0 in values.shape:
+        raise ValueError(f"train has shape {values.shape}; pass at least one row and one column.")
+    further = [known_doubles(array, f"others[{k}]") for k, array in enumerate(others)]
+    for k, array in enumerate(further):
+        check_shape(array, f"others[{k}]", (*array.shape[:1], *values.shape[1:]), "as train has")
+    still, exponent = constant(given), _exponent(values)
+    scaled = np.ldexp(values, -exponent)
     # The mean of a large offset rounds: what it leaves has a mean of its own.
     center = scaled.mean(axis=0)
     rest = (scaled - center).mean(axis=0)
     scale = np.where(still, 1.0, (scaled - center).std(axis=0))
 
-    def standard(array: ArrayLike) -> Floats:
+    def standard(array: Floats) -> Floats:
         with np.errstate(over="ignore"):  # what overflows is infinitely many deviations off
-            deviation = np.ldexp(np.asarray(array, np.float64), -exponent) - center - rest
+            deviation = np.ldexp(array, -exponent) - center - rest
             return np.where(still, 0.0, deviation / scale)
 
-    return tuple(standard(array) for array in (train, *others))
+    return tuple(standard(array) for array in (values, *further))
 
 
 def prepare(data: Dataset, test_size: float, seed: int, *, bias: bool = False) -> Split:
@@ -146,6 +178,8 @@ def prepare(data: Dataset, test_size: float, seed: int, *, bias: bool = False) -
         >>> split.X.shape, split.X_test.shape
         ((455, 30), (114, 30))
     """
+    check_type(data, "data", Dataset, "a Dataset, for example of read_csv")
+    bias = flag(bias, "bias")
     X, X_test, y, y_test = train_test_split(data.X, data.y, test_size, seed)
     if constant(y):
         raise ValueError(
@@ -165,6 +199,7 @@ def prepare(data: Dataset, test_size: float, seed: int, *, bias: bool = False) -
     return Split(X, y, X_test, y_test, data.task)
 
 
+@on_host()
 def score(fit: ArrayLike, y: ArrayLike, task: Task) -> float:
     """Accuracy of a classification, R^2 of a regression.
 
@@ -178,18 +213,20 @@ def score(fit: ArrayLike, y: ArrayLike, task: Task) -> float:
         not defined: a fit that is not finite, or in a regression a y that is constant up to
         rounding.
 
+    Raises:
+        ValueError, TypeError: shapes that do not fit, entries that are no numbers, a target that is
+            not finite, another task.
+
     Example:
         >>> from jaxrelu.datasets import score
         >>> score([0.3, -2.0, 1.0], [1.0, -1.0, -1.0], "classification")
         0.6666666666666666
     """
-    fit, y = np.asarray(fit, np.float64), np.asarray(y, np.float64)
-    if fit.shape != y.shape or y.ndim != 1 or len(y) == 0:
-        raise ValueError(
-            f"fit has shape {fit.shape} and y has {y.shape}: pass two lists of one number a row."
-        )
-    if task not in get_args(Task):
-        raise ValueError(f"task is {task!r}: pass 'classification' or 'regression'.")
+    fit, y = np.asarray(real_array(fit, "fit"), np.float64), known_doubles(y, "y")
+    if y.ndim != 1 or len(y) == 0:
+        raise ValueError(f"y has shape {y.shape}; pass one number a row, shape (n,).")
+    check_shape(fit, "fit", y.shape, "that of y")
+    check_choice(task, "task", get_args(Task))
     if not np.isfinite(fit).all():
         return math.nan
     if task == "classification":
@@ -201,6 +238,6 @@ def score(fit: ArrayLike, y: ArrayLike, task: Task) -> float:
         return 1.0 - float(np.sum((target - f) ** 2) / (len(y) * target.var()))
 
 
-def _exponent(columns: ArrayLike) -> NDArray[np.intp]:
+def _exponent(columns: Floats) -> NDArray[np.intp]:
     """Of a power of two above every column: in its units no square overflows or vanishes."""
-    return np.frexp(np.abs(np.asarray(columns, np.float64)).max(axis=0))[1]
+    return np.frexp(np.abs(columns).max(axis=0))[1]

@@ -7,6 +7,7 @@ the alphabet, becomes -1, the other +1. Any other target is a regression task.
 from __future__ import annotations
 
 import math
+import os
 import re
 import unicodedata
 import warnings
@@ -18,6 +19,7 @@ from typing import Literal
 import numpy as np
 
 from jaxrelu.core.aliases import Floats
+from jaxrelu.core.checks import check_type
 from jaxrelu.datasets.delimited import DELIMITERS, Row, read_rows
 from jaxrelu.datasets.rounding import constant
 
@@ -97,6 +99,7 @@ def read_csv(path: str | Path, target: str) -> Dataset:
         A `Dataset`, its columns as they are in the file.
 
     Raises:
+        TypeError: a path or a target that is no text.
         ValueError: the file cannot be read, has no header, no such target or fewer than two rows
             of data, or a cell is missing, not a number or not finite. The sentence names the line
             of the file (the first is 1), the column, the value and the fix.
@@ -111,6 +114,8 @@ def read_csv(path: str | Path, target: str) -> Dataset:
         >>> data.X.shape, data.y.tolist(), data.task
         ((2, 2), [-1.0, 1.0], 'classification')
     """
+    check_type(path, "path", (str, os.PathLike), "the name of a file")
+    check_type(target, "target", str, "the name of a column")
     path = Path(path)
     rows, delimiter = read_rows(path)
     if not rows:

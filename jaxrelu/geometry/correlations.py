@@ -100,7 +100,7 @@ def _longest_correlation_jvp(primals: Any, tangents: Any) -> tuple[Array, Array]
     best = jnp.argmax(length)
     value = length[best]
     other = few.sides != few.sides[best]
-    other = other | (safe_norm(direction - direction[best]) > 100 * small)
+    other = other | (safe_norm(direction - direction[best][None]) > 100 * small)
     near = (1.0 - small) * value
     tied = jnp.any((length >= near) & other) | (jnp.sum(bound >= near) > len(length))
     dX, dr = tangents[0], tangents[2]

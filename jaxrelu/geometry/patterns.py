@@ -15,6 +15,7 @@ A row of zeros has no wall: its bit is 1.
 from __future__ import annotations
 
 import dataclasses
+import warnings
 
 import jax
 import jax.numpy as jnp
@@ -23,17 +24,20 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from jaxrelu.core.aliases import Bools, FloatArray
-from jaxrelu.core.numerics import eps, matmul, safe_norm, unit
+from jaxrelu.core.numerics import eps, matmul, safe_norm
+from jaxrelu.core.options import check_key, count, flag
 from jaxrelu.core.pytrees import register
-from jaxrelu.core.tracing import is_traced, on_host, outside_traces
-from jaxrelu.geometry.checks import NOT_FINITE, check_matrix, host_matrix
+from jaxrelu.core.tracing import on_host
+from jaxrelu.geometry.checks import host_matrix
 from jaxrelu.geometry.cones import interior_directions
-from jaxrelu.geometry.host.arrangements import half_cells
+from jaxrelu.geometry.host.arrangements import half_cells, num_cells
 from jaxrelu.geometry.host.bits import closed_bits, distinct_columns, margins
 from jaxrelu.geometry.host.scaling import scaled, unit_columns, unit_rows
+from jaxrelu.geometry.host.units import column_units
 
 _ULPS = 50  # of the module docstring
 _BATCH = 2**21  # entries of the masks whose witnesses are computed at once
+_FEW = 0.1  # a share of the gates, or of the cells, that is worth a warning
 
 
 @register
@@ -43,8 +47,8 @@ class Patterns:
 
     masks[:, j] = 1[X gates[:, j] >= 0];  interior[:, j] lies strictly inside the cone of pattern j.
 
-    Nothing is checked here, because JAX rebuilds the object with placeholders; `check_patterns`
-    does it where a program is put to use.
+    Nothing is checked here, because JAX rebuilds the object with placeholders; `check_patterns` of
+    `jaxrelu.geometry.checks` does it where a program is put to use.
 
     Args:
         gates: array (d, p).
@@ -67,69 +71,15 @@ class Patterns:
         return int(self.gates.shape[-1])
 
 
-def check_patterns(patterns: Patterns, X: Array | FloatArray) -> None:
-    """Raises if the patterns do not belong to X; shapes and dtypes only where values are traced.
-
-    masks must equal 1[X gates >= 0], except that an entry with |x_j . g| at most 1e-12 (float64)
-    or 1e-5 (float32) times ||x_j|| ||g|| may carry either bit; so may rows of zeros.
-
-    Args:
-        patterns: gates (d, p), masks (n, p), interior (d, p) or None.
-        X: array (n, d), float32 or float64.
-
-    Raises:
-        ValueError: shapes that do not fit, non-finite values, masks that are not 0 or 1 or that do
-            not match `X @ gates >= 0`.
-        TypeError: dtypes other than that of X.
-
-    Example:
-        >>> import jax, jax.numpy as jnp, jaxrelu as jr
-        >>> from jaxrelu.geometry.patterns import check_patterns
-        >>> X = jax.random.normal(jax.random.key(1), (5, 2))
-        >>> check_patterns(jr.sample_patterns(jax.random.key(0), X, 10), X)
-    """
-    check_matrix(X, "X", "(n, d)")
-    check_matrix(patterns.gates, "gates", "(d, p)", X.dtype)
-    kind = getattr(patterns.masks, "dtype", np.dtype(object))
-    if not any(jnp.issubdtype(kind, allowed) for allowed in (jnp.bool_, jnp.integer, X.dtype)):
-        raise TypeError(f"masks has dtype {kind}, but X {X.dtype}: pass masks.astype(bool).")
-    (n, d), p = X.shape, patterns.num_patterns
-    shapes = {"gates": (d, p), "masks": (n, p), "interior": (d, p)}
-    given = {name: getattr(patterns, name) for name in shapes}
-    if patterns.interior is None:
-        del given["interior"]
-    else:
-        check_matrix(patterns.interior, "interior", "(d, p)", X.dtype)
-    for name, value in given.items():
-        if jnp.shape(value) != shapes[name]:
-            raise ValueError(
-                f"{name} has shape {jnp.shape(value)}, but X {X.shape} with {p} gates needs "
-                f"{shapes[name]}: build the patterns from this X, for example with "
-                "patterns_from_gates(X, gates)."
-            )
-    if is_traced(X, given):
-        return
-    # Known values that a trace closes over are compared now, not when its program runs.
-    with outside_traces():
-        finite, binary, wrong = jax.device_get(_compare(X, patterns))
-    for name, fine in finite.items():
-        if not fine:
-            raise ValueError(NOT_FINITE.format(name=name))
-    if not binary:
-        raise ValueError("masks has entries other than 0 and 1: pass X @ gates >= 0.")
-    if wrong.any():
-        raise ValueError(
-            f"masks differs from X @ gates >= 0 in {np.sum(wrong)} of {p} patterns (the first "
-            f"is pattern {np.argmax(wrong)}): pass patterns_from_gates(X, gates), with the "
-            "X that the program has."
-        )
-
-
 @on_host()
 def sample_patterns(key: Array, X: ArrayLike, num_gates: int, *, gated: bool = False) -> Patterns:
     """The distinct activation patterns of normally distributed gates.
 
-    g_k ~ N(0, I_d), k = 1..num_gates;  patterns { 1[X g_k >= 0] }, each with its first gate.
+    g_k ~ N(0, S^-2), k = 1..num_gates;  patterns { 1[X g_k >= 0] }, each with its first gate,
+
+    S the units of the columns, powers of two near their root mean squares: the identity for
+    standardised columns, and others may be in any units. Columns far from zero (a year) still leave
+    most gates alike: centre them, and give X a column of ones.
 
     A cell is found with probability equal to its share of the sphere, so thin ones are missed;
     `enumerate_patterns` finds all of them when they are few.
@@ -141,12 +91,14 @@ def sample_patterns(key: Array, X: ArrayLike, num_gates: int, *, gated: bool = F
         gated: patterns for the gated program: cones do not matter, no interior is computed.
 
     Returns:
-        p <= num_gates patterns, with bool masks and, unless gated, interior points. A gate at
-        rounding level of a wall is replaced by the interior point.
+        p <= num_gates patterns (`num_patterns` is p), with bool masks and, unless gated, interior
+        points. A gate at rounding level of a wall is replaced by the interior point. A warning says
+        where p is below a tenth of num_gates and of the number of cells that there may be.
 
     Raises:
-        ValueError: wrong shapes, non-finite values, no usable pattern.
-        TypeError: other dtypes, or float64 while JAX's x64 mode is off.
+        ValueError: wrong shapes, non-finite values, no usable pattern; float64 while JAX's x64 mode
+            is off.
+        TypeError: other dtypes; called in a trace.
 
     Example:
         >>> import jax, jaxrelu as jr
@@ -158,15 +110,14 @@ def sample_patterns(key: Array, X: ArrayLike, num_gates: int, *, gated: bool = F
         Y. Wang, J. Lacotte, M. Pilanci (ICLR 2022), section 4; Mishkin, Sahiner, Pilanci
         (ICML 2022), section 3, for sub-sampled patterns.
     """
-    data = host_matrix(X, "X", "(n, d)")
-    if isinstance(num_gates, bool) or not isinstance(num_gates, int | np.integer):
-        raise TypeError(f"num_gates is {num_gates!r}; pass an integer, for example 256.")
-    if num_gates < 1:
-        raise ValueError(f"num_gates is {num_gates}; pass at least 1.")
-    if not isinstance(key, Array):
-        raise TypeError(f"key is {key!r}; pass jax.random.key(0).")
-    gates = jax.random.normal(key, (data.shape[1], int(num_gates)), data.dtype)
-    return _select(data, np.asarray(gates), gated, "another key or a larger num_gates")
+    data = host_matrix(X, "X")
+    num_gates, gated = count(num_gates, "num_gates"), flag(gated, "gated")
+    check_key(key)
+    drawn = jax.random.normal(key, (data.shape[1], num_gates), data.dtype)
+    gates = np.asarray(drawn) / column_units(data)[:, None]
+    patterns = _select(data, gates, gated, "another key or a larger num_gates")
+    _warn_if_few(patterns.num_patterns, num_gates, data)
+    return patterns
 
 
 @on_host()
@@ -180,7 +131,7 @@ def patterns_from_gates(X: ArrayLike, gates: ArrayLike, *, gated: bool = False) 
 
     Args:
         X: array (n, d), float32 or float64.
-        gates: array (d, m), same dtype.
+        gates: array (d, m), float32 or float64 as X.
         gated: patterns for the gated program: those with an empty cone are kept, no interior is
             computed.
 
@@ -189,8 +140,9 @@ def patterns_from_gates(X: ArrayLike, gates: ArrayLike, *, gated: bool = False) 
         gate at rounding level of a wall is replaced by the interior point.
 
     Raises:
-        ValueError: wrong shapes, non-finite values, no usable pattern.
-        TypeError: other dtypes, or float64 while JAX's x64 mode is off.
+        ValueError: wrong shapes, non-finite values, no usable pattern; float64 while JAX's x64 mode
+            is off.
+        TypeError: other dtypes; called in a trace.
 
     Example:
         >>> import jax.numpy as jnp, jaxrelu as jr
@@ -198,9 +150,9 @@ def patterns_from_gates(X: ArrayLike, gates: ArrayLike, *, gated: bool = False) 
         >>> jr.patterns_from_gates(X, jnp.asarray([[2.0, 3.0, -1.0]])).masks.astype(int).tolist()
         [[1, 0], [0, 1]]
     """
-    data = host_matrix(X, "X", "(n, d)")
+    data = host_matrix(X, "X")
     given = host_matrix(gates, "gates", "(d, m)", data)
-    return _select(data, given, gated, "other gates, or enumerate_patterns(X)")
+    return _select(data, given, flag(gated, "gated"), "other gates, or enumerate_patterns(X)")
 
 
 @on_host()
@@ -215,7 +167,8 @@ def patterns_from_weights(X: ArrayLike, hidden: ArrayLike) -> tuple[Patterns, Ar
 
     Args:
         X: array (n, d), float32 or float64.
-        hidden: array (d, m), one neuron per column, same dtype. A zero neuron gets the cell of e.
+        hidden: array (d, m), float32 or float64 as X, one neuron per column. A zero neuron gets
+            the cell of e.
 
     Returns:
         The distinct patterns, in order of their first neuron, whose gates are the interior points;
@@ -223,8 +176,9 @@ def patterns_from_weights(X: ArrayLike, hidden: ArrayLike) -> tuple[Patterns, Ar
         zero on all samples, so that every neuron has one.
 
     Raises:
-        ValueError: wrong shapes, non-finite values, X without a non-zero row.
-        TypeError: other dtypes, or float64 while JAX's x64 mode is off.
+        ValueError: wrong shapes, non-finite values, X without a non-zero row; float64 while JAX's
+            x64 mode is off.
+        TypeError: other dtypes; called in a trace.
 
     Example:
         >>> import jax.numpy as jnp
@@ -233,7 +187,7 @@ def patterns_from_weights(X: ArrayLike, hidden: ArrayLike) -> tuple[Patterns, Ar
         >>> patterns_from_weights(X, jnp.asarray([[1.0, 3.0, -1.0], [1.0, 2.0, 1.0]]))[1].tolist()
         [0, 0, 1]
     """
-    data = host_matrix(X, "X", "(n, d)")
+    data = host_matrix(X, "X")
     neurons = host_matrix(hidden, "hidden", "(d, m)", data)
     rows = scaled(data, axis=1)
     nonzero = _nonzero_rows(rows)
@@ -274,8 +228,9 @@ def enumerate_patterns(X: ArrayLike) -> Patterns:
 
     Raises:
         ValueError: more than 200,000 patterns, or 2^27 bits, are possible: use `sample_patterns`.
-            Also wrong shapes, non-finite values, X without a non-zero row.
-        TypeError: other dtypes, or float64 while JAX's x64 mode is off.
+            Also wrong shapes, non-finite values, X without a non-zero row; float64 while JAX's x64
+            mode is off.
+        TypeError: other dtypes; called in a trace.
 
     Example:
         >>> import jax.numpy as jnp, jaxrelu as jr
@@ -286,7 +241,7 @@ def enumerate_patterns(X: ArrayLike) -> Patterns:
         M. Pilanci, T. Ergen (ICML 2020), theorem 1; the method is described in
         `geometry.host.arrangements`.
     """
-    data = host_matrix(X, "X", "(n, d)")
+    data = host_matrix(X, "X")
     rows = scaled(data, axis=1)
     nonzero = _nonzero_rows(rows)
     half, points, rank = half_cells(rows[nonzero].astype(np.float64), eps(data.dtype))
@@ -305,6 +260,50 @@ def enumerate_patterns(X: ArrayLike) -> Patterns:
     used = np.any(masks[nonzero], axis=0)
     witness = jnp.asarray(interior[:, used])
     return Patterns(witness, jnp.asarray(masks[:, used]), witness)
+
+
+def _warn_if_few(found: int, num_gates: int, data: FloatArray) -> None:
+    """Says so where far fewer patterns were found than there may be."""
+    if found >= _FEW * num_gates:
+        return
+    lines = len(np.unique(data[np.any(data != 0, axis=1)], axis=0))
+    if found < _FEW * num_cells(lines, min(lines, data.shape[1])):
+        warnings.warn(
+            f"{found} of the {num_gates} gates have distinct usable patterns: where columns of X "
+            "are far from zero, subtract their means and append a column of ones; more gates or "
+            "another key find more.",
+            stacklevel=3,
+        )
+
+
+@on_host()
+def count_patterns(n: int, rank: int) -> int:
+    """Number of cells that n hyperplanes through the origin cut out of R^rank.
+
+    2 * sum_{k < rank} C(n - 1, k) for hyperplanes in general position; an upper bound for all
+    others. It counts the all-zero pattern, which `enumerate_patterns` leaves out.
+
+    Args:
+        n: number of distinct lines spanned by the rows of the data, at least 1.
+        rank: rank of the data, at least 1.
+
+    Returns:
+        The count, an exact Python integer.
+
+    Raises:
+        ValueError, TypeError: n or rank is no integer, or below 1.
+
+    Example:
+        >>> import jaxrelu as jr
+        >>> jr.count_patterns(100, 3)
+        9902
+
+    Reference:
+        T. M. Cover, "Geometrical and statistical properties of systems of linear inequalities"
+        (1965), theorem 1; R. O. Winder (1966).
+    """
+    n, rank = count(n, "n"), count(rank, "rank")
+    return num_cells(n, rank)
 
 
 def _select(data: FloatArray, gates: FloatArray, gated: bool, remedy: str) -> Patterns:
@@ -343,21 +342,6 @@ def _activate(rows: Array, gates: Array) -> tuple[Array, Array]:
     norms = safe_norm(rows)[:, None]
     near = jnp.abs(products) <= _ULPS * eps(rows.dtype) * norms * safe_norm(gates, axis=0)[None]
     return jnp.packbits(products >= 0, axis=0), jnp.any(near & (norms > 0), axis=0)
-
-
-@jax.jit
-def _compare(X: Array, patterns: Patterns) -> tuple[dict[str, Array], Array, Array]:
-    """Which arrays are finite, whether the masks are zeros and ones, which patterns are wrong."""
-    arrays = {"X": X, "gates": patterns.gates}
-    if patterns.interior is not None:
-        arrays["interior"] = patterns.interior
-    finite = {name: jnp.all(jnp.isfinite(value)) for name, value in arrays.items()}
-    products = matmul(unit(X), unit(patterns.gates, axis=0))
-    tolerance = 1e-12 if X.dtype == jnp.float64 else 1e-5
-    ones = patterns.masks.astype(bool)
-    wrong = ((products >= 0) != ones) & (jnp.abs(products) > tolerance)
-    binary = jnp.all(ones.astype(patterns.masks.dtype) == patterns.masks)
-    return finite, binary, jnp.any(wrong, axis=0)
 
 
 _interior_directions = jax.jit(interior_directions)

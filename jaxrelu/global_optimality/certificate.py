@@ -18,9 +18,9 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jaxrelu.core.aliases import Floats
+from jaxrelu.core.aliases import FloatArray, Floats
 from jaxrelu.core.budgets import Limit, check_budget
-from jaxrelu.core.checks import as_float
+from jaxrelu.core.checks import as_float, known_matrix
 from jaxrelu.core.numerics import safe_norm, unit
 from jaxrelu.core.pytrees import register
 from jaxrelu.core.rounding import added, product, sum_roundings
@@ -29,8 +29,8 @@ from jaxrelu.geometry.host.scaling import exponents, times_power
 from jaxrelu.global_optimality.polar_gauge.gauge import WORK, PolarGauge, gauge, random_starts
 from jaxrelu.global_optimality.polar_gauge.lines import Arrangement
 from jaxrelu.losses.base import Loss
-from jaxrelu.losses.squared import SquaredLoss
-from jaxrelu.networks.checks import check_relu, check_values
+from jaxrelu.losses.checks import chosen_loss
+from jaxrelu.networks.checks import check_known_network
 from jaxrelu.networks.network import GatedNetwork, Network
 from jaxrelu.programs.bounds import lower_value, objective_at
 from jaxrelu.programs.certificates import Certificate
@@ -58,7 +58,7 @@ class GlobalCertificate(Certificate):
 
 @on_host()
 def certify_global(
-    network: Network | Any,
+    network: Any,
     X: Any,
     y: Any,
     lam: Any,
@@ -113,20 +113,21 @@ def certify_global(
     """
     if isinstance(network, GatedNetwork):
         raise TypeError(
-            "certify_global is about ReLU networks; a GatedNetwork's program is convex itself: "
-            "use certify on the program of from_network(network, X, y)."
+            "network is a GatedNetwork, whose program is convex itself: use certify on the program "
+            "of from_network(network, X, y)."
         )
-    if isinstance(network, tuple):
-        network = Network(*network)
-    check_relu(network, "certify_global")
-    check_values(network, "certify_global", X=X, y=y, lam=lam)
+    if isinstance(network, tuple) and len(network) == 2:
+        hidden, output = (as_float(layer, "network") for layer in network)
+        network = Network(hidden, output)
+    check_known_network(network)
     meter = check_budget(max_work, max_seconds, WORK)
-    loss = SquaredLoss() if loss is None else loss
+    loss = chosen_loss(loss)
+    X = known_matrix(X, "X")
     if network.num_neurons == 0:
         network = _with_idle_neuron(network, X)
     program, weights = from_network(network, X, y, loss, sample_weight=sample_weight)
     assert isinstance(program, ConvexProgram)
-    lam = check_lam(program, lam)
+    lam, tolerance = check_lam(program, lam), tolerances(program, rtol, None)
     whole, units = in_units(program)
     lam = into_units(lam, units.lam)
     upper, fit, directions = _value_of(network, whole, lam, units)
@@ -136,7 +137,7 @@ def certify_global(
         arrangement,
         np.asarray(residual, np.float64),
         random_starts(np.random.default_rng(0), _STARTS, arrangement, directions),
-        rtol=float(tolerances(program, rtol, None).relative),
+        rtol=float(tolerance.relative),
         threshold=float(lam),
         meter=meter,
     )
@@ -172,10 +173,10 @@ def _value_of(
     return value.value, fit, np.asarray(hidden.T, np.float64)
 
 
-def _with_idle_neuron(network: Network, X: Any) -> Network:
+def _with_idle_neuron(network: Network, X: FloatArray) -> Network:
     """A neuron that sees a sample and says nothing: the cells of a program are those of neurons."""
-    data = as_float(X, "X")
-    longest = jnp.argmax(safe_norm(data)) if data.size else 0
+    data = jnp.asarray(X)
+    longest = jnp.argmax(safe_norm(data))
     hidden = jnp.reshape(unit(data[longest]), (-1, 1)).astype(network.hidden.dtype)
     return Network(hidden, jnp.zeros(1, network.output.dtype))
 

@@ -1,4 +1,4 @@
-"""Arguments of the searches: one lam, and one budget."""
+"""Arguments of the searches: one lam or several, budgets, and where to start."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax.numpy as jnp
-import numpy as np
 from jax import Array
 
 from jaxrelu.core.budgets import Meter, check_budget
+from jaxrelu.core.options import count
 from jaxrelu.core.status import Status
-from jaxrelu.paths.checks import check_lams
+from jaxrelu.paths.checks import check_lams, warm_point, working_set_solver
 from jaxrelu.programs.certificates import Certificate
-from jaxrelu.programs.checks import check_program
-from jaxrelu.programs.program import ConvexProgram
+from jaxrelu.programs.checks import check_kind, check_known_program, check_lam
+from jaxrelu.programs.program import GatedProgram
 from jaxrelu.programs.solution import Solution
 from jaxrelu.programs.units import are_lost
 from jaxrelu.solvers.base import tolerances
@@ -45,25 +45,26 @@ class Budget:
 
 
 def check_search(
-    caller: str, program: Any, lams: Any, rtol: Any, budget: Budget
+    program: Any, lams: Any, rtol: Any, budget: Budget, init: Any, solver: Any
 ) -> tuple[Array, float]:
-    """The checked lams and tolerance of a search over patterns.
+    """The checked lams (L,) and relative tolerance of a search over patterns.
 
     Raises:
-        ValueError, TypeError: as `solve`; a gated program, limits below one, negative work or time.
+        ValueError, TypeError: as `solve`; a gated program, limits below one, negative work or time,
+            a target or weight that is not finite.
     """
-    if not isinstance(program, ConvexProgram):
+    if isinstance(program, GatedProgram):
         raise TypeError(
-            f"{caller} takes a ConvexProgram, not a {type(program).__name__}: the gates of a gated "
-            "program are part of its model, and its optimum is global as it stands."
+            "program is a GatedProgram: its gates are part of its model, and its optimum is global "
+            "as it stands. Pass a ConvexProgram."
         )
-    check_program(program)
-    strengths = check_lams(program, lams)
-    for name, value in (("max_patterns", budget.patterns), ("max_rounds", budget.rounds)):
-        if int(value) < 1:
-            raise ValueError(f"{name} is {value}: pass at least 1.")
+    check_known_program(program)
+    working_set_solver(program, solver)
+    warm_point(program, init)
+    for name in ("patterns", "rounds"):
+        count(getattr(budget, name), f"max_{name}")
     budget.meter()
-    return strengths, float(tolerances(program, rtol, None).relative)
+    return check_lams(program, lams), float(tolerances(program, rtol, None).relative)
 
 
 def status_out_of_units(
@@ -87,14 +88,7 @@ def status_out_of_units(
     return Status.PRECISION_FLOOR if lost else Status.OPTIMAL
 
 
-def one_lam(lam: Any) -> Any:
-    """One lam as a vector.
-
-    Raises:
-        ValueError: several lams.
-    """
-    if np.ndim(lam) != 0:
-        raise ValueError(
-            f"lam has shape {np.shape(lam)}: pass one number, or use refine_path for several."
-        )
-    return [lam]
+def one_lam(program: Any, lam: Any) -> Array:
+    """One lam as a vector."""
+    check_kind(program)
+    return check_lam(program, lam)[None]

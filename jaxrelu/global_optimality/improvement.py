@@ -21,16 +21,16 @@ from jaxrelu.core.pytrees import register
 from jaxrelu.core.status import Status
 from jaxrelu.core.tracing import on_host
 from jaxrelu.losses.base import Loss
-from jaxrelu.losses.squared import SquaredLoss
 from jaxrelu.networks.irreducible import minimal
 from jaxrelu.networks.network import GatedNetwork, Network, nonconvex_objective
+from jaxrelu.paths.checks import checked_solver, step_limit
 from jaxrelu.paths.solve import solve
 from jaxrelu.programs.certificates import Certificate, Certified, certify
 from jaxrelu.programs.checks import check_lam
 from jaxrelu.programs.mapping import from_network, to_network
 from jaxrelu.programs.program import fit, residual_at
 from jaxrelu.programs.solution import Solution
-from jaxrelu.solvers.base import Solver
+from jaxrelu.solvers.base import Solver, tolerances
 
 
 @register
@@ -103,9 +103,11 @@ def improve(
 
     Reference: Mishkin and Pilanci (ICML 2023), Section 2, for the two maps.
     """
-    loss = SquaredLoss() if loss is None else loss
     program, weights = from_network(network, X, y, loss, sample_weight=sample_weight)
-    strength = check_lam(program, lam)
+    loss, strength = program.loss, check_lam(program, lam)
+    solver = checked_solver(program, solver)
+    tolerances(program, rtol, None)
+    step_limit(solver, max_steps)
     start = certify(program, strength, weights)
     f = fit(program, start.weights)
     init = Solution(

@@ -12,7 +12,6 @@ method for sparse inverse problems" (2017); D. P. Kingma and J. Ba, "Adam" (2015
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
 import jax
@@ -23,6 +22,8 @@ from jax import Array
 
 from jaxrelu.core.aliases import Floats
 from jaxrelu.core.budgets import CALL, Meter
+from jaxrelu.core.pytrees import compiled
+from jaxrelu.geometry.host.units import column_units
 from jaxrelu.losses.base import Loss
 from jaxrelu.networks.network import Network, nonconvex_objective
 from jaxrelu.programs.program import ConvexProgram
@@ -77,35 +78,38 @@ def train_from(
 
     root = np.sqrt(np.linalg.norm(neurons, axis=1))
     hidden = neurons / np.where(root > 0, root, 1.0)[:, None]
-    lengths = root[:, None] / np.sqrt(X.shape[1])
-    hidden += _STIR * lengths * rng.standard_normal(hidden.shape)
+    units = column_units(X)
+    lengths = np.linalg.norm(hidden * units, axis=1, keepdims=True) / np.sqrt(X.shape[1])
+    hidden += _STIR * lengths * rng.standard_normal(hidden.shape) / units
     meter.spend(CALL + _OPERATIONS * _STEPS * 2 * width * X.size)
     dtype = jnp.asarray(program.X).dtype
     start = Network(jnp.asarray(hidden.T, dtype), jnp.asarray(signs * root, dtype))
     loss, weight = program.loss, program.sample_weight
     # Optax mixes dtypes that strict promotion keeps apart.
     with jax.numpy_dtype_promotion("standard"):
-        end = _adam(start, program.X, program.y, lam, loss, weight, type(loss))
+        scale = jnp.asarray(units, dtype)
+        end = _adam(start, program.X, program.y, lam, loss, weight, scale)
     found = np.asarray(end.hidden, np.float64).T * np.abs(np.asarray(end.output))[:, None]
     size = np.linalg.norm(found, axis=1)
     order = np.argsort(-size, kind="stable")
     return found[order[: int(np.sum(size > _NEGLIGIBLE * np.max(size)))]]
 
 
-@partial(jax.jit, static_argnames=("loss_type",))
+@compiled
 def _adam(
-    start: Network, X: Any, y: Any, lam: Array, loss: Loss, sample_weight: Any, loss_type: type
+    start: Network, X: Any, y: Any, lam: Array, loss: Loss, sample_weight: Any, units: Array
 ) -> Network:
-    """Adam with a step size that decays to zero; `loss_type` is part of the key of the cache."""
-    del loss_type
-    # In units of the typical weight of each layer, so that one step size suits all data.
+    """Adam with a step size that decays to zero."""
+    # In units of the typical weight of each layer, a column of X measured in its own, so that one
+    # step size suits all data.
     used = start.output != 0
     count = jnp.maximum(jnp.sum(used), 1).astype(start.output.dtype)
 
     def typical(weights: Array) -> Array:
         return jnp.sqrt(jnp.sum(weights**2) / (count * weights.size / used.size))
 
-    unit = jax.tree.map(typical, start)
+    hidden = typical(start.hidden * units[:, None]) / units[:, None]
+    unit = Network(hidden, typical(start.output))
 
     def rate(count: Array) -> Array:
         return 0.5 * _RATE * (1.0 + jnp.cos(jnp.pi * count.astype(unit.output.dtype) / _STEPS))

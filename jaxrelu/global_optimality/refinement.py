@@ -35,7 +35,7 @@ from jaxrelu.global_optimality.polar_gauge.gauge import (
     scaled_gauge,
 )
 from jaxrelu.global_optimality.polar_gauge.lines import Arrangement
-from jaxrelu.global_optimality.restricted_master import Master
+from jaxrelu.global_optimality.restricted_master import RestrictedMaster
 from jaxrelu.networks.network import Network
 from jaxrelu.programs.certificates import Certificate
 from jaxrelu.programs.mapping import to_network
@@ -56,7 +56,7 @@ _FINEST = 1e-12
 _COARSE = 1e-4
 
 
-class Round(NamedTuple):
+class RefinementRound(NamedTuple):
     """One round of a refinement.
 
     Attributes:
@@ -90,7 +90,7 @@ class Refined(Solved):
             gauge does not reach lam either, so that optimality is likely and not proven; or the
             program over the patterns could not be solved to the accuracy needed.
         ended_by: which budget ended it, `Limit.NONE` where none did.
-        history: one `Round` after the other.
+        history: one `RefinementRound` after the other.
     """
 
     network: Network
@@ -100,7 +100,7 @@ class Refined(Solved):
     gauge: PolarGauge
     status: Status
     ended_by: Limit
-    history: tuple[Round, ...]
+    history: tuple[RefinementRound, ...]
 
 
 @on_host()
@@ -157,7 +157,7 @@ def refine(
     """
     return refine_path(
         program,
-        one_lam(lam),
+        one_lam(program, lam),
         rtol=rtol,
         max_patterns=max_patterns,
         max_rounds=max_rounds,
@@ -210,7 +210,7 @@ def refine_path(
     Reference: `jaxrelu.global_optimality.refinement`.
     """
     budget = Budget(max_patterns, max_rounds, max_work, max_seconds)
-    strengths, tolerance = check_search("refine", program, lams, rtol, budget)
+    strengths, tolerance = check_search(program, lams, rtol, budget, init, solver)
     whole, units = in_units(program)
     start = None if init is None else solution_in_units(init, units)
     search = _Search(whole, tolerance, budget, solver, start)
@@ -268,7 +268,7 @@ class _Search:
         init: Solution | None,
     ) -> None:
         self.program, self.rtol, self.budget = program, rtol, budget
-        self.master = Master(program, budget.patterns, rtol, solver, init)
+        self.master = RestrictedMaster(program, budget.patterns, rtol, solver, init)
         self.arrangement = Arrangement(np.asarray(program.X, np.float64))
         self.rng = np.random.default_rng(0)
 
@@ -278,7 +278,7 @@ class _Search:
         searching = meter.share(_SEARCH_SHARE)
         goal = max(_INNER * self.rtol, _FINEST)  # the precision of an answer worth certifying
         precision = max(goal, _COARSE)
-        history: list[Round] = []
+        history: list[RefinementRound] = []
         best: tuple[ConvexProgram, Solution] | None = None
         lowest = np.inf
         certificate: Certificate | None = None
@@ -320,7 +320,7 @@ class _Search:
                     goal = precision = max(_INNER * goal, _FINEST)
                     again = True
             history.append(
-                Round(
+                RefinementRound(
                     size,
                     float(best[1].certificate.upper),
                     -np.inf if certificate is None else float(certificate.lower),

@@ -17,7 +17,7 @@ from jaxrelu.solvers.active_newton.solver import ActiveNewton
 _STEP = 1e7
 
 
-class Master:
+class RestrictedMaster:
     """A program over a pool of patterns, and its last answer.
 
     Attributes:

@@ -33,7 +33,7 @@ from jaxrelu.geometry.host.projection import block_correlation
 from jaxrelu.geometry.host.scaling import times_power, unit_rows
 from jaxrelu.geometry.host.walls import NEARBY, walls_of
 from jaxrelu.global_optimality.checks import Budget, check_search, one_lam, status_out_of_units
-from jaxrelu.global_optimality.restricted_master import Master
+from jaxrelu.global_optimality.restricted_master import RestrictedMaster
 from jaxrelu.networks.network import Network
 from jaxrelu.programs.certificates import Certificate
 from jaxrelu.programs.mapping import to_network
@@ -127,12 +127,15 @@ def cross_walls(
 
     Reference: `jaxrelu.global_optimality.wall_crossing`.
     """
-    budget = Budget(max_patterns, max_rounds, max_work, max_seconds)
-    strengths, tolerance = check_search("cross_walls", program, one_lam(lam), rtol, budget)
+    budget, given = Budget(max_patterns, max_rounds, max_work, max_seconds), one_lam(program, lam)
+    strengths, tolerance = check_search(program, given, rtol, budget, init, solver)
     whole, units = in_units(program)
     strength, meter = into_units(strengths[0], units.lam), budget.meter()
     start = None if init is None else solution_in_units(init, units)
-    master, ended_by = Master(whole, budget.patterns, tolerance, solver, start), Limit.NONE
+    master, ended_by = (
+        RestrictedMaster(whole, budget.patterns, tolerance, solver, start),
+        Limit.NONE,
+    )
     objectives: list[float] = []
     best: tuple[ConvexProgram, Solution] | None = None
     while True:

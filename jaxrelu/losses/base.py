@@ -24,12 +24,9 @@ from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import Array
 
-from jaxrelu.core.checks import as_float
 from jaxrelu.core.rounding import ELEMENTARY
-from jaxrelu.core.tracing import is_traced, outside_traces
 
 
 class Loss(Protocol):
@@ -123,46 +120,6 @@ def total_gradient(loss: Loss, fit: Array, target: Array, weight: Array) -> Arra
 def _weighted(weight: Array, value: Array) -> Array:
     """The product, zero where the weight is, with its derivative in the weight there too."""
     return weight * jnp.where((weight == 0) & ~jnp.isfinite(value), 0.0, value)
-
-
-def check_target(loss: Loss, target: Any) -> None:
-    """Raises what the loss raises for a target that it cannot take; a traced one has no values."""
-    if not is_traced(target):
-        with outside_traces():
-            loss.check_target(target)
-
-
-def checked_samples(
-    loss: Loss, fit: Array, y: Any, sample_weight: Any = None
-) -> tuple[Array, Array]:
-    """Targets and weights of the samples of a fit, in its dtype.
-
-    Args:
-        loss: a `Loss`.
-        fit: array (n,).
-        y: array (n,).
-        sample_weight: array (n,), or None for ones.
-
-    Returns:
-        Arrays (n,) and (n,).
-
-    Raises:
-        ValueError: other shapes, labels that the loss cannot take, negative weights.
-    """
-    target = as_float(y, "y")
-    if sample_weight is None:
-        sample_weight = np.ones(fit.shape, fit.dtype)
-    weight = as_float(sample_weight, "sample_weight")
-    for name, value in (("y", target), ("sample_weight", weight)):
-        if value.shape != fit.shape:
-            raise ValueError(
-                f"{name} has shape {value.shape}, but X has {fit.shape[0]} rows: "
-                f"pass one value a row, shape {fit.shape}."
-            )
-    check_target(loss, y)
-    if not is_traced(sample_weight) and bool(np.any(np.asarray(sample_weight) < 0)):
-        raise ValueError("sample_weight has negative entries; weights are >= 0.")
-    return target.astype(fit.dtype), weight.astype(fit.dtype)
 
 
 def total_curvature(loss: Loss, fit: Array, target: Array, weight: Array) -> Array:

@@ -7,7 +7,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import Array
 from jax.scipy.special import xlog1py, xlogy
 
@@ -15,6 +14,7 @@ from jaxrelu.core.checks import as_float
 from jaxrelu.core.pytrees import register
 from jaxrelu.core.rounding import ELEMENTARY
 from jaxrelu.core.tracing import is_traced
+from jaxrelu.losses.checks import check_labels
 
 
 @register
@@ -69,15 +69,4 @@ class LogisticLoss:
         if is_traced(target):
             return
         as_float(target, "y")
-        labels = np.unique(np.asarray(target))
-        labels = labels[~np.isnan(labels)]
-        if np.isin(labels, (-1.0, 1.0)).all():
-            return
-        if np.isin(labels, (0.0, 1.0)).all():
-            raise ValueError(
-                "LogisticLoss takes labels -1 and +1, but y holds 0 and 1: pass 2 * y - 1."
-            )
-        raise ValueError(
-            f"LogisticLoss takes labels -1 and +1, but y holds {labels[:5].tolist()}: "
-            "map the two classes to -1 and +1, or use SquaredLoss for a real target."
-        )
+        check_labels(target, "LogisticLoss", instead="SquaredLoss")

@@ -36,8 +36,9 @@ from jax import Array
 from numpy.typing import NDArray
 
 from jaxrelu.core.aliases import Floats
-from jaxrelu.core.budgets import Limit
-from jaxrelu.core.checks import as_float
+from jaxrelu.core.budgets import Limit, check_budget
+from jaxrelu.core.checks import check_per_row, check_type, described, known_floats, known_matrix
+from jaxrelu.core.options import nonnegative
 from jaxrelu.core.tracing import on_host
 from jaxrelu.geometry.host.nonnegative_least_squares import nonnegative_least_squares
 from jaxrelu.geometry.host.scaling import (
@@ -50,9 +51,11 @@ from jaxrelu.geometry.host.scaling import (
 )
 from jaxrelu.geometry.host.walls import SOLVED, walls_of
 from jaxrelu.geometry.patterns import Patterns
-from jaxrelu.global_optimality.polar_gauge.gauge import polar_gauge
-from jaxrelu.networks.checks import check_relu, check_values
+from jaxrelu.global_optimality.polar_gauge.gauge import WORK, polar_gauge
+from jaxrelu.losses.checks import check_labels
+from jaxrelu.networks.checks import check_known_network
 from jaxrelu.networks.network import Network
+from jaxrelu.programs.checks import check_program
 from jaxrelu.programs.critical_lam import lambda_max
 from jaxrelu.programs.program import ConvexProgram
 
@@ -150,20 +153,24 @@ def margin_conditions(
     Reference: Wang and Pilanci (ICLR 2022), the condition on the dual variables; Lyu and Li
     (ICLR 2020), Section 4.
     """
-    check_relu(network, "margin_conditions")
-    check_values(network, "margin_conditions", X=X, y=y)
+    check_known_network(network)
+    X = jnp.asarray(known_matrix(X, "X"))
+    fit = network(X)
+    labels, rows = known_floats(y, "y").astype(np.float64), np.asarray(X, np.float64)
+    check_per_row(labels, "y", len(rows))
+    check_labels(labels, "margin_conditions")
     if patterns is not None and gauge_upper is not None:
         raise TypeError("pass either patterns or gauge_upper: both say how to bound R'(nu).")
-    X, y = as_float(X, "X"), as_float(y, "y")
-    fit = network(X)
-    if y.shape != fit.shape:
-        raise ValueError(f"y has shape {y.shape}, but X has {fit.size} rows: pass one value a row.")
-    labels, rows = np.asarray(y, np.float64), np.asarray(X, np.float64)
-    if not np.all(np.isin(labels, (-1.0, 1.0))):
-        raise ValueError(
-            f"margin_conditions takes labels -1 and +1, but y holds {np.unique(labels)[:5]}: map "
-            "the two classes to -1 and +1."
+    if patterns is not None:
+        check_type(patterns, "patterns", Patterns, "jr.enumerate_patterns(X), for example")
+        check_program(ConvexProgram(X, jnp.asarray(labels, X.dtype), patterns))
+    if gauge_upper is not None and (isinstance(gauge_upper, type) or not callable(gauge_upper)):
+        raise TypeError(
+            f"gauge_upper is {described(gauge_upper)}; pass a function of nu (n,), or None."
         )
+    check_budget(max_work, max_seconds, WORK)
+    wall_tolerance = nonnegative(wall_tolerance, "wall_tolerance")
+    support_tolerance = nonnegative(support_tolerance, "support_tolerance")
     # Numbers around one: X = 2^a X' with a network 2^(-a/2) times that of X'.
     power = 2 * (int(exponents(rows)) // 2)
     rows = np.ldexp(rows, -power)

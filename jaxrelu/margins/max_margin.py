@@ -25,6 +25,7 @@ from jaxrelu.core.status import Status
 from jaxrelu.core.tracing import on_host
 from jaxrelu.geometry.host.scaling import power_down, power_up, times_power
 from jaxrelu.geometry.patterns import Patterns
+from jaxrelu.losses.checks import check_labels
 from jaxrelu.margins.alternatives import fit_space, separation
 from jaxrelu.margins.method_of_multipliers import End, host_arrays, minimise_weights
 from jaxrelu.margins.problem import compact_network, limits, printed_status, problem
@@ -125,12 +126,8 @@ def max_margin(
     (ICLR 2020), Theorem 4.4, on gradient flow.
     """
     program, target, units = problem(X, y, patterns, one_sided=True)
-    if not np.all(np.isin(target, (-1.0, 1.0))):
-        raise ValueError(
-            f"max_margin takes labels -1 and +1, but y holds {np.unique(target)[:5].tolist()}: map "
-            "the two classes to -1 and +1, or use minimum_norm for a real target."
-        )
-    tolerance, steps = limits(program, rtol, max_steps)
+    check_labels(target, "max_margin", instead="minimum_norm")
+    tolerance, steps, solver = limits(program, rtol, max_steps, solver)
     data, masks = host_arrays(program)
     farkas = separation(fit_space(data, masks, eps(program.X.dtype)), target)
 

@@ -118,9 +118,7 @@ def minimum_norm(
     (COLT 2019) on what this norm is in one dimension.
     """
     program, given, units = problem(X, y, patterns, one_sided=False)
-    if not np.all(np.isfinite(given)):
-        raise ValueError("y has a NaN or an infinity: drop or impute those samples.")
-    tolerance, steps = limits(program, rtol, max_steps)
+    tolerance, steps, solver = limits(program, rtol, max_steps, solver)
     data, masks = host_arrays(program)
     target, farkas = nearest_fit(fit_space(data, masks, eps(program.X.dtype)), given)
     correct = exact_fit(data, masks, np.asarray(program.patterns.interior, np.float64).T)

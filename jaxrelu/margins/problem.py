@@ -25,17 +25,20 @@ import numpy as np
 from jax import Array
 
 from jaxrelu.core.aliases import Floats
-from jaxrelu.core.checks import as_float, host_float
+from jaxrelu.core.checks import known_floats, known_matrix
+from jaxrelu.core.options import count, share
 from jaxrelu.core.status import Status
 from jaxrelu.geometry.host.scaling import exponents, times_power
 from jaxrelu.geometry.patterns import Patterns
 from jaxrelu.margins.method_of_multipliers import End, Shortfall
 from jaxrelu.networks.network import Network
+from jaxrelu.paths.checks import checked_solver
 from jaxrelu.programs.checks import check_program
 from jaxrelu.programs.mapping import to_network
 from jaxrelu.programs.preparation import with_interior
 from jaxrelu.programs.program import ConvexProgram
 from jaxrelu.programs.units import Units
+from jaxrelu.solvers.base import Solver, default_rtol
 
 
 def problem(
@@ -46,28 +49,24 @@ def problem(
     With X = 2^a X' and, for real targets, y = 2^b y', weights and R are 2^(b - a) times as large,
     and dual points 2^-a times.
     """
-    X = as_float(X, "X")
-    y = as_float(y, "y").astype(X.dtype)
-    program = ConvexProgram(X, y, patterns, Shortfall(jnp.asarray(one_sided)))
+    data = known_matrix(X, "X")
+    target = known_floats(y, "y").astype(data.dtype)
+    loss = Shortfall(jnp.asarray(one_sided))
+    program = ConvexProgram(data, target, patterns, loss)
     check_program(program)
     patterns = with_interior(program).patterns
-    data, target = np.asarray(X), np.asarray(y)
     units = Units.of(int(exponents(data)), 0 if one_sided else int(exponents(target)), 0, 2)
     data, target = np.ldexp(data, -units.features), np.ldexp(target, -units.fit)
-    program = ConvexProgram(jnp.asarray(data), jnp.asarray(target), patterns, program.loss)
+    program = ConvexProgram(jnp.asarray(data), jnp.asarray(target), patterns, loss)
     return program, np.asarray(target, np.float64), units
 
 
-def limits(program: ConvexProgram, rtol: Any, max_steps: Any) -> tuple[float, int]:
-    """The relative tolerance and the limit on solves, checked."""
-    if rtol is None:
-        rtol = 1e-6 if program.X.dtype == jnp.float64 else 1e-3
-    tolerance = host_float(rtol, "rtol")
-    if tolerance.ndim != 0 or not 0 < float(tolerance) < 1:
-        raise ValueError(f"rtol is {rtol}; pass one number between 0 and 1, for example 1e-6.")
-    if isinstance(max_steps, bool) or not isinstance(max_steps, int | np.integer) or max_steps < 1:
-        raise ValueError(f"max_steps is {max_steps!r}; pass an integer >= 1.")
-    return float(tolerance), int(max_steps)
+def limits(
+    program: ConvexProgram, rtol: Any, max_steps: Any, solver: Any
+) -> tuple[float, int, Solver]:
+    """The relative tolerance, the limit on solves and their solver, checked."""
+    tolerance = default_rtol(program.X.dtype) if rtol is None else share(rtol, "rtol")
+    return tolerance, count(max_steps, "max_steps"), checked_solver(program, solver)
 
 
 def compact_network(program: ConvexProgram, weights: Array, units: Units) -> Network:

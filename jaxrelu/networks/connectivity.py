@@ -23,12 +23,13 @@ from typing import Any
 import numpy as np
 
 from jaxrelu.core.aliases import Floats
-from jaxrelu.core.checks import as_float
+from jaxrelu.core.checks import known_matrix
+from jaxrelu.core.options import count
 from jaxrelu.core.tracing import on_host
 from jaxrelu.geometry.host import vertex_walks
-from jaxrelu.networks.checks import check_relu, check_values
-from jaxrelu.networks.network import Network
-from jaxrelu.networks.network_paths import NetworkPath, Slots, as_path, in_slots, totals
+from jaxrelu.networks.checks import check_known_network
+from jaxrelu.networks.network import Network, checked_input
+from jaxrelu.networks.network_paths import NetworkPath, Slots, as_path, as_slots, totals
 
 
 @on_host()
@@ -69,22 +70,15 @@ def connect(
 
     Reference: Kim, Mishkin and Pilanci (ICLR 2025), Theorem 2, by construction.
     """
-    networks = [a, b] if via is None else [a, via, b]
-    for network in networks:
-        check_relu(network, "connect")
-        check_values(network, "connect", X=X)
-    data = np.asarray(as_float(X, "X"), np.float64)
-    if any(network.hidden.shape[0] != data.shape[-1] for network in networks):
-        found = [network.hidden.shape[0] for network in networks]
-        raise ValueError(
-            f"the networks take {found} features and X has shape {data.shape}: pass networks of "
-            "the same data."
-        )
+    given = {"a": a, "b": b} if via is None else {"a": a, "via": via, "b": b}
+    data = np.asarray(known_matrix(X, "X"), np.float64)
+    for name, network in given.items():
+        check_known_network(network, name)
+        checked_input(data, network, name)
+    networks = list(given.values())
     widest = max(network.num_neurons for network in networks)
-    m = widest if width is None else width
-    if m < widest:
-        raise ValueError(f"width is {m}; pass at least the slots of all networks, {widest}.")
-    directions, signs, slots = in_slots(networks, m)
+    m = widest if width is None else count(width, "width", widest, "the slots of all networks")
+    directions, signs, slots = as_slots(networks, m)
     features = signs * np.maximum(data @ directions.T, 0.0)
     # In units in which the fit weighs as much as the penalty.
     longest = float(np.max(np.linalg.norm(features, axis=0), initial=0.0)) or 1.0

@@ -28,16 +28,17 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jaxrelu.core.checks import as_float
+from jaxrelu.core.checks import known_matrix
+from jaxrelu.core.options import count, positive, scalar
 from jaxrelu.core.pytrees import register
 from jaxrelu.core.tracing import on_host
 from jaxrelu.geometry.host import vertex_walks
-from jaxrelu.losses.base import Loss, checked_samples, total_gradient
-from jaxrelu.losses.squared import SquaredLoss
-from jaxrelu.networks.checks import check_relu, check_values
+from jaxrelu.losses.base import Loss, total_gradient
+from jaxrelu.losses.checks import check_known_samples, checked_samples, chosen_loss
+from jaxrelu.networks.checks import check_known_network
 from jaxrelu.networks.connectivity import join
-from jaxrelu.networks.network import Network
-from jaxrelu.networks.network_paths import NetworkPath, Slots, as_path, in_slots
+from jaxrelu.networks.network import Network, checked_input
+from jaxrelu.networks.network_paths import NetworkPath, Slots, as_path, as_slots
 from jaxrelu.networks.symmetries import DecreasingPath, nearly_minimal
 
 # How far a correlation of the optimum may exceed lam, relative.
@@ -67,7 +68,7 @@ class DescentPath:
 
     def __call__(self, t: Any) -> Network:
         """The network at t, a scalar; traceable."""
-        t = jnp.asarray(t, self.moving.start.dtype)
+        t = scalar(t, "t", self.moving.start.dtype)
         first, second = self.turning(2 * t), self.moving(2 * t - 1)
         early = t < 0.5
         return Network(
@@ -125,20 +126,22 @@ def descend(
 
     Reference: Kim, Mishkin and Pilanci (ICLR 2025), by construction.
     """
-    for given in (network, optimum):
-        check_relu(given, "descend")
-        check_values(given, "descend", X=X, y=y, lam=lam)
-    m = max(network.num_neurons, optimum.num_neurons) if width is None else width
-    if m < max(network.num_neurons, optimum.num_neurons):
-        raise ValueError(f"width is {m}; pass at least the slots of both networks.")
-    loss = SquaredLoss() if loss is None else loss
+    check_known_network(network)
+    check_known_network(optimum, "optimum")
+    loss, strength = chosen_loss(loss), positive(lam, "lam")
+    X = known_matrix(X, "X")
+    checked_input(X, network)
+    checked_input(X, optimum, "optimum")
+    check_known_samples(len(X), y, sample_weight)
+    m = max(network.num_neurons, optimum.num_neurons)
+    m = m if width is None else count(width, "width", m, "the slots of both networks")
     turning = nearly_minimal(_padded(network, m), X)
-    directions, signs, slots = in_slots([turning(1.0), optimum], m)
-    data = np.asarray(as_float(X, "X"), np.float64)
+    directions, signs, slots = as_slots([turning(1.0), optimum], m)
+    data = np.asarray(X, np.float64)
     Z = signs * np.maximum(data @ directions.T, 0.0)
     k, cost = len(signs), np.ones(len(signs))
     first, last = Slots(slots[0]), Slots(slots[1])
-    _check_optimum(Z, last.total(k), y, lam, loss, sample_weight)
+    _check_optimum(Z, last.total(k), y, strength, loss, sample_weight)
     rank = vertex_walks.rank(Z)
     if m < rank + 1:
         raise ValueError(f"{m} slots are too few: pass width={rank + 1}, the rank and one more.")
@@ -161,21 +164,19 @@ def descend(
 def _padded(network: Network, m: int) -> Network:
     empty = m - network.num_neurons
     return Network(
-        jnp.pad(as_float(network.hidden, "hidden"), ((0, 0), (0, empty))),
-        jnp.pad(as_float(network.output, "output"), (0, empty)),
+        jnp.pad(jnp.asarray(network.hidden), ((0, 0), (0, empty))),
+        jnp.pad(jnp.asarray(network.output), (0, empty)),
     )
 
 
 def _check_optimum(
-    Z: np.ndarray, a: np.ndarray, y: Any, lam: Any, loss: Loss, sample_weight: Any
+    Z: np.ndarray, a: np.ndarray, y: Any, lam: float, loss: Loss, sample_weight: Any
 ) -> None:
     """No direction of either network may have a correlation above lam at the optimal fit."""
     fit = jnp.asarray(Z @ a)
     target, weight = checked_samples(loss, fit, y, sample_weight)
     r = -np.asarray(total_gradient(loss, fit, target, weight), np.float64)
-    correlation, lam = r @ Z, float(lam)
-    if not lam > 0:
-        raise ValueError(f"lam is {lam:g}; pass a positive one.")
+    correlation = r @ Z
     worst = float(np.max(correlation))
     if worst > lam * (1 + _OPTIMAL):
         raise ValueError(
@@ -185,4 +186,7 @@ def _check_optimum(
         )
     apart = np.max(np.abs(correlation[a > 0] - lam), initial=0.0)
     if apart > _OPTIMAL * lam:
-        raise ValueError("optimum is not optimal: its own correlations are not lam; smaller rtol?")
+        raise ValueError(
+            "optimum is not optimal for these X, y and lam: its own correlations are not lam. Pass "
+            "jr.improve(network, X, y, lam).network, or one of a smaller rtol."
+        )

@@ -24,14 +24,14 @@ from numpy.typing import NDArray
 from scipy.linalg import qr_delete, qr_insert, solve_triangular
 
 from jaxrelu.core.aliases import Bools, Floats
-from jaxrelu.core.checks import as_float
+from jaxrelu.core.checks import known_matrix
 from jaxrelu.core.numerics import matmul
 from jaxrelu.core.tracing import on_host
 from jaxrelu.geometry.host.directions import distinct
 from jaxrelu.geometry.host.nonnegative_least_squares import nonnegative_least_squares
 from jaxrelu.geometry.host.scaling import exponents, products, roots, unit_rows
-from jaxrelu.networks.checks import check_relu, check_values
-from jaxrelu.networks.network import GatedNetwork, Network
+from jaxrelu.networks.checks import check_known_network
+from jaxrelu.networks.network import GatedNetwork, Network, checked_input
 
 # A unit feature this near the span of others depends on them.
 DEPENDENT = 1e-9
@@ -69,7 +69,7 @@ def minimal(network: Network | GatedNetwork, X: Any) -> Network | GatedNetwork:
 
     Reference: Mishkin and Pilanci (ICML 2023), Algorithm 1, corrected.
     """
-    neurons = neurons_of(network, X, "minimal")
+    neurons = neurons_of(network, X)
     return neurons.network(independent(neurons.features, neurons.coefficients)[1])
 
 
@@ -197,21 +197,14 @@ class Neurons(NamedTuple):
         return GatedNetwork(jnp.asarray(self.gates[:, kept], self.dtype), hidden, output)
 
 
-def neurons_of(network: Network | GatedNetwork, X: Any, caller: str, **more: Any) -> Neurons:
-    """The living neurons of a network; it and `more` arrays are checked in the name of `caller`."""
-    if not isinstance(network, GatedNetwork):
-        check_relu(network, caller)
-    check_values(network, caller, X=X, **more)
-    arrays = {name: as_float(value, name) for name, value in {**vars(network), "X": X}.items()}
-    gated = "gates" in arrays
-    data, hidden, output = arrays["X"], arrays["hidden"], arrays["output"]
-    shape = (*data.shape[1:], output.size)
-    if data.ndim != 2 or hidden.shape != shape or arrays.get("gates", hidden).shape != shape:
-        raise ValueError(
-            f"hidden has shape {hidden.shape}, output {output.shape} and X {data.shape}: pass a "
-            "network with hidden (d, m), output (m,) and gates, if any, (d, m) for X (n, d)."
-        )
-    rows, u, w = (np.asarray(value, np.float64) for value in (data, hidden, output))
+def neurons_of(network: Network | GatedNetwork, X: Any) -> Neurons:
+    """The living neurons of a network, after a check of it and of X."""
+    check_known_network(network, gated=True)
+    data = checked_input(known_matrix(X, "X"), network)
+    gated = isinstance(network, GatedNetwork)
+    opening = network.gates if isinstance(network, GatedNetwork) else network.hidden
+    layers = data, network.hidden, network.output
+    rows, u, w = (np.asarray(value, np.float64) for value in layers)
     signs: Floats = np.ones(w.size) if gated else np.sign(w)
     u = u * np.sign(w) if gated else u
     unit, norms = unit_rows(u.T)
@@ -220,13 +213,13 @@ def neurons_of(network: Network | GatedNetwork, X: Any, caller: str, **more: Any
     linear = rows @ unit.T
     coefficients, size = products(norms, np.abs(w))
     # Gates to the bit as the network evaluates them.
-    masks = np.asarray(matmul(data, arrays["gates"]) >= 0 if gated else linear > 0)
+    masks = np.asarray(matmul(data, opening) >= 0 if gated else linear > 0)
     features = signs * masks * linear
     alive = np.flatnonzero((w != 0) & np.any(features != 0, axis=0))
-    gates = np.asarray(arrays["gates"], np.float64)[:, alive] if gated else None
+    gates = np.asarray(opening, np.float64)[:, alive] if gated else None
     apart = Neurons(
         unit[alive], signs[alive], coefficients[alive],
-        masks[:, alive], features[:, alive], gates, hidden.dtype, power, size,
+        masks[:, alive], features[:, alive], gates, network.hidden.dtype, power, size,
     )  # fmt: skip
     return _merged(apart, rows)
 

@@ -14,11 +14,14 @@ import numpy as np
 from jax import Array
 from jax.typing import ArrayLike
 
-from jaxrelu.core.checks import as_float
+from jaxrelu.core.aliases import Bools
+from jaxrelu.core.checks import as_float, check_leaf, check_shape, check_type
 from jaxrelu.core.numerics import matmul
+from jaxrelu.core.options import nonnegative_scalar
 from jaxrelu.core.pytrees import register
 from jaxrelu.core.tracing import on_host
-from jaxrelu.losses.base import Loss, checked_samples, total
+from jaxrelu.losses.base import Loss, total
+from jaxrelu.losses.checks import checked_loss, checked_samples
 from jaxrelu.losses.squared import SquaredLoss
 
 _SQUARED_LOSS = SquaredLoss()
@@ -54,9 +57,9 @@ class Network:
             Array (n,).
 
         Raises:
-            ValueError: X does not have the d columns of `hidden`.
+            ValueError, TypeError: X does not have the d columns of `hidden`; arrays of other types.
         """
-        X = _checked_input(X, self.hidden)
+        X = checked_input(X, self)
         return matmul(jax.nn.relu(matmul(X, self.hidden)), self.output)
 
     @property
@@ -75,7 +78,7 @@ class Network:
         Raises:
             TypeError: it is traced; shapes cannot depend on values that are not there.
         """
-        kept = _nonzero_slots(self.hidden, self.output)
+        kept = _nonzero_slots(self)
         return Network(hidden=self.hidden[:, kept], output=self.output[kept])
 
 
@@ -112,9 +115,9 @@ class GatedNetwork:
             Array (n,).
 
         Raises:
-            ValueError: X does not have the d columns of `hidden`.
+            ValueError, TypeError: X does not have the d columns of `hidden`; arrays of other types.
         """
-        X = _checked_input(X, self.hidden)
+        X = checked_input(X, self)
         linear = matmul(X, self.hidden)
         # A product with the mask, not a `where`: a closed gate must not hide a NaN.
         open_gates = (matmul(X, self.gates) >= 0).astype(linear.dtype)
@@ -136,7 +139,7 @@ class GatedNetwork:
         Raises:
             TypeError: it is traced; shapes cannot depend on values that are not there.
         """
-        kept = _nonzero_slots(self.hidden, self.output)
+        kept = _nonzero_slots(self)
         return GatedNetwork(
             gates=self.gates[:, kept], hidden=self.hidden[:, kept], output=self.output[kept]
         )
@@ -161,7 +164,7 @@ def nonconvex_objective(
         network: a `Network` or a `GatedNetwork`.
         X: array (n, d).
         y: array (n,).
-        lam: scalar, the strength of the regularization.
+        lam: scalar >= 0, the strength of the regularization.
         loss: a `Loss`, a sum over samples.
         sample_weight: array (n,), non-negative; ones when missing.
 
@@ -169,7 +172,7 @@ def nonconvex_objective(
         A scalar.
 
     Raises:
-        ValueError: shapes that do not fit together.
+        ValueError, TypeError: shapes that do not fit together, a lam below zero.
 
     Example:
         >>> import jax.numpy as jnp
@@ -181,21 +184,43 @@ def nonconvex_objective(
     Reference:
         Pilanci and Ergen, "Neural networks are convex regularizers", ICML 2020, Theorem 1.
     """
+    check_type(network, "network", (Network, GatedNetwork), "jr.Network(hidden, output)")
+    loss = checked_loss(loss)
     fit = network(X)
+    strength = nonnegative_scalar(lam, "lam", fit.dtype)
     target, weight = checked_samples(loss, fit, y, sample_weight)
     squares = jnp.sum(network.hidden**2) + jnp.sum(network.output**2)
-    return total(loss, fit, target, weight) + 0.5 * jnp.asarray(lam, dtype=fit.dtype) * squares
+    return total(loss, fit, target, weight) + 0.5 * strength * squares
 
 
-def _checked_input(X: ArrayLike, hidden: Array) -> Array:
-    X = as_float(X, "X")
-    if X.ndim != 2 or X.shape[1] != hidden.shape[0]:
+def check_layers(network: Network | GatedNetwork, name: str = "network") -> None:
+    """Refuses layers that are no arrays of float32 or float64, or do not fit each other."""
+    for layer, value in vars(network).items():
+        check_leaf(value, f"{name}.{layer}")
+    if network.hidden.ndim != 2:
         raise ValueError(
-            f"X has shape {X.shape}, but the network takes rows of {hidden.shape[0]} features: "
-            f"pass an array of shape (n, {hidden.shape[0]})."
+            f"{name}.hidden has shape {network.hidden.shape}; pass a matrix (d, m), one neuron a "
+            "column."
+        )
+    check_shape(network.output, f"{name}.output", network.hidden.shape[1:], "one a neuron")
+    if isinstance(network, GatedNetwork):
+        check_shape(network.gates, f"{name}.gates", network.hidden.shape, "that of hidden")
+
+
+def checked_input(X: ArrayLike, network: Network | GatedNetwork, name: str = "network") -> Array:
+    """Rows of the features that a network takes, after a check of its layers."""
+    check_layers(network, name)
+    X = as_float(X, "X")
+    features = network.hidden.shape[0]
+    if X.ndim != 2 or X.shape[1] != features:
+        raise ValueError(
+            f"X has shape {X.shape}, but {name}.hidden takes rows of {features} features: "
+            f"pass an array of shape (n, {features})."
         )
     return X
 
 
-def _nonzero_slots(hidden: Array, output: Array) -> np.ndarray:
-    return (np.asarray(hidden) != 0).any(axis=0) & (np.asarray(output) != 0)
+def _nonzero_slots(network: Network | GatedNetwork) -> Bools:
+    check_layers(network)
+    kept: Bools = (np.asarray(network.hidden) != 0).any(axis=0) & (np.asarray(network.output) != 0)
+    return kept

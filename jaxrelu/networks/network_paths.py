@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from jaxrelu.core.aliases import Floats
 from jaxrelu.core.numerics import safe_sqrt
+from jaxrelu.core.options import scalar
 from jaxrelu.core.pytrees import register
 from jaxrelu.geometry.host.directions import distinct
 from jaxrelu.geometry.host.scaling import unit_rows
@@ -46,7 +47,7 @@ class NetworkPath:
     def __call__(self, t: Any) -> Network:
         """The network at t, a scalar; traceable."""
         pieces = self.start.shape[0]
-        place = jnp.clip(jnp.asarray(t, self.start.dtype), 0.0, 1.0) * pieces
+        place = jnp.clip(scalar(t, "t", self.start.dtype), 0.0, 1.0) * pieces
         piece = jnp.minimum(jnp.floor(place).astype(jnp.int32), pieces - 1)
         part = place - piece.astype(place.dtype)
         leaves = (self.directions, self.signs, self.start, self.end)
@@ -104,7 +105,11 @@ class Slots:
         self.step(after)
 
     def arrange(self, wanted: list[tuple[int, float]]) -> None:
-        """Every direction into the slot that it has in another arrangement, by splitting."""
+        """Every direction into the slot that it has in another arrangement, by splitting.
+
+        Raises:
+            ValueError: all slots are full, so that no neuron can step aside.
+        """
         goal = {e: place for place, (e, c) in enumerate(wanted) if c > 0}
         while True:
             here = {e: place for place, (e, c) in enumerate(self.slots) if c > 0}
@@ -113,6 +118,11 @@ class Slots:
                 return
             empty = [place for place, (_, c) in enumerate(self.slots) if c == 0]
             free = [e for e in away if goal[e] in empty]
+            if not empty:
+                raise ValueError(
+                    f"width is {len(self.slots)}, and neurons change places: pass "
+                    f"width={len(self.slots) + 1}, so that a slot is empty."
+                )
             # Where all goals are taken, one neuron steps aside.
             e, place = (free[0], goal[free[0]]) if free else (away[0], empty[0])
             after = [(f, 0.0 if f == e else c) for f, c in self.slots]
@@ -128,7 +138,7 @@ def totals(slots: list[tuple[int, float]], k: int) -> Floats:
     return total
 
 
-def in_slots(
+def as_slots(
     networks: list[Network], m: int
 ) -> tuple[Floats, Floats, list[list[tuple[int, float]]]]:
     """Distinct signed directions of all networks, and each as m slots (direction, coefficient).

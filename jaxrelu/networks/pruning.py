@@ -19,12 +19,14 @@ from numpy.typing import NDArray
 from scipy.optimize import minimize
 
 from jaxrelu.core.aliases import Floats
-from jaxrelu.core.checks import as_float, host_float
+from jaxrelu.core.checks import as_float, known_matrix
+from jaxrelu.core.options import check_choice, count, flag, nonnegative
 from jaxrelu.core.pytrees import register
 from jaxrelu.core.tracing import on_host
 from jaxrelu.geometry.host.nonnegative_least_squares import nonnegative_least_squares
 from jaxrelu.geometry.host.scaling import exponents, times_power
-from jaxrelu.losses.base import Loss, checked_samples, homogeneity, total, total_gradient
+from jaxrelu.losses.base import Loss, homogeneity, total, total_gradient
+from jaxrelu.losses.checks import check_known_samples, checked_samples, chosen_loss
 from jaxrelu.losses.squared import SquaredLoss
 from jaxrelu.networks.irreducible import DEPENDENT, Neurons, neurons_of, reductions
 from jaxrelu.networks.network import GatedNetwork, Network
@@ -110,16 +112,15 @@ def prune(
 
     Reference: Mishkin and Pilanci (ICML 2023), Section 5 and Appendix D, corrected.
     """
-    if rule not in RULES:
-        raise ValueError(f"rule is {rule!r}; pass one of {', '.join(RULES)}.")
-    if to < 0:
-        raise ValueError(f"to is {to}; pass a number of neurons >= 0.")
-    strength = float(host_float(lam, "lam"))
-    if not (np.isfinite(strength) and strength >= 0):
-        raise ValueError(f"lam is {strength}; pass a finite number >= 0.")
-    neurons = neurons_of(network, X, "prune", y=y)
-    features, X, rng = neurons.features, np.asarray(X, np.float64), np.random.default_rng(seed)
-    loss = SquaredLoss() if loss is None else loss
+    check_choice(rule, "rule", RULES)
+    to, strength = count(to, "to", least=0), nonnegative(lam, "lam")
+    corrected, refit = flag(corrected, "corrected"), flag(refit, "refit")
+    rng = np.random.default_rng(count(seed, "seed", least=0))
+    loss = chosen_loss(loss)
+    X = known_matrix(X, "X")
+    check_known_samples(len(X), y)
+    neurons = neurons_of(network, X)
+    features, X = neurons.features, X.astype(np.float64)
     # Targets and fits are in units of 2^power, coefficients in those of 2^neurons.size.
     power, degree = 0, homogeneity(loss)
     if degree:

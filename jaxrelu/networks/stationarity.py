@@ -26,16 +26,17 @@ from jax import Array
 from scipy.optimize import lsq_linear
 
 from jaxrelu.core.aliases import Floats
-from jaxrelu.core.checks import as_float
+from jaxrelu.core.checks import known_matrix
+from jaxrelu.core.options import nonnegative, positive
 from jaxrelu.core.tracing import on_host
 from jaxrelu.geometry.host.nonnegative_least_squares import nonnegative_least_squares
 from jaxrelu.geometry.host.projection import cone_rows, project
 from jaxrelu.geometry.host.scaling import exponents, times_power, unit_rows
 from jaxrelu.geometry.host.walls import SOLVED, walls_of
 from jaxrelu.geometry.patterns import enumerate_patterns
-from jaxrelu.losses.base import Loss, checked_samples, total_gradient
-from jaxrelu.losses.squared import SquaredLoss
-from jaxrelu.networks.checks import check_relu, check_values
+from jaxrelu.losses.base import Loss, total_gradient
+from jaxrelu.losses.checks import check_known_samples, checked_samples, chosen_loss
+from jaxrelu.networks.checks import check_known_network
 from jaxrelu.networks.network import Network
 
 _RANK = 1e-9
@@ -104,15 +105,13 @@ def stationarity(
     Reference: the counterexample above, in which both neurons share a cone without being collinear,
     shows that Clarke's condition is not enough.
     """
-    check_relu(network, "stationarity")
-    loss = SquaredLoss() if loss is None else loss
-    check_values(network, "stationarity", X=X, y=y, lam=lam)
-    X = as_float(X, "X")
+    check_known_network(network)
+    loss, strength = chosen_loss(loss), positive(lam, "lam")
+    wall_tolerance = nonnegative(wall_tolerance, "wall_tolerance")
+    X = known_matrix(X, "X")
+    check_known_samples(len(X), y, sample_weight)
     fit = network(X)
     target, weight = checked_samples(loss, fit, y, sample_weight)
-    strength = float(lam)
-    if not (np.isfinite(strength) and strength > 0):
-        raise ValueError(f"lam is {strength}; pass a positive finite number.")
     r = -np.asarray(total_gradient(loss, fit, target, weight), np.float64)
     rows = np.asarray(X, np.float64)
     # Numbers around one, of which the residuals are the same.

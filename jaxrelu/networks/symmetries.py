@@ -18,16 +18,17 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jaxrelu.core.checks import as_float
+from jaxrelu.core.checks import check_dtype, host_numbers, known_matrix
 from jaxrelu.core.numerics import safe_norm, safe_sqrt
+from jaxrelu.core.options import count, scalar
 from jaxrelu.core.pytrees import register
 from jaxrelu.core.rounding import largest_exponent, times_power, tiny
 from jaxrelu.core.tracing import on_host, refuse_traced
 from jaxrelu.geometry.host.directions import distinct
 from jaxrelu.geometry.host.scaling import products, roots, scaled, unit_rows
 from jaxrelu.geometry.patterns import patterns_from_weights
-from jaxrelu.networks.checks import check_relu
-from jaxrelu.networks.network import Network
+from jaxrelu.networks.checks import check_known_network, check_network
+from jaxrelu.networks.network import Network, checked_input
 
 
 def balance(network: Network) -> Network:
@@ -50,8 +51,8 @@ def balance(network: Network) -> Network:
 
     Reference: Neyshabur, Tomioka and Srebro (2015), In search of the real inductive bias.
     """
-    check_relu(network, "balance")
-    hidden, output = as_float(network.hidden, "hidden"), as_float(network.output, "output")
+    check_network(network)
+    hidden, output = jnp.asarray(network.hidden), jnp.asarray(network.output)
     norm, size = safe_norm(hidden.T), jnp.abs(output)
     root = _geometric_mean(norm, size)
     hidden = hidden * (root / jnp.where(norm > 0, norm, 1.0))[None]
@@ -90,13 +91,18 @@ def split(network: Network, neuron: int, shares: Any) -> Network:
 
     Reference: Mishkin and Pilanci (ICML 2023), Section 2.
     """
-    check_relu(network, "split")
+    check_network(network)
     refuse_traced("split", {"neuron": neuron, "shares": shares})
-    g = np.asarray(shares, float)
-    if g.ndim != 1 or g.size == 0 or np.any(g < 0) or abs(g.sum() - 1.0) > 1e-6:
-        raise ValueError(f"shares is {shares!r}; pass numbers >= 0 that sum to 1.")
-    _check_slot(network, neuron)
-    hidden, output = as_float(network.hidden, "hidden"), as_float(network.output, "output")
+    g = host_numbers(shares, "shares")
+    if g.ndim != 1 or not (np.all(g >= 0) and abs(g.sum() - 1.0) <= 1e-6):
+        raise ValueError(
+            f"shares has shape {g.shape} and sums to {g.sum():g}; pass numbers >= 0 that sum to 1."
+        )
+    m = network.num_neurons
+    neuron = count(neuron, "neuron", -m, f"one of {m} slots")
+    if neuron >= m:
+        raise ValueError(f"neuron is {neuron}, but the network has {m} slots: pass 0 to {m - 1}.")
+    hidden, output = jnp.asarray(network.hidden), jnp.asarray(network.output)
     root = jnp.asarray(np.sqrt(g), hidden.dtype)
     more = jnp.outer(hidden[:, neuron], root[1:])
     return Network(
@@ -127,7 +133,7 @@ def merge(network: Network) -> Network:
 
     Reference: Mishkin and Pilanci (ICML 2023), Section 2.
     """
-    check_relu(network, "merge")
+    check_known_network(network)
     alive = balance(network).compact()
     hidden, output = np.asarray(alive.hidden), np.asarray(alive.output)
     unit, norms = unit_rows(hidden.T)
@@ -164,14 +170,14 @@ def permute(network: Network, order: Any) -> Network:
 
     Reference: Mishkin and Pilanci (ICML 2023), Section 2.
     """
-    check_relu(network, "permute")
+    check_network(network)
     refuse_traced("permute", {"order": order})
-    order = np.asarray(order)
-    if order.shape != network.output.shape or not np.array_equal(
-        np.sort(order), np.arange(order.size)
-    ):
-        raise ValueError(f"order is not a permutation of the {network.num_neurons} slots.")
-    return Network(network.hidden[:, order], network.output[order])
+    places = host_numbers(order, "order")
+    m = network.num_neurons
+    if places.shape != (m,) or not np.array_equal(np.sort(places), np.arange(m)):
+        raise ValueError(f"order is no permutation of {m} slots: pass each of 0 to {m - 1} once.")
+    index = places.astype(np.int64)
+    return Network(network.hidden[:, index], network.output[index])
 
 
 @register
@@ -201,7 +207,7 @@ class DecreasingPath:
 
     def __call__(self, t: Any) -> Network:
         """The network at t, a scalar in [0, 1]; traceable."""
-        t = jnp.clip(jnp.asarray(t, self.network.hidden.dtype), 0.0, 1.0)
+        t = jnp.clip(scalar(t, "t", self.network.hidden.dtype), 0.0, 1.0)
         done = jnp.clip(self.speed * t - self.speed * self.begins, 0.0, 1.0)
         first, second, third = jnp.where(self.acts, done, 0.0)
         shrink = jnp.where(self.dead, 1.0 - first, 1.0)
@@ -259,9 +265,10 @@ def nearly_minimal(network: Network, X: Any) -> DecreasingPath:
     Reference: the constant-fit steps of Mishkin and Pilanci (ICML 2023) put in one order: shrink,
     balance, merge.
     """
-    check_relu(network, "nearly_minimal")
-    X = as_float(X, "X")
-    hidden, output = as_float(network.hidden, "hidden"), as_float(network.output, "output")
+    check_known_network(network)
+    X = checked_input(known_matrix(X, "X"), network)
+    hidden, output = jnp.asarray(network.hidden), jnp.asarray(network.output)
+    check_dtype(hidden, "network.hidden", X.dtype)
     _, cell = patterns_from_weights(X, hidden)
     sign = (np.asarray(output) < 0).astype(np.int64)
     _, group = np.unique(np.asarray(cell) * 2 + sign, return_inverse=True)
@@ -287,8 +294,3 @@ def _parts(hidden: Any, output: Any, group: Any, dead: Any) -> tuple[bool, bool,
     together = np.linalg.norm(total, axis=1).sum()
     apart = length[~dead].sum() - together > few * together
     return bool(np.any((norm + size)[dead] > 0)), bool(unbalanced), bool(apart)
-
-
-def _check_slot(network: Network, neuron: int) -> None:
-    if not -network.num_neurons <= neuron < network.num_neurons:
-        raise ValueError(f"neuron is {neuron}, the network has {network.num_neurons} slots.")

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from jaxrelu.core.aliases import Floats
 from jaxrelu.core.budgets import Limit
-from jaxrelu.core.checks import check_seconds
+from jaxrelu.core.options import count, limit
 from jaxrelu.core.status import Status
 from jaxrelu.core.tracing import on_host
 from jaxrelu.geometry.cones import block_patterns
@@ -31,10 +31,10 @@ from jaxrelu.geometry.host.projection import cone_rows, project
 from jaxrelu.geometry.host.scaling import unit_rows
 from jaxrelu.geometry.host.walls import EXACT, walls_of
 from jaxrelu.losses.base import total_curvature
+from jaxrelu.optimal_sets.checks import check_optimum
 from jaxrelu.optimal_sets.optimal_set import OptimalSet
 from jaxrelu.paths.path import solve_path
 from jaxrelu.programs.certificates import Certificate, certify
-from jaxrelu.programs.checks import check_program
 from jaxrelu.programs.optimality import block_correlations
 from jaxrelu.programs.program import Program, block_signs, fit, residual_at, sample_weights
 from jaxrelu.programs.solution import Solution, solution_in_units
@@ -42,8 +42,8 @@ from jaxrelu.programs.units import in_units, out_of_units
 
 # ||q|| >= lam (1 - this) belongs to the equicorrelation set.
 _TIGHT = 1e-6
-# Correlations between the two are too close to call.
-_DOUBTFUL = 1e-4
+# Correlations between the two are too close to call: they are known to `_POLISHED`.
+_DOUBTFUL = 1e-5
 # What a gap may be, at the least, of the objective; `solve` stops there by default.
 _OPTIMAL = 1e-6
 # What the answer must be polished to before anything is identified by it.
@@ -91,16 +91,9 @@ def optimal_set(
 
     Reference: Mishkin and Pilanci (ICML 2023), Theorem 3.1.
     """
-    check_program(program)
-    seconds = None if max_seconds is None else check_seconds(max_seconds)
-    if max_nodes is not None and not (isinstance(max_nodes, int | np.integer) and max_nodes >= 0):
-        raise ValueError(f"max_nodes is {max_nodes!r}: pass an integer that is zero or positive.")
-    if program.X.dtype != jnp.float64:
-        raise TypeError(
-            f"the program has dtype {program.X.dtype}: whether a correlation equals lam is decided "
-            'in float64. Set jax.config.update("jax_enable_x64", True) and pass float64 data.'
-        )
-    _check_solution(program, solution)
+    check_optimum(program, solution)
+    max_nodes = None if max_nodes is None else count(max_nodes, "max_nodes", least=0)
+    seconds = None if max_seconds is None else limit(max_seconds, "max_seconds")
     given, (program, units) = program, in_units(program)
     users_lam, solution = solution.lam, solution_in_units(solution, units)
     lam = float(solution.lam)
@@ -128,7 +121,6 @@ def optimal_set(
     excess = float(np.max(size, initial=0.0)) / lam - 1.0
     gap = float(polished.certificate.gap) / abs(float(polished.certificate.upper) or 1.0)
     closed = gap <= _CLOSED or int(polished.status) == Status.PRECISION_FLOOR
-    accurate = closed and stray <= _POLISHED * total and excess <= _POLISHED
     coefficients: Floats = np.zeros(first.size)
     np.add.at(coefficients, member_of, along)
     direction_of = np.full(len(q), -1, np.int32)
@@ -152,7 +144,16 @@ def optimal_set(
     if not exact:
         spent = max_nodes is not None and nodes >= max_nodes
         ended_by = Limit.NODES if spent else Limit.NONE if seconds is None else Limit.SECONDS
-    ambiguous = not (accurate and agree and P.clear and inside.clear) or doubtful or linear
+    close_calls = {
+        f"the gap is {gap:.1e} of the objective": not closed,
+        "weights do not lie along their correlations": not stray <= _POLISHED * total,
+        "a correlation exceeds lam": not excess <= _POLISHED,
+        "a correlation is nearly lam": doubtful,
+        "a coefficient is nearly zero": not agree,
+        "features are nearly dependent": not (P.clear and inside.clear),
+        "the loss is linear at a sample's fit": linear,
+    }
+    doubts = tuple(sentence for sentence, fails in close_calls.items() if fails)
     fewest = np.zeros(first.size)
     fewest[support] = np.where(sparse > polytopes.ZERO * inside.size, sparse, 0.0)
 
@@ -180,30 +181,10 @@ def optimal_set(
         is_unique=dimension == 0,
         minimal_width=int(np.sum(fewest > 0)),
         minimal_width_exact=exact,
-        ambiguous=ambiguous,
+        ambiguous=bool(doubts),
         ended_by=ended_by,
+        doubts=doubts,
     )
-
-
-def _check_solution(program: Program, solution: Solution) -> None:
-    if not isinstance(solution, Solution):
-        raise TypeError(f"solution is a {type(solution).__name__}; pass a Solution of jr.solve.")
-    if jnp.ndim(solution.lam) != 0:
-        raise ValueError(
-            "solution holds several lams: pass one of them, for example path[k] or "
-            "jax.tree.map(lambda leaf: leaf[k], grid)."
-        )
-    if int(solution.status) != Status.OPTIMAL:
-        raise ValueError(
-            f"solution is {Status(int(solution.status)).name}; the optimal set is known from an "
-            "optimal answer only: see jr.raise_if_failed(solution)."
-        )
-    shape = (*program.block_shape, program.X.shape[1])
-    if solution.weights.shape != shape:
-        raise ValueError(
-            f"solution.weights has shape {solution.weights.shape}, this program takes {shape}: "
-            "pass the solution of this program."
-        )
 
 
 def _certified(program: Program, solution: Solution, known: Certificate) -> Solution:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -12,17 +13,61 @@ from jax import Array
 from numpy.typing import NDArray
 
 from jaxrelu.core.aliases import Floats
-from jaxrelu.core.checks import as_float
+from jaxrelu.core.checks import as_float, check_finite, check_shape, known_floats
 from jaxrelu.core.numerics import safe_sqrt
+from jaxrelu.core.options import check_choice, count, nonnegative
 from jaxrelu.core.tracing import is_traced, on_host
 from jaxrelu.geometry.host import polytopes
 from jaxrelu.geometry.host.scaling import length, unit_rows
 from jaxrelu.geometry.host.walls import SOLVED
+from jaxrelu.networks.checks import check_known_network
 from jaxrelu.networks.network import GatedNetwork, Network
+from jaxrelu.optimal_sets.checks import check_optima
 from jaxrelu.optimal_sets.optimal_set import OptimalSet, inside_support, on_all_directions
 
 # Coefficients may be below zero by this share of their sum: what `solve` leaves by default.
 _BELOW_ZERO = 1e-6
+_CRITERIA = ("min_norm", "min_max", "max_max", "fewest")
+
+
+@on_host()
+def vertices(optima: OptimalSet, *, at_most: int = 1000, seed: int = 0) -> Array:
+    """Vertices of the optimal set: the optimal networks with linearly independent features.
+
+    Args:
+        optima: an `OptimalSet`.
+        at_most: how many random objectives are tried where there are too many supports to try all
+            (more than 200,000); then some vertices come back, and a warning says so.
+        seed: of those objectives.
+
+    Returns:
+        Array (num, k) of coefficients, in a fixed order.
+
+    Raises:
+        ValueError, TypeError: no `OptimalSet`, numbers that are no counts.
+
+    Example:
+        >>> import jax, jaxrelu as jr, numpy as np
+        >>> jax.config.update("jax_enable_x64", True)
+        >>> X = np.asarray([[1.0, 0.0], [-0.5, 0.75**0.5]])
+        >>> program = jr.ConvexProgram(X, np.asarray([2.0, 2.0]), jr.enumerate_patterns(X))
+        >>> jr.vertices(jr.optimal_set(program, jr.solve(program, 0.5))).shape
+        (2, 3)
+
+    Reference: Mishkin and Pilanci (ICML 2023), on minimal networks as the vertices of the set.
+    """
+    check_optima(optima)
+    at_most, seed = count(at_most, "at_most"), count(seed, "seed", least=0)
+    P, support = inside_support(optima)
+    found = polytopes.all_vertices(P)
+    if found is None:
+        warnings.warn(
+            f"{polytopes.bases(P)} supports are too many to try: vertices of {at_most} random "
+            "objectives are returned, not all.",
+            stacklevel=3,
+        )
+        found = polytopes.some_vertices(P, at_most, seed)
+    return on_all_directions(found, support)
 
 
 @on_host()
@@ -56,6 +101,8 @@ def is_optimal(optima: OptimalSet, candidate: Any, *, rtol: float = 1e-6) -> boo
 
     Reference: Mishkin and Pilanci (ICML 2023), Theorem 3.1, which describes the set.
     """
+    check_optima(optima)
+    rtol = nonnegative(rtol, "rtol")
     a, stray = _coefficients(optima, candidate, rtol)
     total = float(np.sum(np.abs(a))) + stray
     counts = np.asarray(optima.counts)
@@ -97,6 +144,7 @@ def nearest_optimal(optima: OptimalSet, candidate: Any) -> Array:
     Reference: Lawson and Hanson, Solving Least Squares Problems (1974), Chapter 23, on the least
     distance program that this is.
     """
+    check_optima(optima)
     a, _ = _coefficients(optima, candidate, SOLVED)
     P, support = inside_support(optima)
     return on_all_directions(polytopes.project(P, a[support])[None], support)[0]
@@ -134,9 +182,13 @@ def select(optima: OptimalSet, criterion: str | Callable[[Array], Array]) -> Arr
     Reference: Mishkin and Pilanci (ICML 2023), who tune a network within its optimal set;
     Lemarechal, Nemirovskii and Nesterov (1995) on the minimisation of functions with kinks.
     """
+    check_optima(optima)
+    own = callable(criterion) and not isinstance(criterion, type)
+    if not own:
+        check_choice(criterion, "criterion", _CRITERIA, " or a convex function of the coefficients")
     P, support = inside_support(optima)
-    if callable(criterion):
-        function = criterion
+    if own:
+        function: Any = criterion
 
         def inside(a: Array) -> Array:
             return function(jnp.zeros(support.shape, a.dtype).at[np.flatnonzero(support)].set(a))
@@ -149,13 +201,8 @@ def select(optima: OptimalSet, criterion: str | Callable[[Array], Array]) -> Arr
     elif criterion == "max_max":
         corners = [polytopes.maximise(P, row) for row in np.eye(P.start.size)]
         best = max(corners, key=lambda a: float(np.max(a)), default=P.start)
-    elif criterion == "fewest":
-        return optima.fewest
     else:
-        raise ValueError(
-            f'criterion is {criterion!r}; pass "min_norm", "min_max", "max_max", "fewest" or a '
-            "convex function of the coefficients."
-        )
+        return optima.fewest
     return on_all_directions(best[None], support)[0]
 
 
@@ -185,12 +232,11 @@ def network_from_coefficients(optima: OptimalSet, coefficients: Any) -> Network 
 
     Reference: Pilanci and Ergen (ICML 2020), Theorem 1, for the map.
     """
+    check_optima(optima)
     a = as_float(coefficients, "coefficients")
-    if a.shape != optima.signs.shape:
-        raise ValueError(
-            f"coefficients has shape {a.shape}; pass one a direction, {optima.signs.shape}."
-        )
+    check_shape(a, "coefficients", optima.signs.shape, "one a direction")
     if not is_traced(coefficients):
+        check_finite(coefficients, "coefficients")
         known = np.asarray(coefficients)
         lowest = float(np.min(known, initial=0.0))
         if lowest < -_BELOW_ZERO * float(np.sum(np.abs(known))):
@@ -209,15 +255,17 @@ def _coefficients(optima: OptimalSet, candidate: Any, tolerance: float) -> tuple
     """Coefficients of a candidate, and the norm of all that is not >= 0 along its own direction."""
     directions, stray = np.asarray(optima.directions), 0.0
     if isinstance(candidate, Network | GatedNetwork):
+        check_known_network(candidate, "candidate", gated=True)
         theta, own, stray = _of_network(optima, candidate, tolerance)
     else:
-        given, blocks = np.asarray(candidate, float), np.asarray(optima.direction_of)
+        given, blocks = known_floats(candidate, "candidate"), np.asarray(optima.direction_of)
+        given = given.astype(np.float64)
         if given.shape == directions.shape[:1]:
             return given, 0.0
         shape = (*blocks.shape, optima.X.shape[1])
         if given.shape != shape:
             raise ValueError(
-                f"the candidate has shape {given.shape}: pass coefficients {directions.shape[:1]}, "
+                f"candidate has shape {given.shape}; pass coefficients {directions.shape[:1]}, "
                 f"convex weights {shape} or a network."
             )
         theta, own = given.reshape(-1, shape[-1]).copy(), blocks.ravel()
@@ -240,14 +288,14 @@ def _of_network(
     kind = Network if optima.gates is None else GatedNetwork
     if not isinstance(network, kind):
         raise TypeError(
-            f"the optimal set is one of {'ReLU' if kind is Network else 'gated'} networks: pass a "
-            f"{kind.__name__}, not a {type(network).__name__}."
+            f"candidate is a {type(network).__name__}, and the optimal set one of "
+            f"{'ReLU' if kind is Network else 'gated'} networks: pass a {kind.__name__}."
         )
     X, directions = np.asarray(optima.X), np.asarray(optima.directions)
     hidden, output = np.asarray(network.hidden, float), np.asarray(network.output, float)
     if hidden.shape[0] != X.shape[1]:
         raise ValueError(
-            f"the network has {hidden.shape[0]} features, the optimal set {X.shape[1]}: pass a "
+            f"candidate has {hidden.shape[0]} features, the optimal set {X.shape[1]}: pass a "
             "network for the data of the program."
         )
     if isinstance(network, GatedNetwork):
@@ -303,4 +351,5 @@ def sparsest(optima: OptimalSet) -> Network | GatedNetwork:
 
     Reference: Huangfu and Hall (2018) on HiGHS, which solves the integer program.
     """
+    check_optima(optima)
     return network_from_coefficients(optima, optima.fewest).compact()

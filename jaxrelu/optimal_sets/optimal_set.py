@@ -14,7 +14,6 @@ Reference: Mishkin and Pilanci (ICML 2023), Theorem 3.1, with the sign of the fi
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -28,7 +27,6 @@ from jaxrelu.core.budgets import Limit
 from jaxrelu.core.checks import as_float
 from jaxrelu.core.numerics import matmul
 from jaxrelu.core.pytrees import register
-from jaxrelu.core.tracing import on_host
 from jaxrelu.geometry.host import polytopes
 from jaxrelu.geometry.host.polytopes import Polytope
 
@@ -70,6 +68,7 @@ class OptimalSet:
             linear at the fit of some sample, where other fits may be optimal too. The integers are
             then a guess.
         ended_by: which budget ended the search for the minimal width, `Limit.NONE` where none did.
+        doubts: what makes it ambiguous, a sentence each; empty where nothing does.
     """
 
     directions: Array
@@ -94,13 +93,15 @@ class OptimalSet:
     minimal_width_exact: bool = field(metadata={"static": True})
     ambiguous: bool = field(metadata={"static": True})
     ended_by: Limit = field(default=Limit.NONE, metadata={"static": True})
+    doubts: tuple[str, ...] = field(default=(), metadata={"static": True})
 
     def features_at(self, X: Any) -> Array:
         """What each direction computes on other samples X (m, d): array (m, k)."""
-        X = as_float(X, "X")
-        if X.ndim != 2 or X.shape[1] != self.directions.shape[1]:
+        X, features = as_float(X, "X"), self.directions.shape[1]
+        if X.ndim != 2 or X.shape[1] != features:
             raise ValueError(
-                f"X has shape {X.shape}; pass samples of {self.directions.shape[1]} features."
+                f"X has shape {X.shape}, but the optimal set is one of {features} features: pass "
+                f"an array of shape (m, {features})."
             )
         linear = matmul(X, self.directions.T)
         if self.gates is None:
@@ -109,52 +110,8 @@ class OptimalSet:
         return self.signs[None] * (matmul(X, self.gates) >= 0).astype(linear.dtype) * linear
 
 
-@on_host()
-def vertices(optima: OptimalSet, *, at_most: int = 1000, seed: int = 0) -> Array:
-    """Vertices of the optimal set: the optimal networks with linearly independent features.
-
-    Args:
-        optima: an `OptimalSet`.
-        at_most: how many random objectives are tried where there are too many supports to try all
-            (more than 200,000); then some vertices come back, and a warning says so.
-        seed: of those objectives.
-
-    Returns:
-        Array (num, k) of coefficients, in a fixed order.
-
-    Example:
-        >>> import jax, jaxrelu as jr, numpy as np
-        >>> jax.config.update("jax_enable_x64", True)
-        >>> X = np.asarray([[1.0, 0.0], [-0.5, 0.75**0.5]])
-        >>> program = jr.ConvexProgram(X, np.asarray([2.0, 2.0]), jr.enumerate_patterns(X))
-        >>> jr.vertices(jr.optimal_set(program, jr.solve(program, 0.5))).shape
-        (2, 3)
-
-    Reference: Mishkin and Pilanci (ICML 2023), on minimal networks as the vertices of the set.
-    """
-    P, support = inside_support(optima)
-    found = polytopes.all_vertices(P)
-    if found is None:
-        warnings.warn(
-            f"{polytopes.bases(P)} supports are too many to try: vertices of {at_most} random "
-            "objectives are returned, not all.",
-            stacklevel=3,
-        )
-        found = polytopes.some_vertices(P, at_most, seed)
-    return on_all_directions(found, support)
-
-
 def inside_support(optima: OptimalSet) -> tuple[Polytope, Bools]:
-    """The polytope over the support, around its interior member.
-
-    Raises:
-        TypeError: no `OptimalSet`.
-    """
-    if not isinstance(optima, OptimalSet):
-        raise TypeError(
-            f"an OptimalSet is needed, not a {type(optima).__name__}: pass the result of "
-            "jr.optimal_set(program, solution)."
-        )
+    """The polytope over the support, around its interior member."""
     support = np.asarray(optima.support)
     features = np.asarray(optima.features)[np.asarray(optima.counts)][:, support]
     return polytopes.polytope(features, np.asarray(optima.interior)[support]), support

@@ -19,10 +19,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from jaxrelu.core.checks import known_matrix
 from jaxrelu.core.numerics import matmul
+from jaxrelu.core.options import check_key, count
 from jaxrelu.core.tracing import on_host
 from jaxrelu.geometry.host import polytopes
 from jaxrelu.geometry.host.scaling import exponents
+from jaxrelu.optimal_sets.checks import check_optima
 from jaxrelu.optimal_sets.optimal_set import OptimalSet, inside_support
 
 CHAINS = 64
@@ -68,17 +71,11 @@ def sample_optimal(
 
     Reference: Smith (Operations Research, 1984).
     """
-    thinning = max(1, optima.dimension**2) if thinning is None else thinning
-    burn_in = 10 * thinning if burn_in is None else burn_in
-    for name, value in (
-        ("num_samples", num_samples),
-        ("num_chains", num_chains),
-        ("thinning", thinning),
-    ):
-        if value < 1:
-            raise ValueError(f"{name} is {value}; pass a positive integer.")
-    if burn_in < 0:
-        raise ValueError(f"burn_in is {burn_in}; pass an integer >= 0.")
+    check_key(key)
+    check_optima(optima)
+    num_samples, num_chains = count(num_samples, "num_samples"), count(num_chains, "num_chains")
+    thinning = max(1, optima.dimension**2) if thinning is None else count(thinning, "thinning")
+    burn_in = 10 * thinning if burn_in is None else count(burn_in, "burn_in", least=0)
     if optima.dimension == 0:
         return jnp.broadcast_to(optima.interior, (num_samples, optima.interior.size))
     P, support = inside_support(optima)
@@ -116,11 +113,14 @@ def effective_sample_size(samples: Any, *, num_chains: int = CHAINS) -> Array:
 
     Reference: Geyer (Statistical Science, 1992).
     """
-    a = np.asarray(samples, float)
+    num_chains = count(num_chains, "num_chains")
+    a = known_matrix(samples, "samples", "(num_samples, k)").astype(np.float64)
     a = np.ldexp(a, -exponents(a))
     draws = len(a) // num_chains
     if draws < 4:
-        raise ValueError(f"{len(a)} samples of {num_chains} chains are too few: pass 4 a chain.")
+        raise ValueError(
+            f"{len(a)} samples of num_chains = {num_chains} are too few: pass 4 a chain."
+        )
     chains = a[: draws * num_chains].reshape(draws, num_chains, -1).transpose(1, 0, 2)
     centred = chains - chains.mean(axis=(0, 1))
     # What varies by rounding alone does not vary.

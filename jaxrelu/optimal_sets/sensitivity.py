@@ -61,6 +61,8 @@ class Sensitivity:
         independent_features: the optimal network is unique, so that the system is regular.
         nothing_enters: no direction outside the support has a correlation equal to lam.
         walls_hold: every neuron has multipliers that are positive on all of its walls.
+        doubts: what of the optimum was too close to call, a sentence each: where it is not empty,
+            `reliable` is False though all three may hold.
     """
 
     fit_by_lam: Array
@@ -70,6 +72,7 @@ class Sensitivity:
     independent_features: bool = field(metadata={"static": True})
     nothing_enters: bool = field(metadata={"static": True})
     walls_hold: bool = field(metadata={"static": True})
+    doubts: tuple[str, ...] = field(default=(), metadata={"static": True})
 
 
 @on_host()
@@ -77,7 +80,7 @@ def sensitivity(program: Program, solution: Solution) -> Sensitivity:
     """The derivative of the optimal fit by lam and by the target, checked for its hypotheses.
 
     `jax.grad`, `jvp` and `vjp` through `solve` give the same derivatives along any direction, in
-    compiled code and without the check.
+    compiled code, and NaN where a hypothesis fails.
 
     Args:
         program: a `ConvexProgram` or `GatedProgram` in float64, concrete.
@@ -153,7 +156,7 @@ def sensitivity(program: Program, solution: Solution) -> Sensitivity:
     return Sensitivity(
         jnp.asarray(by_lam), jnp.asarray(by_y), jnp.asarray(np.trace(by_y)),
         bool(regular) and not enters and held and not optima.ambiguous, bool(regular), not enters,
-        held,
+        held, optima.doubts,
     )  # fmt: skip
 
 

@@ -9,28 +9,30 @@ Over a mesh every device has lams of its own and stops on its own: no loop holds
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import cache, partial
-from typing import Any, TypeGuard
+from typing import Any
 
-import jax
-import jax.numpy as jnp
-import numpy as np
-from jax import Array
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh
 
+from jaxrelu.core.checks import check_type
+from jaxrelu.core.options import count, flag
 from jaxrelu.core.tracing import is_traced, refuse_traced
-from jaxrelu.geometry.gram import are_many
+from jaxrelu.paths.batches import (
+    GridRequest,
+    in_chunks,
+    keeps_lanes,
+    mapped,
+    one_by_one,
+    over_mesh,
+    whole,
+)
 from jaxrelu.paths.checks import check_lams, checked_solver, step_limit, warm_point
-from jaxrelu.paths.solve import solve_compiled, solve_traced
+from jaxrelu.paths.memory import batch_size
 from jaxrelu.programs.checks import check_program
-from jaxrelu.programs.preparation import with_interior
 from jaxrelu.programs.program import Program
-from jaxrelu.programs.sharding import automatic
-from jaxrelu.programs.solution import Solution, joined, shared
+from jaxrelu.programs.solution import Solution, shared
 from jaxrelu.solvers.active_newton.lanes import solve_lanes
 from jaxrelu.solvers.active_newton.solver import ActiveNewton
-from jaxrelu.solvers.augmented_lagrangian.newton_system import forms_matrix
-from jaxrelu.solvers.base import Solver, Tolerance, WarmStart, tolerances
+from jaxrelu.solvers.base import Solver, tolerances
 
 
 def solve_grid(
@@ -91,151 +93,41 @@ def solve_grid(
     check_program(program)
     sizes = {"lam_batch_size": lam_batch_size, "pattern_batch_size": pattern_batch_size}
     refuse_traced("solve_grid", sizes)
+    solver = checked_solver(program, solver)
     if pattern_batch_size is not None:
-        solver = ActiveNewton() if solver is None else solver
         if not isinstance(solver, ActiveNewton):
             raise TypeError(
                 "pattern_batch_size is for ActiveNewton, which screens all patterns; leave it out "
                 f"for {type(solver).__name__}."
             )
-        solver = replace(solver, pattern_batch_size=pattern_batch_size)
-    solver = checked_solver(program, solver)
+        at_once = count(pattern_batch_size, "pattern_batch_size")
+        solver = replace(solver, pattern_batch_size=at_once)
+    warm_starts = flag(warm_starts, "warm_starts")
+    if mesh is not None:
+        check_type(mesh, "mesh", Mesh, "a mesh of devices, such as jax.make_mesh((1,), ('lams',))")
     lams = check_lams(program, lams)
     warm = warm_point(program, init)
     tolerance = tolerances(program, rtol, atol)
     steps = step_limit(solver, max_steps)
-    count = lams.shape[0]
-    traced = is_traced(program, lams, warm, tolerance, steps)
-    if traced and lam_batch_size is None:
-        lam_batch_size = count
-    lam_batch_size = batch_size(program, solver, count, lam_batch_size)
-    loss_type = type(program.loss)
-    if mesh is not None:
-        if traced:
-            raise TypeError("a mesh is for calls from the host: leave mesh out inside a trace.")
-        if warm_starts:
-            raise ValueError("lams on several devices do not start from each other: pass one only.")
-        spread = _over_mesh(automatic(mesh), lam_batch_size if lam_batch_size < count else None)
-        devices = mesh.devices.shape[0]
-        # Every device gets equally many: the last lam fills up.
-        index = np.minimum(np.arange(-(-count // devices) * devices), count - 1)
-        warm = None if warm is None else jax.tree.map(np.asarray, warm)
-        filled = spread(program, np.asarray(lams)[index], tolerance, steps, warm, solver, loss_type)
-        return shared(jax.tree.map(lambda a: a[:count], filled))
-    if keeps_lanes(solver, program) and not traced:
-        if lam_batch_size > 1 or warm_starts:
-            args = (tolerance, steps, warm, solver, lam_batch_size, warm_starts)
-            return solve_lanes(program, lams, *args)
-    elif warm_starts:
+    asked = GridRequest(program, lams, tolerance, steps, warm, solver)
+    traced = is_traced(asked)
+    batch = batch_size(program, solver, asked.num_lams, lam_batch_size, traced)
+    lanes = keeps_lanes(solver, program) and not traced
+    if mesh is not None and traced:
+        raise TypeError("a mesh is for calls from the host: leave mesh out inside a trace.")
+    if mesh is not None and warm_starts:
+        raise ValueError("lams on several devices do not start from each other: pass one only.")
+    if warm_starts and not lanes:
         raise ValueError(
             "warm_starts is for ActiveNewton, called from the host, and cones of at most "
             "8192 samples: leave it out, or use solve_path."
         )
-    if lam_batch_size == 1 and not traced:
-        one_by_one = [
-            shared(solve_compiled(program, lam, tolerance, steps, warm, solver, loss_type))
-            for lam in lams
-        ]
-        return joined(one_by_one, jnp.stack)
-    if traced and lam_batch_size < count:
-        program = with_interior(program)
-        return jax.lax.map(
-            lambda lam: solve_traced(program, lam, tolerance, steps, warm, solver),
-            lams,
-            batch_size=lam_batch_size if lam_batch_size > 1 else None,
-        )
-    if lam_batch_size >= count:
-        return shared(solve_batch(program, lams, tolerance, steps, warm, solver, loss_type))
-    parts = []
-    for start in range(0, count, lam_batch_size):
-        # The last chunk is filled up with its last lam, so that one shape serves all.
-        index = np.minimum(np.arange(start, start + lam_batch_size), count - 1)
-        part = shared(solve_batch(program, lams[index], tolerance, steps, warm, solver, loss_type))
-        parts.append(jax.tree.map(lambda a, s=start: a[: count - s], part))
-    return joined(parts, jnp.concatenate)
-
-
-def keeps_lanes(solver: Solver, program: Program) -> TypeGuard[ActiveNewton]:
-    """Whether a batch from the host is one of `jaxrelu.solvers.active_newton.lanes`."""
-    many = program.has_cones and are_many(program.X.shape[0])
-    return isinstance(solver, ActiveNewton) and not many
-
-
-def batch_size(program: Program, solver: Solver, count: int, lam_batch_size: int | None) -> int:
-    """Lams solved at once: what was asked for, one on a CPU, elsewhere as many as memory holds."""
-    if lam_batch_size is None:
-        if jax.default_backend() == "cpu":
-            return 1
-        limit = (jax.devices()[0].memory_stats() or {}).get("bytes_limit", 2**34)
-        return int(min(count, max(1, limit // 2 // lane_bytes(program, solver))))
-    if lam_batch_size < 1:
-        raise ValueError(f"lam_batch_size is {lam_batch_size}; pass a positive integer.")
-    return min(lam_batch_size, count)
-
-
-def lane_bytes(program: Program, solver: Solver) -> int:
-    """Roughly what one lam of a batch takes: its largest arrays, and copies of them at work."""
-    (n, d), entries = program.X.shape, int(np.prod((*program.block_shape, program.X.shape[0])))
-    if isinstance(solver, ActiveNewton):
-        slots, features = solver.slots(program), min(n, d)
-        matrix = forms_matrix(slots, features, program.X.dtype)
-        system = (slots * features) ** 2 if matrix else 3 * slots * features**2
-        screened = solver.pattern_batch_size or program.block_shape[-1]
-        entries = 4 * system + (10 * slots + 3 * screened) * n
-    else:
-        entries = 12 * entries  # iterates, and those that are remembered
-    return int(entries * jnp.dtype(program.X.dtype).itemsize)
-
-
-@partial(jax.jit, static_argnames=("loss_type",))
-def solve_batch(
-    program: Program,
-    lams: Array,
-    tolerance: Tolerance,
-    max_steps: Array,
-    init: WarmStart | None,
-    solver: Any,
-    loss_type: type,
-) -> Solution:
-    """The whole batch, compiled; `loss_type` is part of the key (`core.pytrees`)."""
-    del loss_type
-    # What does not depend on lam is computed once, outside the batch.
-    program = with_interior(program)
-    return jax.vmap(lambda lam: solve_traced(program, lam, tolerance, max_steps, init, solver))(
-        lams
-    )
-
-
-@cache
-def _over_mesh(mesh: Mesh, batch: int | None) -> Any:
-    """The compiled grid over a mesh, one function for a mesh and a batch size."""
-    axis = mesh.axis_names[0]
-
-    def run(
-        program: Program,
-        lams: Array,
-        tolerance: Tolerance,
-        max_steps: Array,
-        init: WarmStart | None,
-        solver: Any,
-        loss_type: type,
-    ) -> Solution:
-        del loss_type
-        program = with_interior(program)
-
-        def local(*args: Any) -> Solution:
-            program, lams, tolerance, max_steps, init = args
-
-            def one(lam: Array) -> Solution:
-                return solve_traced(program, lam, tolerance, max_steps, init, solver)
-
-            size = lams.shape[0] if batch is None else batch
-            return jax.lax.map(one, lams, batch_size=size if size > 1 else None)
-
-        everywhere, spread = PartitionSpec(), PartitionSpec(axis)
-        specs = (everywhere, spread, everywhere, everywhere, everywhere)
-        sharded = jax.shard_map(local, mesh=mesh, in_specs=specs, out_specs=spread, check_vma=False)
-        return sharded(program, lams, tolerance, max_steps, init)
-
-    gathered = NamedSharding(mesh, PartitionSpec())
-    return jax.jit(run, static_argnames=("loss_type",), out_shardings=gathered)
+    if mesh is not None:
+        return over_mesh(asked, mesh, batch)
+    if lanes and (batch > 1 or warm_starts):
+        return solve_lanes(*asked, batch, warm_starts)
+    if batch == 1 and not traced:
+        return one_by_one(asked)
+    if batch >= asked.num_lams:
+        return shared(whole(*asked))
+    return mapped(asked, batch) if traced else in_chunks(asked, batch)

@@ -15,11 +15,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from jaxrelu.core.checks import check_type
 from jaxrelu.core.numerics import safe_norm
+from jaxrelu.core.options import count
 from jaxrelu.core.pytrees import register
 from jaxrelu.core.status import Status
 from jaxrelu.core.tracing import on_host, refuse_traced
-from jaxrelu.paths.checks import check_lams, step_limit, warm_point
+from jaxrelu.paths.checks import check_lams, step_limit, warm_point, working_set_solver
 from jaxrelu.programs.certificates import Certificate
 from jaxrelu.programs.checks import check_lam, check_program
 from jaxrelu.programs.program import Program
@@ -80,8 +82,9 @@ class Path:
     def __getitem__(self, k: int) -> Solution:
         """The `Solution` at ``lams[k]``, with dense weights."""
         refuse_traced("path[k]", {"k": k}, "or index the leaves of the path")
+        k = count(k, "k", least=-(2**63))
         if not -len(self) <= k < len(self):
-            raise IndexError(f"path[{k}]: the path has {len(self)} lams.")
+            raise IndexError(f"k is {k}, but the path has {len(self)} lams.")
         weights = self._dense(self.blocks[k], self.block_weights[k])
         weights = jnp.where(self.status[k] == Status.SKIPPED, jnp.nan, weights)
         certificate = Certificate(
@@ -203,18 +206,11 @@ def solve_path(
     Section 5, for the path itself.
     """
     check_program(program)
-    solver = ActiveNewton() if solver is None else solver
-    if not isinstance(solver, ActiveNewton):
-        raise TypeError(
-            f"solve_path keeps working sets and takes an ActiveNewton, not a "
-            f"{type(solver).__name__}: use solve_grid for other solvers."
-        )
+    solver = working_set_solver(program, solver)
     lams, tolerance = check_lams(program, lams), tolerances(program, rtol, atol)
     steps = step_limit(solver, max_steps)
-    solver.check(program)
-    if max_active is not None and max_active < 0:
-        raise ValueError(f"max_active is {max_active}; pass a number of blocks >= 0, or None.")
-    at, asked = prepare(program, lams, tolerance, warm_point(program, init), type(program.loss))
+    most = None if max_active is None else count(max_active, "max_active", least=0)
+    at, asked = prepare(program, lams, tolerance, warm_point(program, init))
     driver = PathDriver(solver, at, asked, tolerance, int(steps))
     if asked.init is not None:
         driver.start_from(asked.init, jnp.max(asked.lams))
@@ -223,7 +219,7 @@ def solve_path(
     for k in order:
         answer = driver.solve(asked.lams[k])
         answers[k] = answer
-        if max_active is not None and answer.active > max_active:
+        if most is not None and answer.active > most:
             break
     return _assemble(program, lams, answers)
 
@@ -258,6 +254,7 @@ def interpolate(path: Path, lam: Any) -> Solution:
 
     Reference: the optimal value is concave in lam, and the objective convex in the weights.
     """
+    check_type(path, "path", Path, "the Path of jr.solve_path")
     lam = check_lam(path.program, lam)
     lams, value = np.asarray(path.lams), float(lam)
     order = np.argsort(lams, kind="stable")

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
+from jaxrelu.core.pytrees import compiled
 from jaxrelu.paths.checks import checked_solver, step_limit, warm_point
 from jaxrelu.programs.checks import check_lam, check_program
 from jaxrelu.programs.program import Program
@@ -38,6 +38,8 @@ def solve(
 
     One algorithm of fixed shapes, traced or not: `jit`, `vmap` (over lam, y, sample weights or
     whole programs of equal shape) work on it, and lam, tolerances and max_steps are data.
+    Derivatives by X, y, sample weights, the loss and lam, in both modes, do not depend on the
+    tolerance; they are NaN where there is none (`jaxrelu.solvers.implicit_differentiation`).
 
     Args:
         program: a `ConvexProgram` or `GatedProgram`.
@@ -72,10 +74,10 @@ def solve(
     warm = warm_point(program, init)
     tolerance = tolerances(program, rtol, atol)
     steps = step_limit(solver, max_steps)
-    return shared(solve_compiled(program, lam, tolerance, steps, warm, solver, type(program.loss)))
+    return shared(solve_compiled(program, lam, tolerance, steps, warm, solver))
 
 
-@partial(jax.jit, static_argnames=("loss_type",))
+@compiled
 def solve_compiled(
     program: Program,
     lam: Array,
@@ -83,10 +85,8 @@ def solve_compiled(
     max_steps: Array,
     init: WarmStart | None,
     solver: Any,
-    loss_type: type,
 ) -> Solution:
-    """`solve` after its checks, compiled; `loss_type` is part of the key (`core.pytrees`)."""
-    del loss_type
+    """`solve` after its checks, compiled."""
     return solve_traced(program, lam, tolerance, max_steps, init, solver)
 
 

@@ -7,16 +7,20 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from jaxrelu.core.checks import check_shape, check_type, described, real_array
 from jaxrelu.core.status import Status
+from jaxrelu.core.tracing import on_host
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+_DRAWN = ("lam", "weights", "certificate", "status")  # of every solution
 # Hues that stay apart in grey print and for colour-blind readers (Okabe and Ito, 2008).
 _BLUE, _ORANGE, _GREY = "#0072B2", "#D55E00", "#666666"
 
 
+@on_host()
 def plot_path(
     path: Any,
     *,
@@ -49,7 +53,7 @@ def plot_path(
 
     Raises:
         ImportError: matplotlib is missing.
-        ValueError: the path is empty, or a list of scores has another length than the path.
+        ValueError, TypeError: no path, an empty one, or a list of scores of another length.
 
     Example:
         >>> import jax, jax.numpy as jnp
@@ -67,14 +71,21 @@ def plot_path(
         from matplotlib.ticker import MaxNLocator
     except ImportError as error:
         raise ImportError("figures need matplotlib: pip install 'jaxrelu[plot]'") from error
+    fix = "a Path, or a list of solutions"
+    if isinstance(path, type) or not (hasattr(path, "__len__") and hasattr(path, "__getitem__")):
+        raise TypeError(f"path is {described(path)}; pass {fix}.")
     if len(path) == 0:
-        raise ValueError("the path is empty, so there is nothing to draw: pass at least one lam.")
-    for name, values in (("train_score", train_score), ("test_score", test_score)):
-        if values is not None and len(values) != len(path):
-            raise ValueError(
-                f"{name} has {len(values)} entries but the path has {len(path)} lams: "
-                "pass one score a lam."
-            )
+        raise ValueError("path is empty, so there is nothing to draw: pass at least one lam.")
+    if isinstance(path, dict) or not all(hasattr(path[0], name) for name in _DRAWN):
+        raise TypeError(f"path is {described(path)}; pass {fix}.")
+    scores_of = {"train_score": train_score, "test_score": test_score}
+    for name, values in scores_of.items():
+        if values is not None:
+            array = np.asarray(real_array(values, name))
+            check_shape(array, name, (len(path),), "one score a lam")
+    check_type(score_name, "score_name", str, "a word")
+    if title is not None:
+        check_type(title, "title", str, "a line of text, or None")
     solutions = [path[k] for k in range(len(path))]
     lams = np.array([float(s.lam) for s in solutions])
     order = np.argsort(lams)

@@ -22,6 +22,7 @@ from jax import Array
 from jaxrelu.core.chunks import in_chunks
 from jaxrelu.core.derivatives import nowhere
 from jaxrelu.core.numerics import safe_norm
+from jaxrelu.core.options import flag
 from jaxrelu.core.pytrees import register
 from jaxrelu.geometry.cone_projection import project
 from jaxrelu.geometry.cones import (
@@ -112,7 +113,7 @@ def certify(program: Program, lam: Any, weights: Any, *, multipliers: bool = Fal
 
     Returns:
         `Certificate`, with lower <= optimum <= upper as printed. Bad weights give a wide gap, never
-        a wrong one.
+        a wrong one. Bounds have no derivatives: they are NaN.
 
     Raises:
         ValueError, TypeError: see `jaxrelu.programs.checks.check_program`; a lam that is not
@@ -130,9 +131,10 @@ def certify(program: Program, lam: Any, weights: Any, *, multipliers: bool = Fal
     """
     check_program(program)
     lam = check_lam(program, lam)
+    multipliers = flag(multipliers, "multipliers")
     if multipliers and not program.has_cones:
         raise ValueError("multipliers=True: blocks of a gated program have no cones; leave it out.")
-    return _certify(program, lam, check_weights(program, weights), bool(multipliers))
+    return _certify(program, lam, check_weights(program, weights), multipliers)
 
 
 @partial(jax.jit, static_argnames=("multipliers",))

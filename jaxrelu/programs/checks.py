@@ -8,103 +8,108 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jaxrelu.core.checks import as_float, check_jaxlib, host_float
+from jaxrelu.core.checks import (
+    as_float,
+    check_dtype,
+    check_jaxlib,
+    check_leaf,
+    check_matrix_shape,
+    check_per_row,
+    check_shape,
+    check_type,
+)
+from jaxrelu.core.options import number, scalar
 from jaxrelu.core.tracing import is_traced
-from jaxrelu.geometry.patterns import Patterns, check_patterns
-from jaxrelu.losses.base import check_target
+from jaxrelu.geometry.checks import check_patterns
+from jaxrelu.geometry.patterns import Patterns
+from jaxrelu.losses.checks import (
+    check_known_samples,
+    check_target,
+    check_weights_sign,
+    checked_loss,
+)
 from jaxrelu.programs.program import ConvexProgram, GatedProgram, Program
+
+
+def check_kind(program: Any) -> None:
+    """Refuses what is no program."""
+    fix = "jr.ConvexProgram(X, y, patterns) or jr.GatedProgram(X, y, patterns)"
+    check_type(program, "program", (ConvexProgram, GatedProgram), fix)
 
 
 def check_program(program: Program) -> None:
     """Checks a program's arrays; values only where they are concrete.
 
     Raises:
-        TypeError: something that is not a program, or mixed dtypes.
+        TypeError: something that is not a program, arrays of other types, or mixed dtypes.
         ValueError: wrong shapes, empty data, labels that the loss cannot take, masks that are not
             0/1 or do not match the gates, negative sample weights. The sentence names the fix.
         RuntimeError: a jaxlib that is known to compute wrong values.
     """
     check_jaxlib()
-    if not isinstance(program, ConvexProgram | GatedProgram):
-        raise TypeError(
-            f"expected a ConvexProgram or GatedProgram, got {type(program).__name__}: "
-            "build one with jr.ConvexProgram(X, y, patterns)."
-        )
-    X = _floating(program.X, "X")
-    if X.ndim != 2:
-        raise ValueError(f"X has shape {X.shape}; pass a matrix (n, d).")
-    if X.shape[0] == 0 or X.shape[1] == 0:
-        raise ValueError(f"X has shape {X.shape}; it needs at least one sample and one feature.")
-    y = _vector(program.y, "y", X)
+    check_kind(program)
+    check_data(program)
     if program.sample_weight is not None:
-        weight = _vector(program.sample_weight, "sample_weight", X)
-        if not is_traced(weight) and bool(np.any(np.asarray(weight) < 0)):
-            raise ValueError("sample_weight has negative entries; weights are >= 0.")
-    if not isinstance(program.patterns, Patterns):
+        check_weights_sign(program.sample_weight)
+    check_patterns(program.patterns, program.X)
+    check_target(checked_loss(program.loss), program.y)
+
+
+def check_data(program: Program) -> None:
+    """Checks the arrays of a program without a look at their values."""
+    X = program.X
+    check_leaf(X, "X")
+    check_matrix_shape(X, "X")
+    for name in ("y", "sample_weight"):
+        value = getattr(program, name)
+        if value is not None or name == "y":
+            check_leaf(value, name, X.dtype)
+            check_per_row(value, name, X.shape[0])
+    fix = "jr.sample_patterns(key, X, num_gates) or jr.Patterns(gates, masks)"
+    check_type(program.patterns, "patterns", Patterns, fix)
+
+
+def check_known_program(program: Program) -> None:
+    """Checks a program whose values a function of the host looks at.
+
+    Raises:
+        ValueError, TypeError: as `check_program`; a target that counts, or a sample weight, that is
+            not finite.
+    """
+    check_program(program)
+    check_known_samples(len(program.X), program.y, program.sample_weight)
+
+
+def check_double(program: Program) -> None:
+    """Refuses a program of float32 where equalities are decided to the rounding of float64."""
+    if program.X.dtype != jnp.float64:
         raise TypeError(
-            f"patterns is a {type(program.patterns).__name__}; pass jr.sample_patterns(...) or "
-            "jr.Patterns(gates, masks)."
+            f"the program has dtype {program.X.dtype}: what this decides takes float64. Set "
+            'jax.config.update("jax_enable_x64", True) and pass float64 data.'
         )
-    check_patterns(program.patterns, X)
-    if isinstance(program.loss, type) or not hasattr(program.loss, "check_target"):
-        raise TypeError(f"loss is {program.loss!r}; pass an instance, such as jr.SquaredLoss().")
-    check_target(program.loss, y)
 
 
-def _floating(value: Any, name: str) -> Any:
-    """The array itself: what JAX makes of it inside a trace has no values to check."""
-    if not hasattr(value, "dtype"):
-        raise TypeError(f"{name} is a {type(value).__name__}; pass an array, np.asarray({name}).")
-    array = as_float(value, name)
-    if value.dtype not in (jnp.float32, jnp.float64):
-        wide = array.dtype if array.dtype == jnp.float64 else "float32"
-        raise TypeError(f"{name} has dtype {value.dtype}; pass {name}.astype('{wide}').")
-    return value
-
-
-def _vector(value: Any, name: str, X: Any) -> Any:
-    value = _floating(value, name)
-    if value.ndim != 1 or value.shape[0] != X.shape[0]:
-        raise ValueError(
-            f"{name} has shape {value.shape} but X has {X.shape[0]} rows; "
-            f"pass {name} with shape ({X.shape[0]},)."
-        )
-    if value.dtype != X.dtype:
-        raise TypeError(
-            f"{name} has dtype {value.dtype} and X has {X.dtype}; pass {name}.astype('{X.dtype}')."
-        )
-    return value
-
-
-def check_weights(program: Program, weights: Any) -> Array:
+def check_weights(program: Program, weights: Any, name: str = "weights") -> Array:
     """The weights as an array of the right shape and dtype, or an error that names the fix."""
-    weights = as_float(weights, "weights")
-    shape = (*program.block_shape, program.X.shape[1])
-    if weights.shape != shape:
-        raise ValueError(f"weights has shape {weights.shape}; this program takes {shape}.")
-    if weights.dtype != program.X.dtype:
-        raise TypeError(
-            f"weights has dtype {weights.dtype} and X has {program.X.dtype}; "
-            f"pass weights.astype('{program.X.dtype}')."
-        )
+    weights = as_float(weights, name)
+    check_shape(weights, name, (*program.block_shape, program.X.shape[1]), "as this program has")
+    check_dtype(weights, name, program.X.dtype)
     return weights
 
 
-def check_lam(program: Program, lam: Any) -> Array:
+def check_lam(program: Program, lam: Any, name: str = "lam") -> Array:
     """Lam as a scalar of the program's dtype; where it is known it must be positive and finite."""
     if is_traced(lam):
-        return jnp.asarray(lam).astype(program.X.dtype)
+        return scalar(lam, name, program.X.dtype)
     # Without a dtype of its own, lam takes the precision of the program.
-    value = host_float(lam, "lam").astype(program.X.dtype)
-    if value.ndim != 0:
-        raise ValueError(
-            f"lam has shape {value.shape}; pass one number, or use solve_grid or solve_path."
-        )
+    found = number(lam, name, ", or use solve_grid, solve_path or refine_path for several")
+    with np.errstate(over="ignore"):
+        value = np.asarray(found).astype(program.X.dtype)
     if not np.isfinite(value) or float(value) < 0:
-        raise ValueError(f"lam is {float(value)}; pass a positive finite number.")
+        raise ValueError(f"{name} is {float(value)}; pass a positive finite number.")
     if float(value) == 0:
         raise ValueError(
-            "lam is 0, where the program has no certificate: pass a small lam, for example "
+            f"{name} is 0, where the program has no certificate: pass a small one, for example "
             "1e-6 * lambda_max(program), or solve the minimum-norm program."
         )
     return jnp.asarray(value)

@@ -16,6 +16,7 @@ from jax import Array
 
 from jaxrelu.core.derivatives import longest
 from jaxrelu.core.numerics import matmul, safe_norm, unit
+from jaxrelu.core.options import count, share
 from jaxrelu.core.rounding import added, downward, product, roundoff, sum_roundings, upward
 from jaxrelu.core.tracing import is_traced, on_host, outside_traces
 from jaxrelu.geometry.cones import block_patterns, cone_signs, pushed_inside
@@ -266,10 +267,7 @@ def lambda_grid(program: Program, num: int = 50, ratio: float = 1e-2) -> Array:
         >>> jr.lambda_grid(jr.ConvexProgram(X, y, patterns), num=3, ratio=0.1).shape
         (3,)
     """
-    if num < 1:
-        raise ValueError(f"num is {num}; ask for at least one lam.")
-    if not 0 < ratio < 1:
-        raise ValueError(f"ratio is {ratio}; it is the last lam over the first, between 0 and 1.")
+    num, ratio = count(num, "num"), share(ratio, "ratio")
     largest = float(lambda_max(program))
     if not np.isfinite(largest):
         raise ValueError(f"lambda_max is {largest}: check X, y and sample_weight for NaN and inf.")
@@ -279,4 +277,4 @@ def lambda_grid(program: Program, num: int = 50, ratio: float = 1e-2) -> Array:
             "so there is no path; check y and X."
         )
     exponents = np.linspace(0.0, 1.0, num)
-    return jnp.asarray(largest * float(ratio) ** exponents, program.X.dtype)
+    return jnp.asarray(largest * ratio**exponents, program.X.dtype)

@@ -16,15 +16,15 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jaxrelu.core.checks import as_float
+from jaxrelu.core.checks import as_float, check_dtype, known_matrix
 from jaxrelu.core.numerics import matmul, safe_norm, safe_sqrt
 from jaxrelu.core.tracing import on_host
 from jaxrelu.geometry.patterns import Patterns, patterns_from_weights
 from jaxrelu.losses.base import Loss
-from jaxrelu.losses.squared import SquaredLoss
-from jaxrelu.networks.checks import check_relu
-from jaxrelu.networks.network import GatedNetwork, Network
-from jaxrelu.programs.checks import check_program, check_weights
+from jaxrelu.losses.checks import check_known_samples, chosen_loss
+from jaxrelu.networks.checks import check_known_network
+from jaxrelu.networks.network import GatedNetwork, Network, checked_input
+from jaxrelu.programs.checks import check_kind, check_program, check_weights
 from jaxrelu.programs.program import ConvexProgram, GatedProgram, Program
 from jaxrelu.programs.solution import Solution
 
@@ -38,7 +38,8 @@ def to_network(program: Program, solution: Solution | Any) -> Network | GatedNet
 
     Returns:
         `Network` with 2p slots, positive output weights first, or `GatedNetwork` with p slots.
-        Traceable; ``network.compact()`` drops the zero slots on the host.
+        Traceable, and differentiable: the derivative of a zero block is 0, as of relu at 0.
+        ``network.compact()`` drops the zero slots on the host.
 
     Raises:
         ValueError, TypeError: weights whose shape or dtype is not the program's.
@@ -55,8 +56,11 @@ def to_network(program: Program, solution: Solution | Any) -> Network | GatedNet
 
     Reference: Pilanci and Ergen (ICML 2020), Theorem 1.
     """
-    given = solution.weights if isinstance(solution, Solution) else solution
-    weights = check_weights(program, given)
+    check_kind(program)
+    if isinstance(solution, Solution):
+        weights = check_weights(program, solution.weights, "solution.weights")
+    else:
+        weights = check_weights(program, solution, "solution")
     flat = weights.reshape(-1, weights.shape[-1])
     root = safe_sqrt(safe_norm(flat))
     empty = (root == 0)[:, None]
@@ -106,22 +110,16 @@ def from_network(
     Reference: Mishkin and Pilanci (ICML 2023); the cells of wall neurons as corrected in
     `jaxrelu.geometry.patterns.patterns_from_weights`.
     """
-    if not isinstance(network, GatedNetwork):
-        check_relu(network, "from_network")
-    loss = SquaredLoss() if loss is None else loss
-    X, y = as_float(X, "X"), as_float(y, "y")
-    hidden, output = as_float(network.hidden, "hidden"), as_float(network.output, "output")
-    if hidden.shape != (X.shape[-1], output.size) or output.ndim != 1:
-        raise ValueError(
-            f"hidden has shape {hidden.shape} and output {output.shape}, but X {X.shape}: pass a "
-            "network with hidden (d, m) and output (m,) for X (n, d)."
-        )
-    for name, value in (("hidden", hidden), ("output", output)):
-        if value.dtype != X.dtype:
-            raise TypeError(
-                f"{name} has dtype {value.dtype} and X has {X.dtype}; "
-                f"pass {name}.astype('{X.dtype}')."
-            )
+    check_known_network(network, gated=True)
+    loss = chosen_loss(loss)
+    data = known_matrix(X, "X")
+    check_known_samples(len(data), y, sample_weight)
+    X, y = checked_input(data, network), as_float(y, "y")
+    if sample_weight is not None:
+        sample_weight = as_float(sample_weight, "sample_weight")
+    hidden, output = jnp.asarray(network.hidden), jnp.asarray(network.output)
+    check_dtype(hidden, "network.hidden", X.dtype)
+    check_dtype(output, "network.output", X.dtype)
     scaled = (hidden * jnp.abs(output)[None]).T
     if isinstance(network, GatedNetwork):
         return _from_gated(network, X, y, loss, sample_weight, (hidden * output[None]).T)

@@ -1,4 +1,4 @@
-r"""The optimality conditions: block correlations, and how far weights are from the conditions.
+r"""The objective, block correlations, and how far weights are from the optimality conditions.
 
 With r = -(c o loss')(f) and q_b = Proj_{K_b}(s X^T D_j r), weights are optimal if and only if they
 are feasible, ||q_b|| <= lam for every block, and theta_b = (||theta_b|| / lam) q_b.
@@ -15,18 +15,20 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxrelu.core.checks import as_float
+from jaxrelu.core.checks import as_float, check_per_row
 from jaxrelu.core.derivatives import close, excess, largest, longest
 from jaxrelu.core.numerics import matmul, safe_norm, unit
+from jaxrelu.core.options import nonnegative_scalar
 from jaxrelu.geometry.cones import block_patterns
 from jaxrelu.geometry.correlations import correlations
-from jaxrelu.programs.checks import check_lam, check_program, check_weights
+from jaxrelu.programs.checks import check_kind, check_lam, check_program, check_weights
 from jaxrelu.programs.program import (
     Program,
     block_signs,
     cone_values,
     fit,
     float_masks,
+    loss_value,
     raw_correlations,
     residual_at,
 )
@@ -47,6 +49,37 @@ class KKTResidual(NamedTuple):
     primal_feasibility: Array
 
 
+def objective(program: Program, lam: Any, weights: Any) -> Array:
+    r"""The objective of the convex program (see the docstring of `jaxrelu.programs.program`).
+
+    sum_i c_i loss(f_i, y_i) + lam sum_blocks ||theta||_2. Cone constraints are not looked at.
+
+    Args:
+        program: a `ConvexProgram` or `GatedProgram`.
+        lam: scalar >= 0, the regularization strength.
+        weights: array (2, p, d), or (p, d) for a gated program.
+
+    Returns:
+        Scalar. Differentiable; the derivative of a norm at a zero block is 0.
+
+    Raises:
+        ValueError, TypeError: weights of another shape or dtype; lam that is no number.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, jaxrelu as jr, numpy as np
+        >>> X = np.asarray([[1.0, 0.2], [0.3, -1.0]], "float32")
+        >>> y = np.asarray([1.0, -1.0], "float32")
+        >>> patterns = jr.sample_patterns(jax.random.key(0), X, num_gates=4)
+        >>> program = jr.ConvexProgram(X, y, patterns)
+        >>> float(jr.objective(program, 0.1, jnp.zeros((*program.block_shape, 2), "float32")))
+        1.0
+    """
+    check_kind(program)
+    weights = check_weights(program, weights)
+    strength = nonnegative_scalar(lam, "lam", weights.dtype)
+    return loss_value(program, fit(program, weights)) + strength * jnp.sum(safe_norm(weights))
+
+
 def block_correlations(program: Program, residual: Any) -> Array:
     r"""The block correlations q, a unique function of the residual.
 
@@ -57,7 +90,8 @@ def block_correlations(program: Program, residual: Any) -> Array:
         residual: array (n,), r = -(c o loss')(f).
 
     Returns:
-        Array of the shape of the weights.
+        Array of the shape of the weights. Derivatives of a block are NaN where its projection
+        bends: on a wall without a multiplier, or by rows of X on walls that depend on each other.
 
     Raises:
         ValueError, TypeError: see `jaxrelu.programs.checks.check_program`.
@@ -75,9 +109,7 @@ def block_correlations(program: Program, residual: Any) -> Array:
     """
     check_program(program)
     residual = as_float(residual, "residual")
-    n = program.X.shape[0]
-    if residual.shape != (n,):
-        raise ValueError(f"residual has shape {residual.shape}; pass one number a sample, ({n},).")
+    check_per_row(residual, "residual", program.X.shape[0])
     return _block_correlations(program, residual.astype(program.X.dtype))
 
 
@@ -97,7 +129,8 @@ def kkt_residual(program: Program, lam: Any, weights: Any) -> KKTResidual:
         weights: array (2, p, d), or (p, d) for a gated program.
 
     Returns:
-        `KKTResidual`, three scalars.
+        `KKTResidual`, three scalars. Their derivatives are NaN at kinks: where a condition begins
+        to fail, as all do at an optimum, and where two blocks fail by as much.
 
     Raises:
         ValueError, TypeError: see `jaxrelu.programs.checks.check_program`; a lam that is not

@@ -31,9 +31,8 @@ from typing import Any
 import jax.numpy as jnp
 from jax import Array
 
-from jaxrelu.core.checks import as_float
 from jaxrelu.core.chunks import chunk_size, sum_in_chunks
-from jaxrelu.core.numerics import matmul, safe_norm
+from jaxrelu.core.numerics import matmul
 from jaxrelu.core.pytrees import register
 from jaxrelu.geometry.patterns import Patterns
 from jaxrelu.losses.base import Loss, total, total_gradient
@@ -191,36 +190,3 @@ def residual_at(program: Program, fit: Array) -> Array:
     """R = -(c o loss')(f), minus the gradient of the loss at a fit (n,)."""
     gradient = total_gradient(program.loss, fit, jnp.asarray(program.y), sample_weights(program))
     return -gradient
-
-
-def objective(program: Program, lam: Any, weights: Array) -> Array:
-    r"""The objective of the convex program (see the docstring of `jaxrelu.programs.program`).
-
-    sum_i c_i loss(f_i, y_i) + lam sum_blocks ||theta||_2. Cone constraints are not looked at.
-
-    Args:
-        program: a `ConvexProgram` or `GatedProgram`.
-        lam: scalar, the regularization strength.
-        weights: array (2, p, d), or (p, d) for a gated program.
-
-    Returns:
-        Scalar. Differentiable; the derivative of a norm at a zero block is 0.
-
-    Raises:
-        ValueError: weights of another shape.
-
-    Example:
-        >>> import jax, jax.numpy as jnp, jaxrelu as jr, numpy as np
-        >>> X = np.asarray([[1.0, 0.2], [0.3, -1.0]], "float32")
-        >>> y = np.asarray([1.0, -1.0], "float32")
-        >>> patterns = jr.sample_patterns(jax.random.key(0), X, num_gates=4)
-        >>> program = jr.ConvexProgram(X, y, patterns)
-        >>> float(jr.objective(program, 0.1, jnp.zeros((*program.block_shape, 2), "float32")))
-        1.0
-    """
-    weights = as_float(weights, "weights")
-    shape = (*program.block_shape, program.X.shape[1])
-    if weights.shape != shape:
-        raise ValueError(f"weights has shape {weights.shape}; this program takes {shape}.")
-    lam = jnp.asarray(lam, weights.dtype)
-    return loss_value(program, fit(program, weights)) + lam * jnp.sum(safe_norm(weights))

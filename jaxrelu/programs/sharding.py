@@ -9,8 +9,9 @@ import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from jaxrelu.core.checks import check_type
 from jaxrelu.core.tracing import on_host
-from jaxrelu.programs.checks import check_program
+from jaxrelu.programs.checks import check_data, check_kind, check_program
 from jaxrelu.programs.program import Program
 
 
@@ -36,8 +37,8 @@ def shard_samples(program: Program, mesh: Mesh) -> Program:
         The program, with the same values.
 
     Raises:
-        ValueError: n is not a multiple of the devices: pad X, y and the masks with zero rows, which
-            change nothing but the loss at a fit of zero.
+        ValueError, TypeError: see `check_program`; n is not a multiple of the devices: pad X, y and
+            the masks with zero rows, which change nothing but the loss at a fit of zero.
 
     Example:
         >>> import jax, jaxrelu as jr, numpy as np
@@ -50,6 +51,9 @@ def shard_samples(program: Program, mesh: Mesh) -> Program:
 
     Reference: Xu et al. (2021), GSPMD, on computations that are split by how their data is placed.
     """
+    check_kind(program)
+    check_data(program)
+    check_type(mesh, "mesh", Mesh, "a mesh of devices, such as jax.make_mesh((1,), ('samples',))")
     axis, devices = mesh.axis_names[0], mesh.devices.shape[0]
     n = np.shape(program.X)[0]
     if n % devices:
@@ -80,5 +84,5 @@ def shard_samples(program: Program, mesh: Mesh) -> Program:
         ),
         sample_weight=put(program.sample_weight, rows),
     )
-    check_program(spread)
+    check_program(spread)  # values only now: one device need not hold them all
     return spread

@@ -10,6 +10,7 @@ import jax
 import numpy as np
 from jax import Array
 
+from jaxrelu.core.checks import described
 from jaxrelu.core.pytrees import register
 from jaxrelu.core.status import Status, describe, remedy
 from jaxrelu.core.tracing import on_host
@@ -134,6 +135,7 @@ def raise_if_failed(solution: Any) -> None:
 
     Raises:
         RuntimeError: with one line for each kind of failure.
+        TypeError: neither a `Solution` nor a `Path`; called in a trace.
 
     Example:
         >>> import jax, jaxrelu as jr, numpy as np
@@ -142,6 +144,9 @@ def raise_if_failed(solution: Any) -> None:
         >>> patterns = jr.sample_patterns(jax.random.key(0), X, num_gates=4)
         >>> jr.raise_if_failed(jr.solve(jr.ConvexProgram(X, y, patterns), 0.5))
     """
+    told = hasattr(solution, "status") and hasattr(solution, "lam")
+    if isinstance(solution, type) or not told:
+        raise TypeError(f"solution is {described(solution)}; pass a Solution or a Path.")
     status = np.atleast_1d(np.asarray(solution.status)).ravel()
     lams, gaps, uppers = (
         np.broadcast_to(np.ravel(values), status.shape)

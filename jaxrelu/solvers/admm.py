@@ -46,6 +46,7 @@ from jax import Array
 
 from jaxrelu.core.loops import iterate
 from jaxrelu.core.numerics import eps, matmul, safe_norm
+from jaxrelu.core.options import check_static_count
 from jaxrelu.core.pytrees import register
 from jaxrelu.geometry.cones import project_cones
 from jaxrelu.geometry.correlation_bounds import DualElements
@@ -142,10 +143,9 @@ class ADMM:
         return 20_000
 
     def check(self, program: Any) -> None:
-        """Raises ValueError for a `check_every` that is not positive."""
+        """Raises ValueError or TypeError for a `check_every` that is no positive integer."""
         del program
-        if self.check_every < 1:
-            raise ValueError(f"ADMM(check_every={self.check_every}): pass a positive integer.")
+        check_static_count(self.check_every, "check_every")
 
     def run(
         self,

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 from jax import Array
 
 from jaxrelu.core.chunks import in_chunks
 from jaxrelu.core.numerics import eps, matmul
+from jaxrelu.core.pytrees import compiled
 from jaxrelu.geometry.cones import block_patterns
 from jaxrelu.geometry.gram import Rows, shared_rows
 from jaxrelu.losses.base import Loss
@@ -89,30 +87,6 @@ class ScaledProgram(NamedTuple):
         return self.sign[:, None] * g[self.pattern]
 
 
-def compiled(function: Callable[..., Any], donate: tuple[int, ...] = ()) -> Callable[..., Any]:
-    """Jit of a function of a `ScaledProgram` (or `Prepared`), the type of its loss in the key.
-
-    Args:
-        function: its first argument is the program.
-        donate: positions of further arguments that are given up, counted from the program.
-
-    Returns:
-        The compiled function, with JAX's ``lower``; see `jaxrelu.core.pytrees.register` for why the
-        type is needed.
-    """
-
-    @partial(jax.jit, static_argnums=0, donate_argnums=tuple(1 + i for i in donate))
-    def call(loss_type: type, scaled: ScaledProgram, *args: Any) -> Any:
-        del loss_type
-        return function(scaled, *args)
-
-    def run(scaled: ScaledProgram, *args: Any) -> Any:
-        return call(type(scaled.loss), scaled, *args)
-
-    run.lower = lambda scaled, *args: call.lower(type(scaled.loss), scaled, *args)  # type: ignore[attr-defined]
-    return run
-
-
 def scaled_program(program: Program) -> ScaledProgram:
     """Lays out the blocks of a program in units."""
     X = jnp.asarray(program.X)
@@ -178,12 +152,11 @@ class Request(NamedTuple):
     init: WarmStart | None
 
 
-@partial(jax.jit, static_argnames=("loss_type",))
+@compiled
 def prepare(
-    program: Program, lams: Array, tolerance: Tolerance, init: WarmStart | None, loss_type: type
+    program: Program, lams: Array, tolerance: Tolerance, init: WarmStart | None
 ) -> tuple[Prepared, Request]:
-    """`prepared` with a request in its units; `loss_type` is part of the key (`core.pytrees`)."""
-    del loss_type
+    """`prepared` with a request in its units."""
     at = prepared(program)
     request = Request(into_units(lams, at.units.lam), at.tolerance(tolerance), at.start(init))
     return at, request

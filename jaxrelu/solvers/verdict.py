@@ -7,14 +7,13 @@ handed out are judged as they are printed.
 
 from __future__ import annotations
 
-from functools import partial
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 from jax import Array
 
 from jaxrelu.core.numerics import safe_norm
+from jaxrelu.core.pytrees import compiled
 from jaxrelu.core.status import Status
 from jaxrelu.programs.bounds import (
     Blocks,
@@ -140,14 +139,12 @@ def solution_of(
 
 def certified(program: Program, lam: Array, weights: Array) -> Solution:
     """Weights from anywhere as a `Solution`: judged at the default tolerance, no steps taken."""
-    return _certified(program, lam, weights, tolerances(program, None, None), type(program.loss))
+    answer: Solution = _certified(program, lam, weights, tolerances(program, None, None))
+    return answer
 
 
-@partial(jax.jit, static_argnames=("loss_type",))
-def _certified(
-    program: Program, lam: Array, weights: Array, tolerance: Tolerance, loss_type: type
-) -> Solution:
-    del loss_type
+@compiled
+def _certified(program: Program, lam: Array, weights: Array, tolerance: Tolerance) -> Solution:
     at = prepared(program)
     scaled_lam, yes = into_units(lam, at.units.lam), jnp.asarray(True)
     weights = lowered(into_units(weights, at.units.weights), at.space)

@@ -287,7 +287,7 @@ def test_bad_file_is_exit_code_2_and_one_sentence(tmp_path, capsys, fault):
         (["--lams", "-3"], "--lams is -3: pass at least 1."),
         (["--ratio", "1"], "--ratio is 1: pass a number strictly between 0 and 1"),
         (["--ratio", "nan"], "--ratio is nan: pass a number strictly between 0 and 1"),
-        (["--test-size", "0"], "test_size is 0.0: pass a share strictly between 0 and 1"),
+        (["--test-size", "0"], "test_size is 0.0; pass a number strictly between 0 and 1"),
         (["--test-size", "0.99"], "leaves 0 of 20 rows to train on"),
         (["--seed", "-1"], "--seed is -1: pass an integer from 0"),
         (["--target", "real", "--loss", "logistic"], "'real' has 20: use --loss squared."),

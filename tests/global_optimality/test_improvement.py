@@ -100,7 +100,7 @@ def test_an_improved_gated_network_has_independent_features():
 
 def test_bad_input_names_the_fix(trained):
     X, y, network = trained
-    with pytest.raises(ValueError, match="pass a small lam"):
+    with pytest.raises(ValueError, match="pass a small one"):
         jr.improve(network, X, y, 0.0)
-    with pytest.raises(ValueError, match=r"hidden \(d, m\)"):
+    with pytest.raises(ValueError, match="rows of 3 features"):
         jr.improve(network, X[:, :2], y, LAM)

@@ -250,7 +250,7 @@ def test_places_that_run_out_are_given_to_new_patterns():
 def test_wrong_arguments(function):
     program, lam = problem(0)
     gated = jr.GatedProgram(program.X, program.y, program.patterns)
-    with pytest.raises(TypeError, match="takes a ConvexProgram, not a GatedProgram"):
+    with pytest.raises(TypeError, match="program is a GatedProgram"):
         function(gated, lam)
     with pytest.raises(ValueError, match="lam"):
         function(program, -1.0)

@@ -7,7 +7,7 @@ import pytest
 import reference
 
 from jaxrelu.core.pytrees import register
-from jaxrelu.losses import LogisticLoss, SquaredLoss, base
+from jaxrelu.losses import LogisticLoss, SquaredLoss, base, checks
 
 
 @register
@@ -267,7 +267,7 @@ def test_a_check_of_targets_written_in_jax_is_asked_about_known_values_only():
     fit, target, negative = jnp.ones(2), jnp.asarray([1.0, 2.0]), jnp.asarray([1.0, -2.0])
 
     def samples(fit, target):
-        return base.checked_samples(Positive(), fit, target)[0]
+        return checks.checked_samples(Positive(), fit, target)[0]
 
     expected = samples(fit, target)
     np.testing.assert_array_equal(jax.jit(samples)(fit, target), expected)

@@ -70,13 +70,13 @@ def test_bad_input_names_the_fix():
     best = optimum_with(poor, X, y, lam)
     with pytest.raises(ValueError, match="pass width="):
         jr.descend(poor, best, X, y, lam)
-    with pytest.raises(ValueError, match="at least the slots"):
+    with pytest.raises(ValueError, match="the slots of (all|both) networks"):
         jr.descend(poor, best, X, y, lam, width=0)
     with pytest.raises(ValueError, match="not optimal over the directions"):
         jr.descend(poor, jr.balance(poor), X, 5 * y, lam, width=3)
     with pytest.raises(ValueError, match="own correlations"):
         jr.descend(poor, best, X, 0.9 * y, lam, width=3)
-    with pytest.raises(ValueError, match="one value a row"):
+    with pytest.raises(ValueError, match="one number a row"):
         jr.descend(poor, best, X, y[:1], lam, width=3)
     with pytest.raises(ValueError, match="lam is"):
         jr.descend(poor, best, X, y, 0.0, width=3)

@@ -224,25 +224,25 @@ def test_coefficients_of_independent_features_are_kept():
 
 def test_bad_input_names_the_fix():
     X, network = random_network(0)
-    with pytest.raises(ValueError, match="rule is 'best'; pass one of random"):
+    with pytest.raises(ValueError, match="rule is 'best'; pass one of 'random'"):
         jr.prune(network, X, np.zeros(12), to=3, rule="best")
-    with pytest.raises(ValueError, match="number of neurons >= 0"):
+    with pytest.raises(ValueError, match="to is -1; pass an integer >= 0"):
         jr.prune(network, X, np.zeros(12), to=-1)
     with pytest.raises(ValueError, match="12 rows"):
         jr.prune(network, X, np.zeros(11), to=3)
-    with pytest.raises(ValueError, match=r"hidden \(d, m\)"):
+    with pytest.raises(ValueError, match=r"hidden takes rows of 3 features"):
         jr.minimal(network, X[:, :2])
-    with pytest.raises(ValueError, match="not finite"):
+    with pytest.raises(ValueError, match="network.hidden has NaN"):
         jr.minimal(jr.Network(network.hidden * np.nan, network.output), X)
-    with pytest.raises(TypeError, match="minimal takes a Network, not a ndarray"):
+    with pytest.raises(TypeError, match="^network is an array of shape"):
         jr.minimal(np.zeros(3), X)
-    with pytest.raises(TypeError, match="prune takes a Network"):
+    with pytest.raises(TypeError, match="^network is an array of shape"):
         jr.prune(np.zeros(3), X, np.zeros(12), to=3)
     gated = jr.GatedNetwork(network.hidden * np.inf, network.hidden, network.output)
-    with pytest.raises(ValueError, match="gates has entries that are not finite"):
+    with pytest.raises(ValueError, match="network.gates has NaN"):
         jr.minimal(gated, X)
     fewer = jr.GatedNetwork(network.hidden[:, 1:], network.hidden, network.output)
-    with pytest.raises(ValueError, match=r"gates, if any, \(d, m\)"):
+    with pytest.raises(ValueError, match=r"network.gates has shape \(3, .*that of hidden"):
         jr.minimal(fewer, X)
     with pytest.raises(TypeError, match="on the host"):
         jax.jit(lambda net: jr.minimal(net, X).output)(network)

@@ -161,7 +161,7 @@ def test_bad_input_names_the_fix():
     network, X, y, _ = counterexample_a()
     with pytest.raises(ValueError, match="lam is 0.0"):
         jr.stationarity(network, X, y, 0.0)
-    with pytest.raises(ValueError, match="one value a row"):
+    with pytest.raises(ValueError, match="one number a row"):
         jr.stationarity(network, X, y[:1], LAM)
     with pytest.raises(TypeError, match="on the host"):
         jax.jit(lambda lam: jr.stationarity(network, X, y, lam).clarke)(LAM)

@@ -113,8 +113,8 @@ def test_bad_input_names_the_fix():
     X, network = instance(0)
     with pytest.raises(ValueError, match="sum to 1"):
         jr.split(network, 0, [0.5, 0.6])
-    with pytest.raises(ValueError, match="the network has 9 slots"):
+    with pytest.raises(ValueError, match="the network has 9 slots|one of 9 slots"):
         jr.split(network, 9, [1.0])
-    with pytest.raises(ValueError, match="not a permutation of the 9 slots"):
+    with pytest.raises(ValueError, match="no permutation of 9 slots"):
         jr.permute(network, np.zeros(9, int))
     assert jr.merge(jr.Network(jnp.zeros((3, 2)), jnp.ones(2))).num_neurons == 0

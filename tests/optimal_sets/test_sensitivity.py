@@ -116,6 +116,21 @@ def test_each_failed_hypothesis_is_told():
     assert not found.nothing_enters
 
 
+@pytest.mark.parametrize(
+    ("short", "doubts"), [(5e-5, ()), (3e-6, ("a correlation is nearly lam",))]
+)
+def test_what_is_too_close_to_call_is_told(short, doubts):
+    # All hypotheses hold: the second sample asks for a neuron of its own, and not hard enough.
+    lam, X = 0.5, np.asarray([[1.0, 0.0], [-0.5, 0.75**0.5]])
+    program = zoo.tiny(X, [3.0, -lam * (1.0 - short)])
+    found = jr.sensitivity(program, jr.solve(program, lam, rtol=1e-12, atol=0.0))
+    assert found.independent_features
+    assert found.nothing_enters
+    assert found.walls_hold
+    assert found.doubts == doubts
+    assert found.reliable == (not doubts)
+
+
 @pytest.mark.parametrize("function", [jr.sensitivity, jr.degrees_of_freedom])
 def test_bad_input_names_the_fix(function):
     program = zoo.tiny(np.eye(2), [3.0, 4.0])

@@ -8,7 +8,7 @@ import pytest
 import zoo
 
 import jaxrelu as jr
-from jaxrelu.paths import grid as grid_module
+from jaxrelu.paths import memory
 from jaxrelu.solvers.active_newton import solver as active_newton
 
 GENERIC = zoo.problem(zoo.generic)
@@ -159,8 +159,8 @@ def test_a_batch_on_an_accelerator_fits_its_memory(monkeypatch):
     masks = jax.ShapeDtypeStruct((n, p), bool)
     large = jr.ConvexProgram(rows, rows, jr.Patterns(rows, masks))
     for solver in (jr.ActiveNewton(), jr.ADMM()):
-        width = grid_module.batch_size(large, solver, 100, None)
+        width = memory.batch_size(large, solver, 100, None)
         assert 1 <= width < 100
-        assert width * grid_module.lane_bytes(large, solver) <= 2**32
-    assert grid_module.batch_size(GENERIC.program, jr.ActiveNewton(), 3, None) == 3
-    assert grid_module.batch_size(large, jr.ActiveNewton(), 100, 64) == 64
+        assert width * memory.lane_bytes(large, solver) <= 2**32
+    assert memory.batch_size(GENERIC.program, jr.ActiveNewton(), 3, None) == 3
+    assert memory.batch_size(large, jr.ActiveNewton(), 100, 64) == 64

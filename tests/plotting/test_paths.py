@@ -112,9 +112,9 @@ def test_one_lam_all_zero_or_not_finite_is_drawn_without_a_warning(tmp_path, wei
 
 
 def test_faults_are_named(path):
-    with pytest.raises(ValueError, match="the path is empty"):
+    with pytest.raises(ValueError, match="path is empty"):
         plot_path([])
-    with pytest.raises(ValueError, match="test_score has 2 entries but the path has 3 lams"):
+    with pytest.raises(ValueError, match=r"test_score has shape \(2,\); pass shape \(3,\)"):
         plot_path(path, test_score=[0.1, 0.2])
 
 

@@ -98,7 +98,7 @@ def test_block_correlations_are_homogeneous_and_swap_signs(build, small):
 
 
 def test_block_correlations_refuse_another_shape(build):
-    with pytest.raises(ValueError, match=r"one number a sample, \(12,\)"):
+    with pytest.raises(ValueError, match=r"one number a row, shape \(12,\)"):
         jr.block_correlations(build(), np.zeros(5))
 
 
@@ -317,12 +317,12 @@ def test_certify_in_float32(optimum, single):
 
 
 BAD = {
-    "weights of another shape": (0.5, np.zeros((10, 3)), ValueError, r"takes \(2, 10, 3\)"),
+    "weights of another shape": (0.5, np.zeros((10, 3)), ValueError, r"shape \(2, 10, 3\)"),
     "weights of float32": (0.5, np.zeros((2, 10, 3), "float32"), TypeError, "astype..float64"),
-    "lam zero": (0.0, np.zeros((2, 10, 3)), ValueError, "pass a small lam"),
+    "lam zero": (0.0, np.zeros((2, 10, 3)), ValueError, "pass a small one"),
     "lam negative": (-1.0, np.zeros((2, 10, 3)), ValueError, "positive finite number"),
     "lam nan": (np.nan, np.zeros((2, 10, 3)), ValueError, "positive finite number"),
-    "many lams": (np.ones(3), np.zeros((2, 10, 3)), ValueError, "solve_grid or solve_path"),
+    "many lams": (np.ones(3), np.zeros((2, 10, 3)), ValueError, "use solve_grid, solve_path or"),
 }
 
 
@@ -414,3 +414,37 @@ def test_a_bound_that_is_not_a_number_gives_no_value():
     found, t = lower_value(program, lam, residual, jnp.asarray(jnp.nan))
     assert np.isnan(found.value)
     assert np.isnan(t)
+
+
+@jax.jit
+def kkt_derivatives(program, lam, weights, change):
+    """The conditions, their tangents by the weights and by lam, and gradients times the same."""
+
+    def conditions(lam, weights):
+        return jnp.stack(jr.kkt_residual(program, lam, weights))
+
+    values, linear = jax.linearize(conditions, lam, weights)
+    rows = jax.vmap(jax.linear_transpose(linear, lam, weights))(jnp.eye(3))
+    ahead = jnp.stack([linear(jnp.zeros(()), change), linear(jnp.ones(()), 0.0 * change)])
+    back = jnp.stack([jnp.sum(rows[1] * change[None], axis=(1, 2, 3)), rows[0]])
+    return values, ahead, back
+
+
+def test_derivatives_of_the_conditions_are_differences_or_nan(build):
+    program, lam = build(), jnp.asarray(0.4)
+    rng = np.random.default_rng(0)
+    weights = rng.standard_normal((2, 10, 3)) * (rng.random((2, 10, 1)) < 0.5)
+    change = rng.standard_normal(weights.shape) * (weights != 0)
+    values, ahead, back = kkt_derivatives(program, lam, weights, change)
+    assert np.all(values > 0)
+    np.testing.assert_allclose(ahead, back, atol=1e-9)
+    for k, (by_lam, by_weights) in enumerate(((0.0, change), (1.0, 0.0 * change))):
+        ends = [
+            kkt_derivatives(program, lam + h * by_lam, weights + h * by_weights, change)[0]
+            for h in (1e-6, -1e-6)
+        ]
+        np.testing.assert_allclose(ahead[k], (ends[0] - ends[1]) / 2e-6, atol=1e-6)
+    # Where a condition begins to fail it has a kink: at zero weights all inequalities are equal.
+    _, ahead, back = kkt_derivatives(program, jr.lambda_max(program), 0.0 * weights, change)
+    assert np.isnan(ahead[1, 1])
+    assert np.isnan(back[1, 1])

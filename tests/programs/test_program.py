@@ -10,6 +10,7 @@ import pytest
 import reference
 
 import jaxrelu as jr
+from jaxrelu.programs import critical_lam
 from jaxrelu.programs import program as programs
 from jaxrelu.programs.checks import check_program
 from jaxrelu.programs.preparation import row_space
@@ -124,9 +125,9 @@ def test_objective_has_a_finite_derivative_at_zero_blocks(build):
 
 def test_objective_refuses_weights_of_another_shape(build):
     program = build()
-    with pytest.raises(ValueError, match=r"weights has shape \(10, 3\).*takes \(2, 10, 3\)"):
+    with pytest.raises(ValueError, match=r"weights has shape \(10, 3\); pass shape \(2, 10, 3\)"):
         jr.objective(program, 0.7, random_weights(program)[0])
-    with pytest.raises(ValueError, match=r"takes \(10, 3\)"):
+    with pytest.raises(ValueError, match=r"pass shape \(10, 3\)"):
         jr.objective(build(gated=True), 0.7, random_weights(program))
 
 
@@ -165,7 +166,50 @@ def test_lambda_max_in_float32_and_in_a_trace(build, single):
     assert jax.eval_shape(jr.lambda_max, program).shape == ()
     rough = jr.lambda_max(single(program))
     assert rough.dtype == jnp.float32
-    np.testing.assert_allclose(rough, jr.lambda_max(program), rtol=1e-5)
+    np.testing.assert_allclose(rough, jr.lambda_max(program), rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "decades",
+    [8, pytest.param(4, marks=pytest.mark.slow), pytest.param(12, marks=pytest.mark.slow)],
+)
+def test_lambda_max_lies_in_its_interval_where_columns_differ_by_decades(decades):
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((20, 4)) * 10.0 ** np.linspace(0, -decades, 4)
+    patterns = jr.patterns_from_gates(X, rng.standard_normal((4, 8)))
+    program = jr.ConvexProgram(X, rng.standard_normal(20), patterns)
+    expected = reference.lambda_max(X, program.y, np.asarray(patterns.masks))
+    lower, upper = jr.lambda_max_interval(program)
+    assert lower <= expected * (1 + 1e-14)
+    assert upper >= expected * (1 - 1e-14)
+    assert upper - lower <= 1e-6 * upper
+    assert jr.lambda_max(program) == upper
+
+
+def test_lambda_max_says_where_projections_did_not_get_there(build, monkeypatch):
+    program = build()
+    lower, upper = jr.lambda_max_interval(program)
+    inside = jax.jit(jr.lambda_max)(program)
+    assert inside == upper
+    wide = lower / 2, upper
+    monkeypatch.setattr(critical_lam, "_interval", lambda program: wide)
+    assert np.isnan(critical_lam._upper_end(program))
+    monkeypatch.setattr(critical_lam, "_lambda_max", critical_lam._upper_end)
+    # What blocks one by one give.
+    assert jr.lambda_max(program) <= upper * (1 + 1e-12)
+    monkeypatch.setattr(critical_lam, "_ends", lambda *args: wide)
+    with pytest.raises(ArithmeticError, match="lie between .* scale the columns of X"):
+        jr.lambda_max(program)
+
+
+def test_lambda_max_in_any_units(build):
+    program = build()
+    for power in (-300, 300):
+        scaled = dataclasses.replace(program, X=np.ldexp(np.asarray(program.X), power))
+        lower, upper = jr.lambda_max_interval(scaled)
+        assert (lower, upper) == tuple(
+            np.ldexp(float(end), power) for end in jr.lambda_max_interval(program)
+        )
 
 
 def test_lambda_max_of_a_nan_is_a_nan(build, small):
@@ -209,7 +253,7 @@ def test_lambda_grid_is_geometric_and_descends(build):
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({"num": 0}, "at least one"), ({"ratio": 1.0}, "between 0 and 1"), ({"ratio": 0}, "ratio")],
+    [({"num": 0}, "num is 0"), ({"ratio": 1.0}, "between 0 and 1"), ({"ratio": 0}, "ratio")],
 )
 def test_lambda_grid_refuses(build, options, message):
     with pytest.raises(ValueError, match=message):
@@ -240,8 +284,8 @@ def test_row_space_is_the_same_program(wide, gated):
     lifted = weights @ np.asarray(basis).T
     np.testing.assert_allclose(reduced.X @ basis.T, wide.X, atol=1e-13)
     np.testing.assert_allclose(
-        programs.objective(reduced, 0.3, weights),
-        programs.objective(program, 0.3, lifted),
+        jr.objective(reduced, 0.3, weights),
+        jr.objective(program, 0.3, lifted),
         rtol=1e-13,
     )
     # Same patterns and, for the witnesses, same margins.
@@ -282,20 +326,20 @@ BAD = {
     ),
     "X of complex": (lambda p: changed(p, X=p.X * 1j), TypeError, "X has dtype complex128"),
     "X a vector": (lambda p: changed(p, X=p.X[0]), ValueError, r"matrix \(n, d\)"),
-    "no samples": (lambda p: changed(p, X=p.X[:0]), ValueError, "at least one sample"),
-    "no features": (lambda p: changed(p, X=p.X[:, :0]), ValueError, "one feature"),
+    "no samples": (lambda p: changed(p, X=p.X[:0]), ValueError, "at least one row"),
+    "no features": (lambda p: changed(p, X=p.X[:, :0]), ValueError, "one column"),
     "X with a NaN": (lambda p: changed(p, X=p.X * np.nan), ValueError, "X has NaN"),
     "y is a list": (lambda p: changed(p, y=p.y.tolist()), TypeError, "y is a list"),
     "y of integers": (
         lambda p: changed(p, y=np.ones(12, int)), TypeError, r"pass y.astype\('float64'\)"
     ),
-    "y too short": (lambda p: changed(p, y=p.y[:5]), ValueError, r"pass y with shape \(12,\)"),
+    "y too short": (lambda p: changed(p, y=p.y[:5]), ValueError, r"a row, shape \(12,\)"),
     "y a column": (lambda p: changed(p, y=p.y[:, None]), ValueError, r"shape \(12,\)"),
     "y of float32": (
         lambda p: changed(p, y=p.y.astype("float32")), TypeError, r"pass y.astype\('float64'\)"
     ),
     "weight too short": (
-        lambda p: changed(p, sample_weight=np.ones(3)), ValueError, "sample_weight with shape"
+        lambda p: changed(p, sample_weight=np.ones(3)), ValueError, "sample_weight has shape"
     ),
     "weight of float32": (
         lambda p: changed(p, sample_weight=np.ones(12, "float32")), TypeError,
@@ -365,7 +409,7 @@ def test_values_are_not_looked_at_in_a_trace(build):
         return program.y
 
     np.testing.assert_array_equal(traced(changed(program, sample_weight=-np.ones(12))), program.y)
-    with pytest.raises(ValueError, match="pass y with shape"):
+    with pytest.raises(ValueError, match="y has shape"):
         traced(changed(program, y=program.y[:4]))
 
 

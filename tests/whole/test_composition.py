@@ -100,8 +100,8 @@ def solved(function, subject=PROGRAM):
     )
 
 
-# No reverse mode yet through the loops of their projections: no cells of `jit(grad)`.
-WITHOUT_REVERSE_MODE = {"certify", "kkt_residual", "block_correlations", "lambda_max"}
+# Bounds have no derivatives: no cells of `jit(grad)`.
+WITHOUT_DERIVATIVES = {"certify", "certify, gated"}
 WITH_WEIGHTS, GATED_WEIGHTS = (PROGRAM, WEIGHTS), (GATED, WEIGHTS[0])
 WITHOUT_WITNESSES = replace(PROGRAM, patterns=replace(PROGRAM.patterns, interior=None))
 USES = {
@@ -211,7 +211,7 @@ TRANSFORMS = {
 
 def is_cell(name, transform, leaves, passing, dtype):
     """Whether there is something to compute; where nothing is traced all derivatives are zero."""
-    has_slope = name not in WITHOUT_REVERSE_MODE and passing != "all known"
+    has_slope = name not in WITHOUT_DERIVATIVES and passing != "all known"
     return transform != "jit(grad)" or has_slope
 
 

@@ -21,6 +21,7 @@ import typer
 import zoo
 
 import jaxrelu as jr
+from jaxrelu.core.budgets import Limit
 
 PLAIN = (int, float, str, bool, type(None), Path)
 
@@ -87,7 +88,7 @@ CERTIFICATE = jr.Certificate(*[np.zeros(2)] * 5)
 INSTANCES = [
     PROGRAM, PROGRAM.patterns, NETWORK, CERTIFICATE,
     jr.Solution(*[np.zeros(2)] * 4, CERTIFICATE, *[np.zeros(2)] * 2),
-    jr.PolarGauge(0.0, 1.0, np.zeros(2), 1.0, "", "", False),
+    jr.PolarGauge(0.0, 1.0, np.zeros(2), 1.0, "", "", False, Limit.NONE),
 ]  # fmt: skip
 
 

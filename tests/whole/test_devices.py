@@ -146,15 +146,15 @@ ENTRY %main (p: f32[2]) -> f32[4] {
 def test_no_loop_holds_a_collective(batch, tmp_path):
     body = f"""
 from pathlib import Path
-from jaxrelu.paths import grid
+from jaxrelu.paths import batches
 from jaxrelu.programs.sharding import automatic
 from jaxrelu.paths.checks import checked_solver, step_limit
 from jaxrelu.solvers.base import tolerances
 mesh = automatic(jax.make_mesh((8,), ("lams",)))
 solver = checked_solver(program, None)
 fixed = (tolerances(program, None, None), step_limit(solver, None), None, solver)
-spread = grid._over_mesh(mesh, {batch})
-lowered = spread.lower(program, np.repeat(lams, 8), *fixed, type(program.loss))
+spread = batches.mesh_function(mesh, {batch})
+lowered = spread.lower(program, np.repeat(lams, 8), *fixed)
 Path(sys.argv[1]).write_text(lowered.compile().as_text())
 answer = jr.solve_grid(program, lams[:1], mesh=mesh)
 """

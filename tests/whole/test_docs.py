@@ -88,7 +88,10 @@ def test_every_page_can_be_reached_from_the_index():
 
 
 def snippets(page):
-    return re.findall(r"^```python\n(.*?)^```", page.read_text("utf-8"), re.MULTILINE | re.DOTALL)
+    """The code of a page, each snippet below as many empty lines as it has lines above."""
+    text = page.read_text("utf-8")
+    found = re.finditer(r"(?<=^```python\n).*?(?=^```)", text, re.MULTILINE | re.DOTALL)
+    return ["\n" * text.count("\n", 0, match.start()) + match[0] for match in found]
 
 
 def with_marks(page):
@@ -102,7 +105,7 @@ def with_marks(page):
 def test_snippets_run_in_the_order_of_the_page(page):
     scope = {}
     for snippet in snippets(page):
-        exec(compile(snippet, name_of(page), "exec"), scope)
+        exec(compile(snippet, str(page), "exec"), scope)
 
 
 @pytest.mark.parametrize("folder", ["theory", "extending"])

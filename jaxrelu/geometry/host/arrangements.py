@@ -27,36 +27,8 @@ MAX_CELLS = 200_000  # beyond this no solver could use the patterns either
 MAX_BITS = 2**27  # entries of the masks: 128 MiB of booleans
 
 
-def count_patterns(n: int, rank: int) -> int:
-    """Number of cells that n hyperplanes through the origin cut out of R^rank.
-
-    2 * sum_{k < rank} C(n - 1, k) for hyperplanes in general position; an upper bound for all
-    others. It counts the all-zero pattern, which `enumerate_patterns` leaves out.
-
-    Args:
-        n: number of distinct lines spanned by the rows of the data, at least 1.
-        rank: rank of the data, at least 1.
-
-    Returns:
-        The count, an exact Python integer.
-
-    Raises:
-        ValueError: n or rank is below 1.
-
-    Example:
-        >>> import jaxrelu as jr
-        >>> jr.count_patterns(100, 3)
-        9902
-
-    Reference:
-        T. M. Cover, "Geometrical and statistical properties of systems of linear inequalities"
-        (1965), theorem 1; R. O. Winder (1966).
-    """
-    if n < 1 or rank < 1:
-        raise ValueError(
-            f"count_patterns needs n >= 1 and rank >= 1, got n = {n} and rank = {rank}: pass the "
-            "number of non-zero rows and the rank of X."
-        )
+def num_cells(n: int, rank: int) -> int:
+    """Cells of n hyperplanes through the origin of R^rank in general position (Cover, 1965)."""
     return 2 * sum(math.comb(n - 1, k) for k in range(min(rank, n)))
 
 
@@ -89,7 +61,7 @@ def half_cells(rows: FloatArray, eps: float) -> tuple[Bools, FloatArray, int]:
 
 
 def _refuse_if_too_many(num_lines: int, num_rows: int, rank: int) -> None:
-    bound = count_patterns(num_lines, rank)
+    bound = num_cells(num_lines, rank)
     if bound > MAX_CELLS or bound * num_rows > MAX_BITS:
         raise ValueError(
             f"{num_rows} samples of rank {rank} may have {bound:,} activation patterns or more, "

@@ -22,9 +22,10 @@ from jax.typing import ArrayLike
 
 from jaxrelu.core.aliases import Floats
 from jaxrelu.core.budgets import Limit, Meter, check_budget
-from jaxrelu.core.checks import host_float
+from jaxrelu.core.checks import check_per_row, known_doubles
+from jaxrelu.core.options import check_key, count, nonnegative
 from jaxrelu.core.tracing import on_host
-from jaxrelu.geometry.checks import NOT_FINITE, host_matrix
+from jaxrelu.geometry.checks import host_matrix
 from jaxrelu.geometry.host.scaling import exponents, power_down, power_up, scaled, times_power
 from jaxrelu.global_optimality.polar_gauge.ascent import ascent_cost, local_maxima
 from jaxrelu.global_optimality.polar_gauge.branch_and_bound import Interval, branch_and_bound
@@ -96,7 +97,8 @@ def polar_gauge(
         r: (n,), the residual.
         key: of the random starts; a fixed one by default.
         num_starts: random directions from which maxima are looked for.
-        starts: (m, d), more directions, for example the hidden weights of a network (transposed).
+        starts: (m, d), float32 or float64, more directions, for example the hidden weights of a
+            network (transposed).
         rtol: relative width of the interval at which to stop.
         threshold: a value of interest, in units of R: an upper bound below it is good enough.
         max_work: a limit on work, counted from the shapes of arrays, in units of about a second of
@@ -122,24 +124,16 @@ def polar_gauge(
     Reference: the dual constraint of Pilanci and Ergen, ICML 2020, and its polar set in Ergen and
     Pilanci, "Convex geometry and duality of over-parameterized neural networks", JMLR 22 (2021).
     """
-    data = host_matrix(X, "X", "(n, d)")
-    residual = np.asarray(r)
-    if residual.dtype.kind not in "fiub":
-        raise TypeError(f"r has dtype {residual.dtype}; pass an array of real numbers.")
-    if residual.shape != data.shape[:1]:
-        raise ValueError(
-            f"r has shape {residual.shape}, but X has {len(data)} rows: pass one number per row."
-        )
-    if not np.isfinite(residual).all():
-        raise ValueError(NOT_FINITE.format(name="r"))
+    data = host_matrix(X, "X")
+    residual = known_doubles(r, "r")
+    check_per_row(residual, "r", len(data))
     meter = check_budget(max_work, max_seconds, WORK)
-    for name, number in (("rtol", rtol), ("threshold", threshold)):
-        if not float(host_float(number, name)) >= 0:
-            raise ValueError(f"{name} is {number}: pass a number that is zero or positive.")
-    if num_starts < 1:
-        raise ValueError(f"num_starts is {num_starts}: pass at least 1.")
+    rtol, threshold = nonnegative(rtol, "rtol"), nonnegative(threshold, "threshold")
+    num_starts = count(num_starts, "num_starts")
+    if key is not None:
+        check_key(key)
     # Powers of two from the rows to the residual, where they matter, and out of all of it.
-    data, residual = np.asarray(data, np.float64), np.asarray(residual, np.float64)
+    data = np.asarray(data, np.float64)
     lengths = exponents(data, axis=1)[:, 0]
     matters = (residual != 0) & np.any(data != 0, axis=1)
     size = max((np.frexp(residual)[1] + lengths)[matters].tolist(), default=0)
@@ -159,7 +153,7 @@ def polar_gauge(
         arrangement,
         residual,
         random_starts(rng, num_starts + len(guesses), arrangement, guesses),
-        rtol=float(rtol),
+        rtol=rtol,
         threshold=float(times_power(threshold, -size)),
         meter=meter,
     )
@@ -177,7 +171,7 @@ def random_starts(
     rng: np.random.Generator, number: int, arrangement: Arrangement, given: Floats | None = None
 ) -> Floats:
     """So many directions (m, k) in the row space: those given (., d), then random ones."""
-    found = rng.standard_normal((number, arrangement.rank))
+    found = rng.standard_normal((number, arrangement.rank)) @ arrangement.spread
     if given is not None:
         inside = given[:number] @ arrangement.basis
         found[: len(inside)] = inside

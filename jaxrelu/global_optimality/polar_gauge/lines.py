@@ -19,8 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jaxrelu.core.aliases import Bools, Floats
-from jaxrelu.geometry.host.arrangements import count_patterns, half_cells
+from jaxrelu.geometry.host.arrangements import half_cells, num_cells
 from jaxrelu.geometry.host.scaling import unit_rows
+from jaxrelu.geometry.host.units import column_units
 
 _MOST_CELLS = 200_000
 _MOST_BITS = 2**24  # they are multiplied as float64: 128 MiB
@@ -45,6 +46,7 @@ class Arrangement:
     Attributes:
         lines: (L, k), unit vectors in the row space.
         basis: (d, k), orthonormal: direction u of the row space is basis @ u in R^d.
+        spread: (k, k), takes normal directions to such that see each column of X for as much.
         line: (n,), the line of every row; -1 for a zero row.
         same: (n,), whether the row points along its line's vector.
         length: (n,), ||x_j||.
@@ -59,6 +61,8 @@ class Arrangement:
         _, singular, right = np.linalg.svd(unit, full_matrices=False)
         kept = singular > 10 * _EPS * max(unit.shape, default=1) * singular.max(initial=0.0)
         self.basis = np.ascontiguousarray(right[kept].T)
+        further = 1.0 / column_units(X) - 1.0
+        self.spread = np.eye(self.basis.shape[1]) + self.basis.T @ (further[:, None] * self.basis)
         inside = unit @ self.basis
         representative, line, same = _lines(inside)
         self.lines = np.ascontiguousarray(inside[representative])
@@ -99,7 +103,7 @@ class Arrangement:
         """Whether all cells can be listed."""
         if self.rank <= 2:
             return True
-        count = count_patterns(len(self.lines), self.rank)
+        count = num_cells(len(self.lines), self.rank)
         return count <= _MOST_CELLS and count * len(self.lines) <= _MOST_BITS
 
     @cached_property

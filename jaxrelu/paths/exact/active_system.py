@@ -26,10 +26,8 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from numpy.typing import NDArray
@@ -37,6 +35,7 @@ from scipy.linalg import LinAlgError, LinAlgWarning, solve
 from scipy.optimize import linprog
 
 from jaxrelu.core.aliases import Bools, Floats
+from jaxrelu.core.pytrees import compiled
 from jaxrelu.geometry.cones import block_patterns
 from jaxrelu.geometry.host.projection import block_correlation, cone_rows
 from jaxrelu.geometry.host.scaling import unit_rows
@@ -57,7 +56,7 @@ class Neuron(NamedTuple):
     walls: Bools
 
 
-class Point(NamedTuple):
+class ActivePoint(NamedTuple):
     """A solution of the equations: sizes (k,), unit directions (k, d), fit and residual (n,)."""
 
     lam: float
@@ -89,7 +88,7 @@ class Conditions(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False)
-class Geometry:
+class HostProgram:
     """The data of a program on the host, block by block.
 
     Attributes:
@@ -142,17 +141,16 @@ class Geometry:
         return shortfall
 
 
-@partial(jax.jit, static_argnames=("loss_type",))
-def _derivatives(loss: Any, fit: Any, y: Any, weight: Any, loss_type: type) -> Any:
-    """Gradient and curvature of the loss; `loss_type` is part of the key (`core.pytrees`)."""
-    del loss_type
+@compiled
+def _derivatives(loss: Any, fit: Any, y: Any, weight: Any) -> Any:
+    """Gradient and curvature of the loss."""
     return (
         total_gradient(loss, fit, y, weight),
         total_curvature(loss, fit, y, weight),
     )
 
 
-def geometry(program: Program) -> Geometry:
+def host_program(program: Program) -> HostProgram:
     """The data of a concrete program in float64, with nothing known about its correlations yet."""
     X = np.asarray(program.X, np.float64)
     masks = np.asarray(program.patterns.masks) > 0
@@ -160,12 +158,12 @@ def geometry(program: Program) -> Geometry:
     loss, y, weight = program.loss, jnp.asarray(program.y), sample_weights(program)
 
     def derivatives(fit: Floats) -> tuple[Floats, Floats]:
-        gradient, curvature = _derivatives(loss, fit, y, weight, type(loss))
+        gradient, curvature = _derivatives(loss, fit, y, weight)
         return np.asarray(gradient), np.asarray(curvature)
 
     spread = np.array([np.linalg.norm(X[mask], 2) if mask.any() else 0.0 for mask in masks.T])
     blocks = len(patterns)
-    return Geometry(
+    return HostProgram(
         X,
         unit_rows(X)[0],
         patterns,
@@ -178,11 +176,11 @@ def geometry(program: Program) -> Geometry:
     )
 
 
-def empty(geometry: Geometry, lam: float) -> Point:
+def empty(host: HostProgram, lam: float) -> ActivePoint:
     """The network without neurons."""
-    n, d = geometry.X.shape
+    n, d = host.X.shape
     fit = np.zeros(n)
-    return Point(lam, np.zeros(0), np.zeros((0, d)), fit, -geometry.derivatives(fit)[0])
+    return ActivePoint(lam, np.zeros(0), np.zeros((0, d)), fit, -host.derivatives(fit)[0])
 
 
 def null_space(rows: Floats) -> Floats:
@@ -195,26 +193,26 @@ def null_space(rows: Floats) -> Floats:
 
 
 def solve_equations(
-    geometry: Geometry, neurons: list[Neuron], near: Point, lam: float
-) -> Point | None:
+    host: HostProgram, neurons: list[Neuron], near: ActivePoint, lam: float
+) -> ActivePoint | None:
     """The solution of the equations near a point, by Newton's method; None if there is none.
 
     Args:
-        geometry: the data.
+        host: the data.
         neurons: the structure, as many as the point has.
         near: a solution at another lam, say.
         lam: where to solve.
 
     Returns:
-        The `Point`; None where the system is singular (dependent features) or too far.
+        The `ActivePoint`; None where the system is singular (dependent features) or too far.
     """
     if not neurons:
-        return empty(geometry, lam)
-    bases = [null_space(geometry.unit[neuron.walls]) for neuron in neurons]
+        return empty(host, lam)
+    bases = [null_space(host.unit[neuron.walls]) for neuron in neurons]
     if any(N.shape[1] == 0 for N in bases):
         return None
     columns = [
-        geometry.signs[k.block] * geometry.patterns[k.block][:, None] * (geometry.X @ N)
+        host.signs[k.block] * host.patterns[k.block][:, None] * (host.X @ N)
         for k, N in zip(neurons, bases, strict=True)
     ]
     v = [_unit(N.T @ u) for N, u in zip(bases, near.directions, strict=True)]
@@ -225,12 +223,12 @@ def solve_equations(
     last = np.inf
     for _ in range(_NEWTON_STEPS):
         f = np.sum([ck * (A @ vk) for ck, A, vk in zip(c, columns, v, strict=True)], axis=0)
-        g, h = geometry.derivatives(f)
+        g, h = host.derivatives(f)
         error = [A.T @ g + lam * vk for A, vk in zip(columns, v, strict=True)]
         size = max(float(np.max(np.abs(e))) for e in error) / lam
         if size <= _CONVERGED or (size <= _ROUNDING and size >= 0.5 * last):
             u = np.stack([N @ vk for N, vk in zip(bases, v, strict=True)])
-            return Point(lam, c, u, f, -g)
+            return ActivePoint(lam, c, u, f, -g)
         last = size
         frames = [_frame(vk) for vk in v]
         R = np.hstack([A @ Q for A, Q in zip(columns, frames, strict=True)])
@@ -251,51 +249,49 @@ def solve_equations(
     return None
 
 
-def families(geometry: Geometry, neurons: list[Neuron]) -> list[tuple[int, int]]:
+def families(host: HostProgram, neurons: list[Neuron]) -> list[tuple[int, int]]:
     """(neuron, block) for every block whose closed cone holds a neuron of the structure."""
     pairs = []
     for k, neuron in enumerate(neurons):
-        own = geometry.patterns[neuron.block]
-        if geometry.has_cones:
-            matter = ~neuron.walls & np.any(geometry.unit != 0, axis=1)
-            same = np.all(geometry.patterns[:, matter] == own[matter], axis=1)
-            same &= geometry.signs == geometry.signs[neuron.block]
+        own = host.patterns[neuron.block]
+        if host.has_cones:
+            matter = ~neuron.walls & np.any(host.unit != 0, axis=1)
+            same = np.all(host.patterns[:, matter] == own[matter], axis=1)
+            same &= host.signs == host.signs[neuron.block]
         else:
-            same = np.arange(len(geometry.signs)) == neuron.block
+            same = np.arange(len(host.signs)) == neuron.block
         pairs += [(k, int(block)) for block in np.flatnonzero(same)]
     return pairs
 
 
-def conditions(geometry: Geometry, neurons: list[Neuron], point: Point) -> Conditions:
+def conditions(host: HostProgram, neurons: list[Neuron], point: ActivePoint) -> Conditions:
     """The four conditions of optimality at a solution of the equations."""
     k, lam = len(neurons), point.lam
     total = float(np.sum(np.abs(point.sizes)))
     sizes = point.sizes / (total if total > 0 else 1.0)
-    slack = np.full((k, len(geometry.X)), np.inf)
-    pairs = families(geometry, neurons)
+    slack = np.full((k, len(host.X)), np.inf)
+    pairs = families(host, neurons)
     multipliers: Floats = np.full(len(pairs), np.inf)
-    if geometry.has_cones and k:
-        side = np.where(geometry.patterns[[neuron.block for neuron in neurons]], 1.0, -1.0)
+    if host.has_cones and k:
+        side = np.where(host.patterns[[neuron.block for neuron in neurons]], 1.0, -1.0)
         free = ~np.stack([neuron.walls for neuron in neurons])
-        free &= np.any(geometry.unit != 0, axis=1)[None]
-        slack = np.where(free, side * (point.directions @ geometry.unit.T), np.inf)
+        free &= np.any(host.unit != 0, axis=1)[None]
+        slack = np.where(free, side * (point.directions @ host.unit.T), np.inf)
         for place, (which, block) in enumerate(pairs):
-            multipliers[place] = multiplier_margin(
-                *wall_system(geometry, neurons, point, which, block)
-            )
-    blocks = np.full(len(geometry.signs), np.inf)
+            multipliers[place] = multiplier_margin(*wall_system(host, neurons, point, which, block))
+    blocks = np.full(len(host.signs), np.inf)
     others = np.setdiff1d(np.arange(len(blocks)), [block for _, block in pairs])
-    blocks[others] = geometry.shortfalls(others, point.residual / lam)
+    blocks[others] = host.shortfalls(others, point.residual / lam)
     return Conditions(sizes, slack, multipliers, blocks)
 
 
 def wall_system(
-    geometry: Geometry, neurons: list[Neuron], point: Point, which: int, block: int
+    host: HostProgram, neurons: list[Neuron], point: ActivePoint, which: int, block: int
 ) -> tuple[Floats, Floats]:
     """Unit rows K_J of the walls of a neuron, in a cell that holds it, and u - s X^T D r / lam."""
-    mask, walls = geometry.patterns[block], neurons[which].walls
-    rows = cone_rows(mask[walls], geometry.unit[walls])
-    pull = geometry.signs[block] * (geometry.X.T @ (mask * point.residual))
+    mask, walls = host.patterns[block], neurons[which].walls
+    rows = cone_rows(mask[walls], host.unit[walls])
+    pull = host.signs[block] * (host.X.T @ (mask * point.residual))
     return rows, point.directions[which] - pull / point.lam
 
 

@@ -33,7 +33,7 @@ from jaxrelu.geometry.host import vertex_walks
 from jaxrelu.geometry.host.directions import distinct
 from jaxrelu.geometry.host.walls import EXACT, IN_TURN, walls_of
 from jaxrelu.paths.exact import active_system
-from jaxrelu.paths.exact.active_system import Conditions, Geometry, Neuron, Point
+from jaxrelu.paths.exact.active_system import ActivePoint, Conditions, HostProgram, Neuron
 from jaxrelu.paths.solve import solve
 from jaxrelu.programs.program import Program
 
@@ -51,8 +51,8 @@ class Stretch(NamedTuple):
     """An interval of lam with one structure: its neurons, and the points at both ends."""
 
     neurons: list[Neuron]
-    high: Point
-    low: Point
+    high: ActivePoint
+    low: ActivePoint
 
 
 class Event(NamedTuple):
@@ -67,29 +67,29 @@ class Event(NamedTuple):
 class Failure(NamedTuple):
     """The conditions at the first bad point, which brackets an event with the last good one."""
 
-    point: Point
+    point: ActivePoint
     conditions: Conditions
 
 
 def walk(
-    program: Program, geometry: Geometry, lowest: float, most_events: int
+    program: Program, host: HostProgram, lowest: float, most_events: int
 ) -> tuple[list[Stretch], list[Event], bool]:
     """All stretches and events from lambda_max down to `lowest`, and whether that was reached."""
-    nothing = active_system.empty(geometry, 1.0)
-    top = geometry.largest(nothing.residual)
+    nothing = active_system.empty(host, 1.0)
+    top = host.largest(nothing.residual)
     if top <= lowest:
         still = nothing._replace(lam=lowest)
         return [Stretch([], still, still)], [], True
     point, neurons = nothing._replace(lam=top), list[Neuron]()
     below = nothing._replace(lam=top * (1 - _WIDTH))
-    failure: Failure | None = Failure(below, active_system.conditions(geometry, neurons, below))
+    failure: Failure | None = Failure(below, active_system.conditions(host, neurons, below))
     stretches: list[Stretch] = []
     events: list[Event] = []
     seen: set[bytes] = set()
     while point.lam > lowest and len(events) < most_events:
         after = None
         if failure is not None:
-            after = _next(geometry, neurons, point, failure)
+            after = _next(host, neurons, point, failure)
         if after is not None and _key(after[0]) in seen:
             after = None
         if after is not None:
@@ -97,13 +97,13 @@ def walk(
             inside = start
             events.append(event)
         else:
-            found = _anew(program, geometry, point.lam, lowest)
+            found = _anew(program, host, point.lam, lowest)
             if found is None:
                 return stretches, events, False
             neurons, start, inside = found
             events.append(Event(start.lam, SEVERAL, -1, -1))
         seen = {*seen, _key(neurons)} if start.lam >= point.lam * (1 - 10 * _WIDTH) else set()
-        point, failure = advance(geometry, neurons, inside, lowest)
+        point, failure = advance(host, neurons, inside, lowest)
         if point.lam < start.lam * (1 - 10 * _WIDTH):
             stretches.append(Stretch(neurons, start, point))
             seen = set()
@@ -111,39 +111,39 @@ def walk(
 
 
 def advance(
-    geometry: Geometry, neurons: list[Neuron], point: Point, goal: float
-) -> tuple[Point, Failure | None]:
+    host: HostProgram, neurons: list[Neuron], point: ActivePoint, goal: float
+) -> tuple[ActivePoint, Failure | None]:
     """The last point towards a goal, up or down, at which a structure is optimal.
 
     Returns:
         That point, and the conditions just beyond; None at the goal, or where the equations have no
         solution further on.
     """
-    good, known = point, active_system.conditions(geometry, neurons, point)
+    good, known = point, active_system.conditions(host, neurons, point)
     ratio = _LARGEST_STEP
     while good.lam != goal:
         down = goal < good.lam
         target = max(goal, good.lam * ratio) if down else min(goal, good.lam / ratio)
-        trial = active_system.solve_equations(geometry, neurons, good, target)
+        trial = active_system.solve_equations(host, neurons, good, target)
         if trial is None:
             ratio = np.sqrt(ratio)
             if ratio > _SMALLEST_STEP:
                 return good, None
             continue
-        found = active_system.conditions(geometry, neurons, trial)
+        found = active_system.conditions(host, neurons, trial)
         if found.worst < -TOLERANCE:
-            return _located(geometry, neurons, (good, known), (trial, found))
+            return _located(host, neurons, (good, known), (trial, found))
         good, known = trial, found
         ratio = max(_LARGEST_STEP, ratio**2)
     return good, None
 
 
 def _located(
-    geometry: Geometry,
+    host: HostProgram,
     neurons: list[Neuron],
-    good: tuple[Point, Conditions],
-    bad: tuple[Point, Conditions],
-) -> tuple[Point, Failure | None]:
+    good: tuple[ActivePoint, Conditions],
+    bad: tuple[ActivePoint, Conditions],
+) -> tuple[ActivePoint, Failure | None]:
     """The event between a good point and a bad one, bracketed to rounding."""
     known: Conditions | None = bad[1]
     end = bad[0]
@@ -159,11 +159,11 @@ def _located(
             edge = 0.1 * _WIDTH * high / abs(high - low)
             share = min(max(share, edge), 1 - edge)
         lam = high + share * (low - high)
-        trial = active_system.solve_equations(geometry, neurons, good[0], lam)
+        trial = active_system.solve_equations(host, neurons, good[0], lam)
         if trial is None:  # nearer, then
             end, known = end._replace(lam=lam), None
             continue
-        found = active_system.conditions(geometry, neurons, trial)
+        found = active_system.conditions(host, neurons, trial)
         if found.worst < -TOLERANCE:
             end, known = trial, found
         else:
@@ -182,8 +182,8 @@ def _first_failure(good: Conditions, bad: Conditions) -> float:
 
 
 def _next(
-    geometry: Geometry, neurons: list[Neuron], point: Point, failure: Failure
-) -> tuple[list[Neuron], Point, Event] | None:
+    host: HostProgram, neurons: list[Neuron], point: ActivePoint, failure: Failure
+) -> tuple[list[Neuron], ActivePoint, Event] | None:
     """The structure after the condition that failed most, and its point at the same lam."""
     beyond, failed = failure
     part = int(np.argmin([np.min(values, initial=np.inf) for values in failed]))
@@ -195,31 +195,31 @@ def _next(
         del changed[place]
         sizes, directions = np.delete(sizes, place), np.delete(directions, place, axis=0)
     elif part == 1:  # the slack of a sample
-        which, sample = divmod(place, len(geometry.X))
+        which, sample = divmod(place, len(host.X))
         kind, block = HIT, neurons[which].block
         new = failed.slack[which] <= EXACT
         changed[which] = neurons[which]._replace(walls=neurons[which].walls | new)
-        N = active_system.null_space(geometry.unit[changed[which].walls])
+        N = active_system.null_space(host.unit[changed[which].walls])
         inside = N @ (N.T @ directions[which])
         if not np.linalg.norm(inside) > 0.5:
             return None
         directions = directions.copy()
         directions[which] = inside / np.linalg.norm(inside)
     elif part == 2:  # the multipliers of a wall
-        which, block = active_system.families(geometry, neurons)[place]
-        left = _walls_left(geometry, neurons, point, beyond, which, block)
+        which, block = active_system.families(host, neurons)[place]
+        left = _walls_left(host, neurons, point, beyond, which, block)
         if left is None:
             return None
         kind, sample = LEFT, int(np.flatnonzero(left)[0])
         changed[which] = Neuron(block, neurons[which].walls & ~left)
     else:  # the correlation of another block
         kind, block = BORN, place
-        q = geometry.correlation(block, beyond.residual)
+        q = host.correlation(block, beyond.residual)
         u = q / np.linalg.norm(q)
-        changed.append(Neuron(block, _walls(geometry, u, EXACT)))
+        changed.append(Neuron(block, _walls(host, u, EXACT)))
         sizes, directions = np.append(sizes, 0.0), np.vstack([directions, u])
     start = active_system.solve_equations(
-        geometry, changed, point._replace(sizes=sizes, directions=directions), point.lam
+        host, changed, point._replace(sizes=sizes, directions=directions), point.lam
     )
     scale = 1.0 + float(np.linalg.norm(point.residual))
     if start is None or np.linalg.norm(start.fit - point.fit) > 1e-6 * scale:
@@ -228,80 +228,80 @@ def _next(
 
 
 def _walls_left(
-    geometry: Geometry,
+    host: HostProgram,
     neurons: list[Neuron],
-    point: Point,
-    beyond: Point,
+    point: ActivePoint,
+    beyond: ActivePoint,
     which: int,
     block: int,
 ) -> Bools | None:
     """Samples (n,) whose walls a neuron leaves into a block."""
-    rows, target = active_system.wall_system(geometry, neurons, beyond, which, block)
+    rows, target = active_system.wall_system(host, neurons, beyond, which, block)
     walls = np.flatnonzero(neurons[which].walls)
-    left: Bools = np.zeros(len(geometry.X), bool)
+    left: Bools = np.zeros(len(host.X), bool)
     if np.linalg.matrix_rank(rows, tol=1e-7) == len(rows):
         rho = np.linalg.lstsq(rows.T, target, rcond=None)[0]
         left[walls[int(np.argmin(rho))]] = True
         return left
     # Dependent walls: a little further on, the projection shows which ones it leaves.
-    further = active_system.solve_equations(geometry, neurons, point, point.lam * (1 - 1e-4))
+    further = active_system.solve_equations(host, neurons, point, point.lam * (1 - 1e-4))
     if further is None:
         return None
-    q = geometry.correlation(block, further.residual)
+    q = host.correlation(block, further.residual)
     u = q / np.linalg.norm(q)
     apart = float(np.linalg.norm(u - further.directions[which]))
-    left[walls[np.abs(geometry.unit[walls] @ u) > 1e-3 * apart]] = True
+    left[walls[np.abs(host.unit[walls] @ u) > 1e-3 * apart]] = True
     return left if np.any(left) else None
 
 
 def _anew(
-    program: Program, geometry: Geometry, lam: float, lowest: float
-) -> tuple[list[Neuron], Point, Point] | None:
+    program: Program, host: HostProgram, lam: float, lowest: float
+) -> tuple[list[Neuron], ActivePoint, ActivePoint] | None:
     """A structure read off a solution below lam, its highest point up to there, and that below."""
     for below in _BELOW:
         here = max(lam * (1 - below), lowest)
         answer = solve(program, here, rtol=0.0, atol=0.0)
         for tolerance in IN_TURN:
-            found = _read_off(geometry, np.asarray(answer.weights), here, tolerance)
+            found = _read_off(host, np.asarray(answer.weights), here, tolerance)
             if found is None:
                 continue
             neurons, point = found
-            if active_system.conditions(geometry, neurons, point).worst >= -TOLERANCE:
-                top, _ = advance(geometry, neurons, point, lam)
+            if active_system.conditions(host, neurons, point).worst >= -TOLERANCE:
+                top, _ = advance(host, neurons, point, lam)
                 return neurons, top, point
     return None
 
 
 def _read_off(
-    geometry: Geometry, weights: Floats, lam: float, tolerance: float
-) -> tuple[list[Neuron], Point] | None:
+    host: HostProgram, weights: Floats, lam: float, tolerance: float
+) -> tuple[list[Neuron], ActivePoint] | None:
     """Neurons of independent features from weights, walls to a tolerance, and their exact point."""
-    flat = weights.reshape(len(geometry.signs), -1)
+    flat = weights.reshape(len(host.signs), -1)
     size = np.linalg.norm(flat, axis=1)
     blocks = np.flatnonzero(size > 1e-7 * np.sum(size))
     if not blocks.size:
         return None
     u = flat[blocks] / size[blocks, None]
-    linear = geometry.patterns[blocks] * (u @ geometry.X.T)
-    features = (geometry.signs[blocks, None] * linear).T
-    first, member_of = distinct(u, geometry.signs[blocks], None if geometry.has_cones else features)
+    linear = host.patterns[blocks] * (u @ host.X.T)
+    features = (host.signs[blocks, None] * linear).T
+    first, member_of = distinct(u, host.signs[blocks], None if host.has_cones else features)
     a = np.zeros(first.size)
     np.add.at(a, member_of, size[blocks])
     corners = vertex_walks.to_vertex(features[:, first], a)
     a = corners[-1] if corners else a
     kept = np.flatnonzero(a > 0)
     blocks, u, a = blocks[first][kept], u[first][kept], a[kept]
-    walls = _walls(geometry, u, tolerance)
+    walls = _walls(host, u, tolerance)
     neurons = [Neuron(int(b), on) for b, on in zip(blocks, walls, strict=True)]
     fit = features[:, first][:, kept] @ a
-    near = Point(lam, a, u, fit, -geometry.derivatives(fit)[0])
-    point = active_system.solve_equations(geometry, neurons, near, lam)
+    near = ActivePoint(lam, a, u, fit, -host.derivatives(fit)[0])
+    point = active_system.solve_equations(host, neurons, near, lam)
     return None if point is None else (neurons, point)
 
 
-def _walls(geometry: Geometry, directions: Floats, tolerance: float) -> Bools:
+def _walls(host: HostProgram, directions: Floats, tolerance: float) -> Bools:
     """As `walls_of`; a gated program has no walls."""
-    return walls_of(geometry.unit, directions, tolerance) & geometry.has_cones
+    return walls_of(host.unit, directions, tolerance) & host.has_cones
 
 
 def _key(neurons: list[Neuron]) -> bytes:

@@ -19,7 +19,7 @@ from jaxrelu.geometry.host import polytopes
 from jaxrelu.geometry.host.directions import distinct
 from jaxrelu.geometry.host.scaling import unit_columns, unit_rows
 from jaxrelu.paths.exact import active_system
-from jaxrelu.paths.exact.active_system import Geometry, Point
+from jaxrelu.paths.exact.active_system import ActivePoint, HostProgram
 from jaxrelu.paths.exact.breakpoints import Stretch
 
 # Correlations this near lam are equal to it: inside a stretch, and at a breakpoint.
@@ -48,9 +48,9 @@ class Shape(NamedTuple):
     ambiguous: bool
 
 
-def shape(geometry: Geometry, stretch: Stretch) -> Shape:
+def shape(host: HostProgram, stretch: Stretch) -> Shape:
     """The shape of the optimal set in the middle of a stretch."""
-    found = _dictionary(geometry, stretch, _middle(geometry, stretch), None)
+    found = _dictionary(host, stretch, _middle(host, stretch), None)
     k = found.signs.size
     if k == 0:
         return Shape(0, 0, 0, True, False)
@@ -62,15 +62,15 @@ def shape(geometry: Geometry, stretch: Stretch) -> Shape:
     return Shape(k, int(np.sum(support)), rank, dimension == 0, doubtful)
 
 
-def jump(geometry: Geometry, above: Stretch, below: Stretch) -> float:
+def jump(host: HostProgram, above: Stretch, below: Stretch) -> float:
     """How far the optimal network of minimum norm jumps between two stretches, relative."""
-    whole = _dictionary(geometry, above, above.low, None)
+    whole = _dictionary(host, above, above.low, None)
     if np.linalg.matrix_rank(unit_columns(whole.features), tol=1e-9) == whole.signs.size:
         return 0.0  # one network at the breakpoint: its neighbours converge to it
     sides = []
     for stretch, end in ((above, above.low), (below, below.high)):
-        tight = _tight(geometry, _middle(geometry, stretch), _TIGHT)
-        sides.append(_dictionary(geometry, stretch, end, tight))
+        tight = _tight(host, _middle(host, stretch), _TIGHT)
+        sides.append(_dictionary(host, stretch, end, tight))
     return jump_between(whole, sides)
 
 
@@ -98,34 +98,34 @@ def _least_norm(found: Dictionary) -> Floats:
     return polytopes.project(P, np.zeros(found.signs.size))
 
 
-def _middle(geometry: Geometry, stretch: Stretch) -> Point:
+def _middle(host: HostProgram, stretch: Stretch) -> ActivePoint:
     lam = float(np.sqrt(stretch.high.lam * stretch.low.lam))
     for end in (stretch.low, stretch.high):
-        found = active_system.solve_equations(geometry, stretch.neurons, end, lam)
+        found = active_system.solve_equations(host, stretch.neurons, end, lam)
         if found is not None:
             return found
     return stretch.low
 
 
-def _tight(geometry: Geometry, point: Point, tolerance: float) -> NDArray[np.int64]:
-    blocks = np.arange(len(geometry.signs))
-    return np.flatnonzero(geometry.shortfalls(blocks, point.residual / point.lam) <= tolerance)
+def _tight(host: HostProgram, point: ActivePoint, tolerance: float) -> NDArray[np.int64]:
+    blocks = np.arange(len(host.signs))
+    return np.flatnonzero(host.shortfalls(blocks, point.residual / point.lam) <= tolerance)
 
 
 def _dictionary(
-    geometry: Geometry, stretch: Stretch, point: Point, blocks: NDArray[np.int64] | None
+    host: HostProgram, stretch: Stretch, point: ActivePoint, blocks: NDArray[np.int64] | None
 ) -> Dictionary:
     """The neurons of a stretch and the directions of blocks, by default those tight at a point."""
     if blocks is None:
-        blocks = _tight(geometry, point, _AT_EVENT if point is stretch.low else _TIGHT)
+        blocks = _tight(host, point, _AT_EVENT if point is stretch.low else _TIGHT)
     own = np.array([neuron.block for neuron in stretch.neurons], np.int64)
-    q = np.array([geometry.correlation(int(block), point.residual) for block in blocks])
-    q = q.reshape(len(blocks), geometry.X.shape[1])
+    q = np.array([host.correlation(int(block), point.residual) for block in blocks])
+    q = q.reshape(len(blocks), host.X.shape[1])
     u = np.vstack([point.directions, unit_rows(q)[0]])
     blocks = np.concatenate([own, blocks])
-    signs = geometry.signs[blocks]
-    features = (signs[:, None] * geometry.patterns[blocks] * (u @ geometry.X.T)).T
-    first, _ = distinct(u, signs, None if geometry.has_cones else features)
+    signs = host.signs[blocks]
+    features = (signs[:, None] * host.patterns[blocks] * (u @ host.X.T)).T
+    first, _ = distinct(u, signs, None if host.has_cones else features)
     coefficients = np.zeros(len(blocks))
     coefficients[: len(own)] = np.maximum(point.sizes, 0.0)
     return Dictionary(u[first], signs[first], features[:, first], coefficients[first])

@@ -9,14 +9,15 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from jaxrelu.core.options import count
 from jaxrelu.core.pytrees import register
 from jaxrelu.core.tracing import on_host
 from jaxrelu.paths.exact import active_system
-from jaxrelu.paths.exact.active_system import Geometry, Neuron, Point
+from jaxrelu.paths.exact.active_system import ActivePoint, HostProgram, Neuron
 from jaxrelu.paths.exact.breakpoints import KINDS, Event, Stretch, walk
 from jaxrelu.paths.exact.continuity import jump, shape
 from jaxrelu.paths.exact.tangencies import split_at_touches
-from jaxrelu.programs.checks import check_lam, check_program
+from jaxrelu.programs.checks import check_double, check_known_program, check_lam
 from jaxrelu.programs.program import Program
 from jaxrelu.programs.solution import Solution
 from jaxrelu.solvers.verdict import certified
@@ -97,30 +98,30 @@ class FollowedPath:
         weights = jnp.asarray(flat.reshape(*shape, -1))
         return certified(self.program, jnp.asarray(value, weights.dtype), weights)
 
-    def _point(self, lam: float) -> tuple[Point, list[Neuron]]:
-        geometry = active_system.geometry(self.program)
+    def _point(self, lam: float) -> tuple[ActivePoint, list[Neuron]]:
+        host = active_system.host_program(self.program)
         low, high = np.asarray(self.low), np.asarray(self.high)
         breakpoints = np.asarray(self.breakpoints)
         if not breakpoints.size or lam >= breakpoints[0]:
-            empty = active_system.empty(geometry, lam)
-            if geometry.largest(empty.residual) <= lam * (1 + 1e-8):
+            empty = active_system.empty(host, lam)
+            if host.largest(empty.residual) <= lam * (1 + 1e-8):
                 return empty, []
         near = (low * (1 - 1e-8) <= lam) & (lam <= high * (1 + 1e-8))
         for s in np.flatnonzero(near):
-            used = np.asarray(self.blocks[s]) < len(geometry.signs)
+            used = np.asarray(self.blocks[s]) < len(host.signs)
             walls, blocks = np.asarray(self.walls[s])[used], np.asarray(self.blocks[s])[used]
             neurons = [Neuron(int(b), on) for b, on in zip(blocks, walls, strict=True)]
             sizes, u = np.asarray(self.sizes[s])[used], np.asarray(self.directions[s])[used]
-            zero = np.zeros(len(geometry.X))
-            point: Point | None = Point(float(low[s]), sizes, u, zero, zero)
+            zero = np.zeros(len(host.X))
+            point: ActivePoint | None = ActivePoint(float(low[s]), sizes, u, zero, zero)
             ratio = (lam / low[s]) ** 0.1
             for step in range(1, 11):  # in steps, each near enough for Newton's method
                 if point is not None:
                     target = lam if step == 10 else float(low[s] * ratio**step)
-                    point = active_system.solve_equations(geometry, neurons, point, target)
+                    point = active_system.solve_equations(host, neurons, point, target)
             if point is not None:
                 return point, neurons
-        last = np.min(low, initial=geometry.largest(active_system.empty(geometry, lam).residual))
+        last = np.min(low, initial=host.largest(active_system.empty(host, lam).residual))
         raise ValueError(
             f"lam is {lam:g}; the path was followed down to {last:g}: "
             "pass a smaller lam_min or a larger max_events to follow_path, or use solve."
@@ -163,35 +164,28 @@ def follow_path(program: Program, lam_min: Any = None, *, max_events: int = 1000
     Reference: Park and Hastie (2007) for predictor-corrector paths; the events are in
     `jaxrelu.paths.exact.breakpoints`, the equations in `jaxrelu.paths.exact.active_system`.
     """
-    check_program(program)
-    if program.X.dtype != jnp.float64:
-        raise TypeError(
-            f"the program has dtype {program.X.dtype}: breakpoints are located in float64. Set "
-            'jax.config.update("jax_enable_x64", True) and pass float64 data.'
-        )
-    if max_events < 1:
-        raise ValueError(f"max_events is {max_events}; pass a positive integer.")
-    geometry = active_system.geometry(program)
+    check_known_program(program)
+    check_double(program)
+    max_events = count(max_events, "max_events")
+    host = active_system.host_program(program)
     if lam_min is None:
-        top = geometry.largest(active_system.empty(geometry, 1.0).residual)
+        top = host.largest(active_system.empty(host, 1.0).residual)
         lam_min = 0.01 * top if top > 0 else 1.0
-    lowest = float(check_lam(program, lam_min))
-    if not lowest > 0 or not np.isfinite(lowest):
-        raise ValueError(f"lam_min is {lowest:g}; pass a positive number.")
-    stretches, events, complete = walk(program, geometry, lowest, max_events)
-    stretches, events = split_at_touches(geometry, stretches, events)
-    return _assemble(program, geometry, stretches, events, complete)
+    lowest = float(check_lam(program, lam_min, "lam_min"))
+    stretches, events, complete = walk(program, host, lowest, max_events)
+    stretches, events = split_at_touches(host, stretches, events)
+    return _assemble(program, host, stretches, events, complete)
 
 
 def _assemble(
     program: Program,
-    geometry: Geometry,
+    host: HostProgram,
     stretches: list[Stretch],
     events: list[Event],
     complete: bool,
 ) -> FollowedPath:
-    (n, d), total = geometry.X.shape, len(geometry.signs)
-    shapes = [shape(geometry, stretch) for stretch in stretches]
+    (n, d), total = host.X.shape, len(host.signs)
+    shapes = [shape(host, stretch) for stretch in stretches]
     S, K = len(stretches), max([len(stretch.neurons) for stretch in stretches], default=0)
     blocks = np.full((S, K), total, np.int32)
     sizes, directions = np.zeros((S, K)), np.zeros((S, K, d))
@@ -206,7 +200,7 @@ def _assemble(
         above = [s for s in stretches if s.low.lam >= event.lam * (1 - 1e-9)]
         below = [s for s in stretches if s.high.lam <= event.lam * (1 + 1e-9)]
         if above and below:
-            jumps[e] = jump(geometry, above[-1], below[0])
+            jumps[e] = jump(host, above[-1], below[0])
 
     def column(values: list[Any], dtype: Any) -> Array:
         return jnp.asarray(np.asarray(values, dtype))

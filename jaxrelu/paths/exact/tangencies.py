@@ -25,7 +25,7 @@ from scipy.optimize import brentq
 
 from jaxrelu.core.aliases import Floats
 from jaxrelu.paths.exact import active_system
-from jaxrelu.paths.exact.active_system import Geometry, Point
+from jaxrelu.paths.exact.active_system import ActivePoint, HostProgram
 from jaxrelu.paths.exact.breakpoints import TOLERANCE, TOUCHES, Event, Stretch
 
 # Blocks whose correlation is this near lam are looked at, at lams at most this far apart.
@@ -52,13 +52,13 @@ class _Sight(NamedTuple):
 
 
 def split_at_touches(
-    geometry: Geometry, stretches: list[Stretch], events: list[Event]
+    host: HostProgram, stretches: list[Stretch], events: list[Event]
 ) -> tuple[list[Stretch], list[Event]]:
     """Stretches and events, with those at which a block touches lam put in."""
     parts, found = list[Stretch](), list(events)
     for stretch in stretches:
         high = stretch.high
-        for point, block in _touches(geometry, stretch):
+        for point, block in _touches(host, stretch):
             parts.append(stretch._replace(high=high, low=point))
             found.append(Event(point.lam, TOUCHES, block, -1))
             high = point
@@ -66,37 +66,37 @@ def split_at_touches(
     return parts, sorted(found, key=lambda event: -event.lam)
 
 
-def _touches(geometry: Geometry, stretch: Stretch) -> list[tuple[Point, int]]:
+def _touches(host: HostProgram, stretch: Stretch) -> list[tuple[ActivePoint, int]]:
     """Points inside a stretch at which a block outside touches lam, from the largest lam down."""
     neurons, point, low = stretch
-    own = [block for _, block in active_system.families(geometry, neurons)]
-    others = np.setdiff1d(np.arange(len(geometry.signs)), own)
+    own = [block for _, block in active_system.families(host, neurons)]
+    others = np.setdiff1d(np.arange(len(host.signs)), own)
     if not neurons or not others.size:
         return []
     intervals = max(1, int(np.ceil(np.log(low.lam / point.lam) / np.log(_RATIO))))
-    found: list[tuple[Point, int]] = []
+    found: list[tuple[ActivePoint, int]] = []
     above = None
     for lam in np.geomspace(point.lam, low.lam, intervals + 1):
-        at_lam = active_system.solve_equations(geometry, neurons, point, float(lam))
+        at_lam = active_system.solve_equations(host, neurons, point, float(lam))
         if at_lam is None:
             break
         point = at_lam
-        here = _sight(geometry, stretch, point, others)
+        here = _sight(host, stretch, point, others)
         if above is not None and here is not None:
-            found += _between(geometry, stretch, point, above, here)
+            found += _between(host, stretch, point, above, here)
         above = here
     ends = stretch.high.lam * (1 - _INSIDE), stretch.low.lam * (1 + _INSIDE)
     return [(point, block) for point, block in found if ends[1] < point.lam < ends[0]]
 
 
 def _sight(
-    geometry: Geometry, stretch: Stretch, point: Point, blocks: NDArray[np.int64]
+    host: HostProgram, stretch: Stretch, point: ActivePoint, blocks: NDArray[np.int64]
 ) -> _Sight | None:
     """How near blocks are to lam, and how they move; of those that are near. None for no answer."""
     rho = point.residual / point.lam
-    near = blocks[geometry.shortfalls(blocks, rho) <= _NEAR]
-    q = np.array([geometry.correlation(int(block), rho) for block in near])
-    q = q.reshape(len(near), geometry.X.shape[1])
+    near = blocks[host.shortfalls(blocks, rho) <= _NEAR]
+    q = np.array([host.correlation(int(block), rho) for block in near])
+    q = q.reshape(len(near), host.X.shape[1])
     length = np.linalg.norm(q, axis=1)
     seen = length >= 1.0 - _NEAR
     near, q, length = near[seen], q[seen], length[seen]
@@ -105,21 +105,21 @@ def _sight(
     moves = []
     for k in (-2, -1, 1, 2):
         moved = active_system.solve_equations(
-            geometry, stretch.neurons, point, point.lam * (1 + k * _APART)
+            host, stretch.neurons, point, point.lam * (1 + k * _APART)
         )
         if moved is None:
             return None
         moves.append(moved.residual / moved.lam)
     rate = (moves[0] - moves[3] + 8 * (moves[2] - moves[1])) / (12 * _APART * point.lam)
-    z = geometry.signs[near, None] * geometry.patterns[near] * (q @ geometry.X.T)
+    z = host.signs[near, None] * host.patterns[near] * (q @ host.X.T)
     return _Sight(point.lam, near, 1.0 - length, (z @ rate) / length)
 
 
 def _between(
-    geometry: Geometry, stretch: Stretch, point: Point, above: _Sight, below: _Sight
-) -> list[tuple[Point, int]]:
+    host: HostProgram, stretch: Stretch, point: ActivePoint, above: _Sight, below: _Sight
+) -> list[tuple[ActivePoint, int]]:
     """Touches between two lams: a length that rises below the upper and falls above the lower."""
-    found: dict[float, tuple[Point, int]] = {}
+    found: dict[float, tuple[ActivePoint, int]] = {}
     blocks, up, down = np.intersect1d(above.blocks, below.blocks, return_indices=True)
     ends = np.stack([above.shortfalls[up], below.shortfalls[down]])
     rises, falls = -above.slopes[up], below.slopes[down]
@@ -132,18 +132,18 @@ def _between(
         one = np.array([block])
 
         def slope(lam: float, one: NDArray[np.int64] = one) -> float:
-            near = active_system.solve_equations(geometry, stretch.neurons, point, lam)
-            sight = None if near is None else _sight(geometry, stretch, near, one)
+            near = active_system.solve_equations(host, stretch.neurons, point, lam)
+            sight = None if near is None else _sight(host, stretch, near, one)
             # No answer ends the search there, and what it found is looked at anyway.
             return 0.0 if sight is None or not sight.slopes.size else float(sight.slopes[0])
 
         if not slope(above.lam) < 0 < slope(below.lam):
             continue
         lam = float(brentq(slope, below.lam, above.lam, xtol=1e-13 * above.lam))
-        there = active_system.solve_equations(geometry, stretch.neurons, point, lam)
+        there = active_system.solve_equations(host, stretch.neurons, point, lam)
         if there is None:
             continue
-        length = np.linalg.norm(geometry.correlation(int(block), there.residual)) / lam
+        length = np.linalg.norm(host.correlation(int(block), there.residual)) / lam
         # Cells that share the direction touch together.
         if length >= 1.0 - TOLERANCE and not any(abs(lam - x) <= TOLERANCE * lam for x in found):
             found[lam] = there, int(block)

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxrelu.core.loops import all_finite, iterate
+from jaxrelu.core.pytrees import compiled
 from jaxrelu.programs.solution import Solution
 from jaxrelu.solvers.active_newton.rounds import INNER_STEPS, solved_slots
 from jaxrelu.solvers.active_newton.solver import (
@@ -35,7 +36,7 @@ from jaxrelu.solvers.augmented_lagrangian.newton_method import (
     watched,
 )
 from jaxrelu.solvers.base import Tolerance, WarmStart
-from jaxrelu.solvers.scaled_program import Prepared, ScaledProgram, compiled
+from jaxrelu.solvers.scaled_program import Prepared, ScaledProgram
 from jaxrelu.solvers.verdict import solution_of
 
 

@@ -52,7 +52,7 @@ def solve_lanes(
     The logger "jaxrelu" is told, at INFO, how many Newton steps were needed and how many the lanes
     executed, waiting included.
     """
-    at, asked = prepare(program, lams, tolerance, init, type(program.loss))
+    at, asked = prepare(program, lams, tolerance, init)
     count, lanes = lams.shape[0], min(lanes, lams.shape[0])
     waiting = np.argsort(np.asarray(lams), kind="stable").tolist()  # the largest comes last
     fleet = _Fleet(at.scaled, solver, asked, max_steps, lanes, asked.lams[waiting[-1]])

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from jaxrelu.core.pytrees import compiled
 from jaxrelu.core.status import Status
 from jaxrelu.geometry.correlation_bounds import DualElements
 from jaxrelu.programs.bounds import Blocks
@@ -47,7 +48,7 @@ from jaxrelu.solvers.augmented_lagrangian.newton_method import (
     updated_coupling,
 )
 from jaxrelu.solvers.base import Evidence, Tolerance, WarmStart
-from jaxrelu.solvers.scaled_program import Prepared, Request, ScaledProgram, compiled
+from jaxrelu.solvers.scaled_program import Prepared, Request, ScaledProgram
 from jaxrelu.solvers.verdict import Verdict, conclude, in_users_numbers
 
 _FEWEST_SLOTS = 16

@@ -23,6 +23,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxrelu.core.loops import iterate
+from jaxrelu.core.options import check_static_count
 from jaxrelu.core.pytrees import register
 from jaxrelu.geometry.correlation_bounds import DualElements
 from jaxrelu.programs.bounds import Blocks
@@ -103,11 +104,11 @@ class ActiveNewton:
         return 2000
 
     def check(self, program: Any) -> None:
-        """Raises ValueError for sizes that are not positive."""
+        """Raises ValueError or TypeError for sizes that are no positive integers."""
         for name in ("capacity", "pattern_batch_size"):
             value = getattr(self, name)
-            if value is not None and value < 1:
-                raise ValueError(f"ActiveNewton({name}={value}): pass a positive integer or None.")
+            if value is not None:
+                check_static_count(value, name)
 
     def slots(self, program: Program) -> int:
         """The number of slots for a program."""

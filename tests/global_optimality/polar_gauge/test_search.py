@@ -11,7 +11,7 @@ from jaxrelu.core import budgets
 from jaxrelu.core.budgets import Limit, Meter
 from jaxrelu.global_optimality.polar_gauge import exact, gauge
 from jaxrelu.global_optimality.polar_gauge.branch_and_bound import Interval, branch_and_bound
-from jaxrelu.global_optimality.polar_gauge.gauge import polar_gauge
+from jaxrelu.global_optimality.polar_gauge.gauge import polar_gauge, random_starts
 from jaxrelu.global_optimality.polar_gauge.lines import Arrangement, values_of
 
 # One shape for the file: few programs to compile.
@@ -53,6 +53,22 @@ def test_ascents_never_fall_below_their_starts(rng):
         found = slow.maxima(lines, front, back, 0, np.tile(1e-3 * start, (STARTS, 1)))
         value = np.abs(values_of(lines, front, back, start[None] / np.linalg.norm(start)))[0]
         assert found.values[0] >= value * (1 - 1e-15)
+
+
+def test_starts_see_columns_of_any_units(rng):
+    X = rng.standard_normal((60, 5))
+    cells = []
+    for units in (np.ones(5), np.array([2.0**-9, 1.0, 2.0**12, 2.0, 2.0**-4])):
+        arrangement = Arrangement(X * units)
+        starts = random_starts(np.random.default_rng(0), 200, arrangement)
+        cells.append(len(np.unique(starts @ arrangement.lines.T >= 0, axis=0)))
+    # Plain normal directions lie in 5 cells of the second data.
+    assert min(cells) > 150
+    # Where columns are of like size the starts are plain normal directions.
+    plain = np.random.default_rng(0).standard_normal((200, 5))
+    np.testing.assert_array_equal(
+        random_starts(np.random.default_rng(0), 200, Arrangement(X)), plain
+    )
 
 
 def test_starts_of_length_zero_do_no_harm(rng):

@@ -202,10 +202,10 @@ def test_gated_program():
 
 def test_a_new_solution_finds_the_structure_below():
     program = random_program(0)
-    geometry = active_system.geometry(program)
+    host = active_system.host_program(program)
     path = jr.follow_path(program)
     lam = float(jnp.sqrt(path.high[8] * path.low[8]))
-    neurons, point, below = breakpoints._anew(program, geometry, lam, float(path.low[-1]))
+    neurons, point, below = breakpoints._anew(program, host, lam, float(path.low[-1]))
     assert point.lam == pytest.approx(lam, rel=1e-9)  # followed back up to where it was asked for
     assert below.lam < point.lam
     np.testing.assert_allclose(point.fit, path(lam).fit, atol=1e-9)

@@ -1,0 +1,126 @@
+"""Losses, targets and sample weights as arguments."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import numpy as np
+from jax import Array
+
+from jaxrelu.core.checks import (
+    as_float,
+    check_finite,
+    check_per_row,
+    described,
+    float_array,
+    known_floats,
+)
+from jaxrelu.core.tracing import is_traced, outside_traces
+from jaxrelu.losses.base import Loss
+from jaxrelu.losses.squared import SquaredLoss
+
+
+def chosen_loss(loss: Any) -> Loss:
+    """The loss after its check, the squared one for None."""
+    return SquaredLoss() if loss is None else checked_loss(loss)
+
+
+def checked_loss(loss: Any) -> Loss:
+    """The loss, or an error that names the fix."""
+    members = ("value", "gradient", "conjugate", "check_target")
+    if isinstance(loss, type) or not all(hasattr(loss, member) for member in members):
+        raise TypeError(f"loss is {described(loss)}; pass an instance, such as jr.SquaredLoss().")
+    if jax.tree_util.all_leaves([loss]):
+        raise TypeError(
+            f"loss is {described(loss)}, which JAX does not know: decorate its class with "
+            "@jr.register."
+        )
+    checked: Loss = loss
+    return checked
+
+
+def check_target(loss: Loss, target: Any) -> None:
+    """Raises what the loss raises for a target that it cannot take; a traced one has no values."""
+    if not is_traced(target):
+        with outside_traces():
+            loss.check_target(target)
+
+
+def check_weights_sign(weight: Any) -> None:
+    """Refuses known sample weights below zero; NaN is let through."""
+    if not is_traced(weight) and bool(np.any(np.asarray(weight) < 0)):
+        raise ValueError("sample_weight has negative entries; weights are >= 0.")
+
+
+def checked_samples(
+    loss: Loss, fit: Array, y: Any, sample_weight: Any = None
+) -> tuple[Array, Array]:
+    """Targets and weights of the samples of a fit, in its dtype.
+
+    Args:
+        loss: a `Loss`.
+        fit: array (n,).
+        y: array (n,).
+        sample_weight: array (n,), or None for ones.
+
+    Returns:
+        Arrays (n,) and (n,).
+
+    Raises:
+        ValueError: other shapes, labels that the loss cannot take, negative weights.
+    """
+    target = as_float(y, "y")
+    if sample_weight is None:
+        sample_weight = np.ones(fit.shape, fit.dtype)
+    weight = as_float(sample_weight, "sample_weight")
+    for name, value in (("y", target), ("sample_weight", weight)):
+        check_per_row(value, name, fit.shape[0])
+    check_target(loss, y)
+    check_weights_sign(sample_weight)
+    return target.astype(fit.dtype), weight.astype(fit.dtype)
+
+
+def check_known_samples(rows: int, y: Any, sample_weight: Any = None) -> None:
+    """Refuses targets and weights that a function of the host cannot look at.
+
+    Args:
+        rows: n.
+        y: array (n,).
+        sample_weight: array (n,), or None.
+
+    Raises:
+        TypeError: no numbers.
+        ValueError: other shapes, a weight that is not finite, or a target that counts and is not.
+    """
+    target = np.asarray(float_array(y, "y"))
+    check_per_row(target, "y", rows)
+    if sample_weight is not None:
+        weight = known_floats(sample_weight, "sample_weight")
+        check_per_row(weight, "sample_weight", rows)
+        target = np.where(weight == 0, 0.0, target)
+    check_finite(target, "y")
+
+
+def check_labels(y: Any, who: str, instead: str = "") -> None:
+    """Refuses labels other than -1 and +1; NaN is let through.
+
+    Args:
+        y: known array.
+        who: what takes labels, for the message.
+        instead: what takes any target.
+
+    Raises:
+        ValueError: the sentence names the labels found and the fix.
+    """
+    labels = np.unique(np.asarray(y))
+    labels = labels[~np.isnan(labels)]
+    if np.isin(labels, (-1.0, 1.0)).all():
+        return
+    if np.isin(labels, (0.0, 1.0)).all():
+        raise ValueError(f"{who} takes labels -1 and +1, but y holds 0 and 1: pass 2 * y - 1.")
+    other = f", or use {instead} for a real target" if instead else ""
+    raise ValueError(
+        f"{who} takes labels -1 and +1, but y holds {labels[:5].tolist()}: map the two classes to "
+        f"-1 and +1{other}."
+    )

@@ -1,0 +1,140 @@
+"""Derivatives of answers on hundreds of small problems, generic and degenerate, at any rtol."""
+
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import zoo
+
+import jaxrelu as jr
+
+# name: (samples, features, patterns, gated, loss)
+FAMILIES = {
+    "all cells": (7, 3, 44, False, "squared"),
+    "some cells": (7, 3, 8, False, "squared"),
+    "labels": (7, 3, 8, False, "logistic"),
+    "labels, all cells": (7, 3, 44, False, "logistic"),
+    "huber": (7, 3, 8, False, "huber"),
+    "wide": (4, 6, 8, False, "squared"),
+    "gated": (7, 3, 8, True, "squared"),
+    "gated, labels": (7, 3, 8, True, "logistic"),
+}
+PROBLEMS = 70
+STEPS = (1e-4, 1e-5, 1e-6)
+GENERIC, REPEATED, DUPLICATES, PARALLEL, ZERO_ROW, LATTICE, PLANTED = range(7)
+
+
+def drawn(family, seed):
+    """A kind of problem, and one of that kind with a lam."""
+    n, d, p, gated, loss = FAMILIES[family]
+    rng = np.random.default_rng([list(FAMILIES).index(family), seed])
+    X, kind = rng.standard_normal((n, d)), rng.integers(7)
+    if kind == DUPLICATES:
+        X[-2:] = X[:2]
+    if kind == PARALLEL:
+        X[-2], X[-1] = 2.0 * X[0], -X[1]
+    if kind == ZERO_ROW:
+        X[2] = 0.0
+    if kind == LATTICE:
+        X = np.round(2.0 * X) / 2.0
+    y = rng.standard_normal(n)
+    if kind == PLANTED:
+        y = np.maximum(X @ rng.standard_normal(d), 0.0)
+    if loss == "logistic":
+        y = np.where(y >= np.median(y), 1.0, -1.0)
+    losses = {"squared": jr.SquaredLoss(), "logistic": jr.LogisticLoss()}
+    weight = rng.uniform(0.2, 2.0, n) if rng.random() < 0.5 else np.ones(n)
+    gates = rng.standard_normal((d, 8))
+    if kind == REPEATED:
+        gates[:, 4:] = gates[:, :4]
+    patterns = jr.enumerate_patterns(X) if p == 44 else jr.patterns_from_gates(X, gates)
+    patterns = zoo.tiled(jax.tree.map(np.asarray, patterns), p)
+    chosen = losses.get(loss) or zoo.Huber(jnp.asarray(0.5))
+    program = zoo.program(X, y, patterns, chosen, weight, gated)
+    lam = rng.choice([0.9, 0.5, 0.2, 0.05, 0.01]) * float(jr.lambda_max(program))
+    change = [rng.standard_normal(a.shape) for a in (X, y, weight)]
+    change[1] *= loss != "logistic"
+    return kind, program, lam, change
+
+
+def outputs(program, lam, rtol):
+    """Sums of everything that is unique where the network is."""
+    solution = jr.solve(program, lam, rtol=rtol, atol=0.0)
+    n, d = program.X.shape
+    rng = np.random.default_rng(5)
+    signs = jnp.asarray([1.0, -1.0] if program.has_cones else [1.0])
+    weights = solution.weights.reshape(len(signs), -1, d)
+    total = jnp.sum(signs[:, None] * jnp.sum(weights, axis=1), axis=0)
+    predictions = jr.to_network(program, solution)(rng.standard_normal((4, d)))
+    return jnp.stack(
+        [
+            rng.standard_normal(n) @ solution.fit,
+            rng.standard_normal(n) @ solution.residual,
+            solution.certificate.upper,
+            rng.standard_normal(d) @ total,
+            rng.standard_normal(4) @ predictions,
+        ]
+    )
+
+
+value = jax.jit(outputs)
+
+
+@jax.jit
+def derivatives(program, lam, change, rtol):
+    """Values (5,) and their derivatives along a change of X, y, weights or lam, (4, 5), twice."""
+
+    def function(*point):
+        X, y, weight, lam = point
+        return outputs(replace(program, X=X, y=y, sample_weight=weight), lam, rtol)
+
+    point = (program.X, program.y, program.sample_weight, lam)
+    values, linear = jax.linearize(function, *point)
+    zero = [jnp.zeros_like(a) for a in point]
+    ahead = [linear(*zero[:k], c, *zero[k + 1 :]) for k, c in enumerate(change)]
+    rows = jax.vmap(jax.linear_transpose(linear, *point))(jnp.eye(5))
+    back = [
+        jnp.sum(row.reshape(5, -1) * c.reshape(1, -1), axis=1)
+        for row, c in zip(rows, change, strict=True)
+    ]
+    return values, jnp.stack(ahead), jnp.stack(back)
+
+
+def moved_value(program, lam, k, change):
+    """The values where X, the target, weights or lam (the k-th) has changed."""
+    point = [program.X, program.y, program.sample_weight, lam]
+    point[k] = point[k] + change
+    X, y, weight, lam = point
+    return np.asarray(value(replace(program, X=X, y=y, sample_weight=weight), lam, 1e-14))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", FAMILIES)
+def test_both_modes_are_differences_or_nan(family):
+    finite, generic = [], []
+    for seed in range(PROBLEMS):
+        kind, program, lam, change = drawn(family, seed)
+        if not lam > 0:
+            continue
+        change = [jnp.asarray(c) for c in (*change, lam)]
+        rtol = [1e-2, 1e-4, 1e-8, 1e-12][seed % 4]
+        _, ahead, back = map(np.asarray, derivatives(program, jnp.asarray(lam), change, rtol))
+        np.testing.assert_array_equal(np.isnan(ahead), np.isnan(back), err_msg=f"seed {seed}")
+        np.testing.assert_allclose(ahead, back, rtol=1e-6, atol=1e-6, err_msg=f"seed {seed}")
+        off = np.where(np.isnan(ahead), 0.0, np.inf)
+        for h in STEPS:
+            if np.all(off <= 1e-5):
+                break
+            for k in np.flatnonzero(np.any(off > 1e-5, axis=1)):
+                ends = [moved_value(program, lam, k, s * change[k]) for s in (h, -h)]
+                difference = (ends[0] - ends[1]) / (2 * h)
+                error = np.abs(difference - ahead[k]) / (1.0 + np.abs(difference))
+                off[k] = np.fmin(off[k], error)
+        assert np.all(off <= 1e-5), f"seed {seed}: {ahead}"
+        finite.append(np.isfinite(ahead))
+        generic.append(kind in (GENERIC, PLANTED))
+    # NaN is not the usual answer: not by y, weights and lam, nor by X where rows are generic.
+    assert np.mean(np.array(finite)[:, 1:]) > 0.85
+    assert np.mean(np.array(finite)[generic]) > 0.85
