@@ -18,10 +18,11 @@ T = TypeVar("T")
 def register(cls: type[T]) -> type[T]:
     """Registers a frozen dataclass as a pytree whose structure knows its class.
 
-    Use it in place of `jax.tree_util.register_dataclass`. Under JAX 0.10.2 the structures of two
-    classes registered by that function are equal when they have equally many fields, although
-    their hashes differ. jit's cache then sometimes (about once in a hundred new shapes) runs the
-    program compiled for the other class: a squared loss in place of a logistic one.
+    Use it in place of `jax.tree_util.register_dataclass`. Under JAX 0.10.1 and 0.10.2 the
+    structures of two classes registered by that function are equal when they have equally many
+    fields, although their hashes differ. jit's cache then sometimes (about once in a hundred new
+    shapes) runs the program compiled for the other class: a squared loss in place of a logistic
+    one.
 
     Args:
         cls: a dataclass, with ``eq=False`` where fields are arrays, which neither compare nor hash.

@@ -13,8 +13,8 @@ and stay when something moves a little, if
    all rows that the neuron lies on;
  * no other block has a correlation as large as lam.
 
-Reference: THEORY of the package's docs; Bonnans and Shapiro (2000), Section 4; Mishkin and Pilanci
-(ICML 2023), on the tight blocks.
+Reference: Bonnans and Shapiro (2000), Section 4; Mishkin and Pilanci (ICML 2023), on the tight
+blocks.
 """
 
 from __future__ import annotations
