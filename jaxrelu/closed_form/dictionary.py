@@ -24,6 +24,7 @@ from scipy.optimize import linprog
 
 from jaxrelu.core.aliases import Bools, Floats
 from jaxrelu.geometry.host.arrangements import half_cells
+from jaxrelu.geometry.host.nonnegative_least_squares import nonnegative_least_squares
 from jaxrelu.geometry.host.projection import block_correlation
 from jaxrelu.geometry.host.scaling import exponents, unit_columns, unit_rows
 
@@ -174,11 +175,11 @@ def _merged(columns: Columns, sizes: Floats) -> tuple[Columns, Columns]:
 
 
 def nonnegative_lasso(columns: Floats, y: Floats, lam: float) -> Floats:
-    """Minimises 1/2 ||columns a - y||^2 + lam sum a over a >= 0, by an active set; exact.
+    """Minimises 1/2 ||Phi a - y||^2 + lam sum a over a >= 0, by one non-negative least squares.
 
-    As Lawson and Hanson's method for lam = 0: the column of largest correlation enters, and on the
-    way to the minimum over the columns in use those that reach zero leave. A column that depends on
-    those in use enters along the null direction, on which the fit stays and the sum falls.
+    The residual r = y - Phi a is the nearest point to y of {r : Phi^T r <= lam}. A problem of least
+    distance, min ||x|| over Phi^T (y - x) <= lam, is u >= 0 that brings (-Phi u, <h, u>) nearest to
+    (0, 1), h = Phi^T y - lam: with t what is left of the 1, a = u / t.
 
     Args:
         columns: (n, k).
@@ -186,56 +187,16 @@ def nonnegative_lasso(columns: Floats, y: Floats, lam: float) -> Floats:
         lam: > 0.
 
     Returns:
-        (k,), with independent columns in use.
+        (k,).
+
+    Reference: Lawson and Hanson, Solving Least Squares Problems (1974), Chapter 23.
     """
-    k = columns.shape[1]
-    lengths = np.linalg.norm(columns, axis=0)
-    a = np.zeros(k)
-    used: list[int] = []
-    banned = np.zeros(k, bool)
-    for _ in range(20 * k + 100):
-        slope = columns.T @ (y - columns @ a) - lam
-        slope[banned] = -np.inf
-        slope[used] = -np.inf
-        enter = int(np.argmax(slope)) if k else 0
-        if not k or slope[enter] <= 1e-13 * (lam + lengths[enter] * float(np.linalg.norm(y))):
-            return a
-        used.append(enter)
-        before = a.copy()
-        while used:
-            step, whole = _step(columns[:, used], a[used], y, lam)
-            falling = step < 0
-            room = np.where(falling, a[used] / np.where(falling, -step, 1.0), np.inf)
-            t = float(np.min(room, initial=np.inf))
-            if whole:
-                t = min(t, 1.0)
-            if not np.isfinite(t):
-                break
-            a[used] = np.maximum(a[used] + t * step, 0.0)
-            if whole and t >= 1.0:
-                break
-            gone = [used[place] for place in np.flatnonzero(room <= t)]
-            a[gone] = 0.0
-            used = [e for e in used if e not in gone]
-        if np.array_equal(a, before):
-            banned[enter] = True
-            used = [e for e in used if a[e] > 0]
-        else:
-            banned[:] = False
+    system = np.vstack([-columns, (columns.T @ y - lam)[None]])
+    goal = np.append(np.zeros(len(columns)), 1.0)
+    u, _ = nonnegative_least_squares(system, goal)
+    left = 1.0 - float(system[-1] @ u)
+    a: Floats = u / left
     return a
-
-
-def _step(Phi: Floats, a: Floats, y: Floats, lam: float) -> tuple[Floats, bool]:
-    """From a to the minimum over these columns, True; or along the null direction, False."""
-    Q, R = np.linalg.qr(Phi)
-    size = np.linalg.norm(Phi[:, -1])
-    if Phi.shape[1] > Phi.shape[0] or abs(R[-1, -1]) <= 1e-11 * size:
-        shares, *_ = np.linalg.lstsq(Phi[:, :-1], Phi[:, -1], rcond=None)
-        return np.append(-shares, 1.0), False
-    ones = np.full(Phi.shape[1], lam)
-    z = np.linalg.solve(R, Q.T @ y - np.linalg.solve(R.T, ones))
-    step: Floats = z - a
-    return step, True
 
 
 class Polar(NamedTuple):
