@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jaxrelu.core.derivatives import longest
+from jaxrelu.core.derivatives import longest, nowhere
 from jaxrelu.core.numerics import matmul, safe_norm, unit
 from jaxrelu.core.options import count, share
 from jaxrelu.core.rounding import added, downward, product, roundoff, sum_roundings, upward
@@ -88,7 +88,7 @@ def lambda_max_interval(program: Program) -> tuple[Array, Array]:
         program: a `ConvexProgram` or `GatedProgram`.
 
     Returns:
-        ``(lower, upper)``, scalars; NaN for data with NaN.
+        ``(lower, upper)``, scalars; NaN for data with NaN. Their derivatives are NaN.
 
     Raises:
         ValueError, TypeError: see `check_program`.
@@ -147,8 +147,20 @@ class _Projected(NamedTuple):
 
 @jax.jit
 def _interval(program: Program) -> tuple[Array, Array]:
+    ends: tuple[Array, Array] = _two_ends(program)
+    return ends
+
+
+@jax.custom_jvp
+def _two_ends(program: Program) -> tuple[Array, Array]:
     at = _start(program)
     return _ends(at, *_projected(at))
+
+
+@_two_ends.defjvp
+def _two_ends_jvp(primals: Any, tangents: Any) -> Any:
+    ends = _two_ends(*primals)
+    return ends, nowhere(tangents, ends)
 
 
 def _projected(at: _Start) -> _Projected:

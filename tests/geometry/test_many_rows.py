@@ -87,6 +87,7 @@ def _with_a_row_of_zeros(data, loss):
     [jr.SquaredLoss(), pytest.param(jr.LogisticLoss(), marks=pytest.mark.slow)],
     ids=["squared", "logistic"],
 )
+@pytest.mark.slow
 def test_paths_are_certified_and_those_of_all_rows(data, few_at_a_time, loss):
     program, more, lams, constant = _with_a_row_of_zeros(data, loss)
     whole = jr.solve_path(program, lams)

@@ -60,6 +60,7 @@ def test_an_improved_network_can_only_get_better(trained):
     assert float(twice.objective_before) == pytest.approx(float(once.objective), rel=1e-12)
 
 
+@pytest.mark.slow
 def test_never_worse_when_the_solve_is_cut_short(trained):
     X, y, network = trained
     stopped = jr.improve(network, X, y, LAM, max_steps=0)

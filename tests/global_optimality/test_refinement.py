@@ -52,7 +52,9 @@ def random_network(seed, m=5):
     return jr.Network(jnp.asarray(rng.standard_normal((D, m))), jnp.asarray(rng.normal(size=m)))
 
 
-@pytest.mark.parametrize("loss", [jr.SquaredLoss(), jr.LogisticLoss()])
+@pytest.mark.parametrize(
+    "loss", [jr.SquaredLoss(), pytest.param(jr.LogisticLoss(), marks=pytest.mark.slow)]
+)
 def test_certificates_of_random_networks_hold_the_optimum(loss):
     program, lam = problem(0, loss)
     best = optimum(program, lam)
@@ -99,7 +101,9 @@ def test_certify_global_takes_pairs_and_refuses_gated_networks():
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])
-@pytest.mark.parametrize("loss", [jr.SquaredLoss(), jr.LogisticLoss()])
+@pytest.mark.parametrize(
+    "loss", [jr.SquaredLoss(), pytest.param(jr.LogisticLoss(), marks=pytest.mark.slow)]
+)
 def test_refinement_ends_at_the_optimum_over_all_cells(seed, loss):
     program, lam = problem(seed, loss)
     best = optimum(program, lam)
@@ -276,6 +280,7 @@ def test_crossing_walls_ends_at_a_stationary_network(seed):
 
 
 @pytest.mark.parametrize("seed", [91])
+@pytest.mark.slow
 def test_degenerate_problems_are_certified_and_never_wrongly(seed):
     """Duplicate, parallel, zero rows, missing ranks, one class; 91 once had lower > upper."""
     row = check(seed)

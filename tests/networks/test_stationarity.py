@@ -97,7 +97,9 @@ def test_signs_matter_at_a_local_minimum():
     assert least_slope(network, X, y, LAM, 0) > -1e-5
 
 
-@pytest.mark.parametrize("seed", [1, 2])  # with neurons on walls
+@pytest.mark.parametrize(
+    "seed", [1, pytest.param(2, marks=pytest.mark.slow)]
+)  # with neurons on walls
 def test_optimal_networks_are_stationary_in_both_senses(seed):
     rng = np.random.default_rng(seed)
     program = zoo.tiny(rng.standard_normal((5, 2)), rng.standard_normal(5))

@@ -165,6 +165,7 @@ def test_the_smallest_network_is_the_one_that_was_counted(known):
         jr.optimal_set(program, solution, max_nodes=1.5)
 
 
+@pytest.mark.slow
 def test_features_on_other_samples(rng):
     for build in (zoo.generic, zoo.gated):
         program = zoo.problem(build).program

@@ -9,7 +9,7 @@ import zoo
 
 import jaxrelu as jr
 from jaxrelu.paths import memory
-from jaxrelu.solvers.active_newton import solver as active_newton
+from jaxrelu.solvers.active_newton import rounds
 
 GENERIC = zoo.problem(zoo.generic)
 LAMS = GENERIC.lams(0.02, 0.5, 0.1)  # neither ascending nor descending
@@ -80,7 +80,7 @@ def test_a_scout_that_breaks_leaves_the_lanes_alone():
 
 @pytest.mark.parametrize("warm_starts", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_what_has_been_found_is_there_when_the_rounds_are_used_up(monkeypatch, warm_starts):
-    monkeypatch.setattr(active_newton, "MAX_ROUNDS", 4)
+    monkeypatch.setattr(rounds, "MAX_ROUNDS", 4)
     # Shapes of their own: what is compiled here knows of four rounds only.
     given = GENERIC.program
     some = replace(given.patterns, masks=given.patterns.masks[:31])

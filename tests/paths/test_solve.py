@@ -155,6 +155,7 @@ def test_a_start_far_from_the_optimum(size):
     zoo.recheck(program, lam, answer)
 
 
+@pytest.mark.slow
 def test_small_lams_from_nothing():
     # Correlations are thousands of times lam when the first blocks enter.
     for seed in (1, 2, 3):

@@ -10,6 +10,7 @@ import pytest
 import zoo
 
 import jaxrelu as jr
+from jaxrelu.core.budgets import Limit
 from jaxrelu.paths.path import PathCertificate
 
 BOUNDS = ("lower", "upper", "gap")
@@ -80,8 +81,8 @@ def test_the_certificate_of_a_path_holds_no_dense_weights():
 
 def test_what_holds_a_solution_is_read_like_one():
     inner, outer, none = solution(), certificate(), None
-    refined = jr.Refined(none, PROGRAM, inner, outer, none, jr.Status.OPTIMAL, ())
-    crossed = jr.Crossed(none, PROGRAM, inner, (), jr.Status.OPTIMAL)
+    refined = jr.Refined(none, PROGRAM, inner, outer, none, jr.Status.OPTIMAL, Limit.NONE, ())
+    crossed = jr.Crossed(none, PROGRAM, inner, (), jr.Status.OPTIMAL, Limit.NONE)
     improved = jr.Improved(none, outer, jnp.zeros(()), jnp.zeros(()), inner.status)
     for name in ("lam", "fit", "residual"):
         assert getattr(refined, name) is getattr(crossed, name) is getattr(inner, name)

@@ -101,7 +101,7 @@ def solved(function, subject=PROGRAM):
 
 
 # Bounds have no derivatives: no cells of `jit(grad)`.
-WITHOUT_DERIVATIVES = {"certify", "certify, gated"}
+WITHOUT_DERIVATIVES = {"certify", "certify, gated", "lambda_max_interval"}
 WITH_WEIGHTS, GATED_WEIGHTS = (PROGRAM, WEIGHTS), (GATED, WEIGHTS[0])
 WITHOUT_WITNESSES = replace(PROGRAM, patterns=replace(PROGRAM.patterns, interior=None))
 USES = {
@@ -123,6 +123,9 @@ USES = {
     "block_correlations": Use(PROGRAM, lambda p, x: jr.block_correlations(p, x * p.y), dear=True),
     "block_correlations, gated": Use(GATED, lambda p, x: jr.block_correlations(p, x * p.y)),
     "lambda_max": Use(PROGRAM, lambda p, x: jr.lambda_max(replace(p, y=x * p.y)), dear=True),
+    "lambda_max_interval": Use(
+        LABELLED, lambda p, x: x * sum(jr.lambda_max_interval(p)), dear=True
+    ),
     "lambda_max, labels": Use(LABELLED, lambda p, x: x * jr.lambda_max(p)),
     "lambda_max, gated": Use(GATED, lambda p, x: x * jr.lambda_max(p)),
     "objective": Use(WITH_WEIGHTS, lambda s, x: jr.objective(s[0], x, x * s[1])),

@@ -158,6 +158,7 @@ def test_second_grid_of_lanes_compiles_nothing(started):
 
 
 @pytest.mark.parametrize("warm_starts", [False, pytest.param(True, marks=pytest.mark.slow)])
+@pytest.mark.slow
 def test_lanes_that_never_went_alone_are_compiled_for(warm_starts):
     # With one step all lanes end together, and the scout is lost at every lam.
     options = {"lam_batch_size": 3, "warm_starts": warm_starts}

@@ -55,7 +55,7 @@ def test_vertices_support_dimension_and_fewest_are_those_of_brute_force(seed):
     inside = polytopes.polytope(columns[:, support], interior[support])
     spanned = np.linalg.matrix_rank(corners - corners[0], tol=1e-8)
     assert inside.null.shape[1] == spanned
-    sparse, proven = polytopes.fewest(inside)
+    sparse, proven, _ = polytopes.fewest(inside, None, None)
     assert proven
     assert np.sum(sparse > 1e-6) == np.min(np.sum(corners > 1e-9, axis=1))
 

@@ -411,6 +411,7 @@ def test_spike_free_rows_are_recognised(n):
         np.testing.assert_allclose(found.upper, top, rtol=1e-9)
 
 
+@pytest.mark.slow
 def test_many_lines_fit_into_memory(rng):
     # In two dimensions all walls against all lines; in three, no search over signs.
     for d in (2, 3):

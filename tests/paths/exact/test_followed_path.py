@@ -55,6 +55,7 @@ def test_shapes_of_the_optimal_set_on_the_known_segment():
 TOUCHING = np.asarray([[0, 0, 1], [2, 0, 0], [-5 / 4, 11 / 48**0.5, 1], [-3 / 4, 13 / 48**0.5, -1]])
 
 
+@pytest.mark.slow
 def test_a_direction_that_is_optimal_at_one_lam_alone():
     program = program_of(TOUCHING, np.asarray([2.0, 3, 3, 2]))
     path = jr.follow_path(program, 0.5)
