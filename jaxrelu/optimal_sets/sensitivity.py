@@ -9,7 +9,8 @@ loss
 
 and the degrees of freedom are the trace of d fit / d y. Support and walls do stay where they are if
 the features are independent, no other direction has ||q|| = lam, and in every cell of a neuron some
-multiplier is positive on all of its walls. On real data most neurons lie on many dependent walls,
+multiplier is positive on all of its walls, but for walls that are orthogonal to all that moves it.
+On real data most neurons lie on many dependent walls,
 with multipliers that are not unique: null spaces are rank-revealing, and positivity is a linear
 program.
 
@@ -35,7 +36,7 @@ from jaxrelu.geometry.cones import block_patterns
 from jaxrelu.losses.base import total_curvature, total_gradient
 from jaxrelu.optimal_sets.identification import optimal_set
 from jaxrelu.optimal_sets.optimal_set import OptimalSet
-from jaxrelu.paths.exact.active_system import multiplier_margin, null_space
+from jaxrelu.paths.exact.active_system import largest_multipliers, multiplier_margin, null_space
 from jaxrelu.programs.program import Program, block_signs, sample_weights
 from jaxrelu.programs.solution import Solution
 
@@ -60,7 +61,8 @@ class Sensitivity:
             is False the numbers are those of one choice of support and walls.
         independent_features: the optimal network is unique, so that the system is regular.
         nothing_enters: no direction outside the support has a correlation equal to lam.
-        walls_hold: every neuron has multipliers that are positive on all of its walls.
+        walls_hold: every neuron has multipliers that are positive on all of its walls, but for
+            walls that nothing moves it off.
         doubts: what of the optimum was too close to call, a sentence each: where it is not empty,
             `reliable` is False though all three may hold.
     """
@@ -182,7 +184,7 @@ def _walls_hold(
     directions: Floats,
     walls: Bools,
 ) -> bool:
-    """Whether in every cell that holds a neuron some multiplier is positive on all its walls."""
+    """Whether in every cell some multiplier is positive on all walls that the neuron feels."""
     X, r, lam = np.asarray(program.X), np.asarray(optima.residual), float(optima.lam)
     pattern = np.asarray(block_patterns(program.block_shape))
     sign = np.asarray(block_signs(program))
@@ -202,9 +204,26 @@ def _walls_hold(
         rows = np.where(mask[on_wall], 1.0, -1.0)[:, None] * X[on_wall]
         rows = rows / np.linalg.norm(rows, axis=1, keepdims=True)
         missing = directions[owner] - sign[block] * (X.T @ (mask * r)) / lam
-        if not multiplier_margin(rows, missing) > _POSITIVE:
+        if multiplier_margin(rows, missing) > _POSITIVE:
+            continue
+        if not _are_not_felt(rows, missing, X[mask]):
             return False
     return True
+
+
+def _are_not_felt(rows: Floats, missing: Floats, active: Floats) -> bool:
+    """Whether walls without a multiplier (unit rows) are orthogonal to all that moves the neuron.
+
+    In a cell that is the span of the active rows, projected onto the null space of the other walls.
+    """
+    strict = largest_multipliers(rows, missing) > _POSITIVE
+    kept = rows[strict]
+    left = missing - kept.T @ np.linalg.lstsq(kept.T, missing, rcond=None)[0]
+    if np.linalg.norm(left) > _POSITIVE or not multiplier_margin(kept, missing) > _POSITIVE:
+        return False
+    N = null_space(kept)
+    moves = rows[~strict] @ N @ (active @ N).T
+    return bool(np.max(np.abs(moves), initial=0.0) <= _RANK * np.max(np.abs(active), initial=0.0))
 
 
 @on_host()

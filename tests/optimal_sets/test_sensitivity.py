@@ -102,6 +102,14 @@ def test_a_wall_without_a_positive_multiplier_is_told():
     assert not found.reliable
 
 
+def test_a_wall_that_nothing_moves_the_neuron_off_needs_no_multiplier():
+    # The neuron of the first sample lies on the wall of the second, which it does not feel.
+    program = zoo.tiny(np.eye(2), [3.0, -0.4])
+    found = jr.sensitivity(program, jr.solve(program, 0.5, rtol=1e-10))
+    assert found.reliable
+    np.testing.assert_allclose(np.asarray(found.fit_by_lam)[:2], [-1.0, 0.0], atol=1e-9)
+
+
 def test_each_failed_hypothesis_is_told():
     # Dependent features; a direction with ||q|| = lam that no optimum uses.
     X = np.asarray([[1.0, 0.0], [-0.5, 0.75**0.5]])

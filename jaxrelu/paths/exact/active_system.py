@@ -318,6 +318,24 @@ def multiplier_margin(rows: Floats, target: Floats) -> float:
     return float(found.x[-1]) if found.x is not None else -np.inf
 
 
+def largest_multipliers(rows: Floats, target: Floats) -> Floats:
+    """The largest value that each rho_j can have with rows^T rho = target, rho >= 0.
+
+    The target is taken to be in the span of the rows, and such a rho to exist.
+    """
+    start = np.asarray(np.linalg.lstsq(rows.T, target, rcond=_RANK)[0], np.float64)
+    null = null_space(rows.T)
+    if null.shape[1] == 0:
+        return start
+    largest = np.zeros(len(rows))
+    for j, row in enumerate(null):
+        found = linprog(
+            -row, A_ub=-null, b_ub=start + _ROUNDING, bounds=(None, None), method="highs"
+        )
+        largest[j] = np.inf if found.x is None else start[j] + row @ found.x
+    return largest
+
+
 def _unit(x: Floats) -> Floats:
     u: Floats = x / np.linalg.norm(x)
     return u
