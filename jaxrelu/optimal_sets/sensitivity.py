@@ -10,9 +10,8 @@ loss
 and the degrees of freedom are the trace of d fit / d y. Support and walls do stay where they are if
 the features are independent, no other direction has ||q|| = lam, and in every cell of a neuron some
 multiplier is positive on all of its walls, but for walls that are orthogonal to all that moves it.
-On real data most neurons lie on many dependent walls,
-with multipliers that are not unique: null spaces are rank-revealing, and positivity is a linear
-program.
+On real data most neurons lie on many dependent walls, with multipliers that are not unique: null
+spaces are rank-revealing, and positivity is a linear program.
 
 Reference: Bonnans and Shapiro (2000) for the theory; Zou, Hastie and Tibshirani (Annals of
 Statistics, 2007) and Vaiter et al. (2012) for degrees of freedom of sparse and group-sparse fits.
