@@ -49,7 +49,7 @@ class SelfTest(NamedTuple):
 
 
 @on_host()
-def self_test(dtype: str = "float64") -> SelfTest:
+def self_test(dtype: str) -> SelfTest:
     """Measures the rounding of the default device against what certificates assume of it.
 
     Args:

@@ -1,6 +1,7 @@
 """The sparsest and the shortest interpolating networks."""
 
 import numpy as np
+import pytest
 from closed_form_checks import orthonormal, seen, solved
 
 from jaxrelu import closed_form
@@ -21,6 +22,7 @@ def least_norm(X, y):
     return 2 * half - whole  # p(lam) = lam R - lam^2 ||nu||^2 / 2 for small lam
 
 
+@pytest.mark.slow
 def test_l0_l1_of_random_data_against_the_solver():
     verdicts = set()
     y = np.asarray([1.0, -1.2, 0.7])

@@ -51,6 +51,7 @@ def test_a_trained_network_is_improved_and_certified(trained):
     assert np.linalg.matrix_rank(features) == better.network.num_neurons
 
 
+@pytest.mark.slow
 def test_an_improved_network_can_only_get_better(trained):
     # Optimal neurons lie on walls, and the neighbouring cells may hold a better network.
     X, y, network = trained

@@ -53,6 +53,7 @@ def test_any_network_comes_down_at_n_plus_one(seed):
     check(path, network, optimum, X, y, lam, n + 1)
 
 
+@pytest.mark.slow
 def test_from_zero_and_with_dead_and_split_neurons():
     X, y, lam = np.eye(2), np.asarray([2.0, 1.0]), 0.5
     zero = jr.Network(jnp.zeros((2, 3)), jnp.zeros(3))

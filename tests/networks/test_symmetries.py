@@ -49,6 +49,7 @@ def test_function_is_kept_and_penalty_is_the_smallest(seed):
 
 @settings(max_examples=10, deadline=None)
 @given(st.integers(0, 10**6))
+@pytest.mark.slow
 def test_the_path_to_a_nearly_minimal_network_keeps_the_fit_and_falls(seed):
     X, network = instance(seed)
     path = jr.nearly_minimal(network, X)

@@ -17,6 +17,7 @@ import jaxrelu as jr
 
 
 @pytest.mark.parametrize("seed", [1, 2])  # with neurons on walls
+@pytest.mark.slow
 def test_directions_on_walls_are_counted_once(seed):
     rng = np.random.default_rng(seed)
     program = zoo.tiny(rng.standard_normal((5, 2)), rng.standard_normal(5))

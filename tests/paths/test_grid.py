@@ -68,6 +68,7 @@ def test_lams_that_start_from_each_other_take_the_steps_of_a_path(caplog):
     assert np.all(near.status == jr.Status.OPTIMAL)
 
 
+@pytest.mark.slow
 def test_a_scout_that_breaks_leaves_the_lanes_alone():
     y = np.array(GENERIC.program.y)
     y[3] = np.nan
@@ -78,7 +79,8 @@ def test_a_scout_that_breaks_leaves_the_lanes_alone():
     assert [jr.Status(int(s)).name for s in few.status] == ["MAX_STEPS"] * 3
 
 
-@pytest.mark.parametrize("warm_starts", [False, pytest.param(True, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("warm_starts", [False, True])
 def test_what_has_been_found_is_there_when_the_rounds_are_used_up(monkeypatch, warm_starts):
     monkeypatch.setattr(rounds, "MAX_ROUNDS", 4)
     # Shapes of their own: what is compiled here knows of four rounds only.

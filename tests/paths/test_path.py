@@ -201,10 +201,11 @@ def test_takes_working_set_solvers_alone():
         def check(self, program):
             pass
 
-    with pytest.raises(TypeError, match="takes an ActiveNewton, not a Other: use solve_grid"):
+    with pytest.raises(TypeError, match="pass an ActiveNewton, which keeps working sets"):
         jr.solve_path(GENERIC.program, LAMS, solver=Other())
 
 
+@pytest.mark.slow
 def test_interpolated_answers_are_feasible_and_certified():
     path = jr.solve_path(GENERIC.program, LAMS)
     for lam in GENERIC.lams(0.11, 0.3, 0.5):

@@ -72,6 +72,7 @@ def test_zero_blocks_are_exactly_zero():
     assert np.sum(size > 1e-9 * size.max()) == 1
 
 
+@pytest.mark.slow
 def test_default_tolerances_are_those_written_out():
     lam = GENERIC.lams(0.1)[0]
     value = zoo.loss_value(GENERIC.program, np.zeros(zoo.SAMPLES))
@@ -144,6 +145,7 @@ def test_witnesses_that_are_missing_are_computed():
 
 
 @pytest.mark.parametrize("size", [10.0, 1e3])
+@pytest.mark.slow
 def test_a_start_far_from_the_optimum(size):
     # Its correlations are many times lam, and multipliers of that size would not come down again.
     program, lam = GENERIC.program, GENERIC.lams(0.05)[0]

@@ -152,6 +152,7 @@ def test_zero_targets_have_the_value_zero():
     assert solution.certificate.upper == solution.certificate.lower == 0
 
 
+@pytest.mark.slow
 def test_a_cone_without_interior_is_no_place_for_weights():
     # Of the rows x and -x both bits are 1: only u with <x, u> = 0 is feasible.
     X = np.asarray([[1.0, 0.3], [-1.0, -0.3], [0.2, 1.0]])

@@ -396,6 +396,7 @@ def test_the_bound_of_rounding_covers_it(build, single):
         assert bound <= 1e-4 * float(jnp.sum(weights**2) + abs(value))
 
 
+@pytest.mark.slow
 def test_a_residual_on_the_edge_of_the_conjugate_gives_its_bound():
     # Above lambda_max zero is optimal; all residuals are saturated, and rounded when weighted.
     problem = zoo.problem(zoo.huber)

@@ -115,5 +115,5 @@ def test_zero_above_lambda_max():
 
 
 def test_sizes_that_are_not_positive():
-    with pytest.raises(ValueError, match=r"check_every=0.*positive integer"):
+    with pytest.raises(ValueError, match="check_every is 0; pass an integer >= 1"):
         jr.solve(GENERIC.program, LAM, solver=jr.ADMM(check_every=0))

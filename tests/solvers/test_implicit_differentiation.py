@@ -138,6 +138,7 @@ def test_an_answer_that_is_not_the_optimum_has_no_derivative():
     assert np.all(np.isnan(derivative.fit))
 
 
+@pytest.mark.slow
 def test_an_unused_direction_of_full_correlation_leaves_no_derivative_but_that_of_the_optimum():
     # Two samples 120 degrees apart: the directions of both, or the one between, or all three. The
     # fit is y - lam near y = (2, 2); with one of them alone it would move less.
@@ -207,6 +208,7 @@ class Modes(NamedTuple):
     correlations: Any
 
 
+@pytest.mark.slow
 def test_a_wall_that_is_about_to_be_left_leaves_no_derivative_but_that_of_the_optimum():
     # y_2 = 0: the neuron of the first sample lies on the wall of the second with no multiplier. The
     # derivative of the fit there by y_2 is 0 to one side and about 1 - lam / 3 to the other.

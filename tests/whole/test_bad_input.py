@@ -163,7 +163,7 @@ NOT_BUILT = {
     "Certificate", "ClosedForm", "Crossed", "Dataset", "DecreasingPath", "DescentPath",
     "FollowedPath", "Improved", "KKTResidual", "L0L1", "LogisticLoss", "Loss", "MarginConditions",
     "MaxMargin", "MinimumNorm", "NetworkPath", "OptimalSet", "Path", "PolarGauge", "Pruned",
-    "Refined", "Sensitivity", "Separable", "Solution", "SpikeFree", "Spline", "Split",
+    "Refined", "SelfTest", "Sensitivity", "Separable", "Solution", "SpikeFree", "Spline", "Split",
     "SquaredLoss", "Stationarity", "Status", "Task",
 }  # fmt: skip
 

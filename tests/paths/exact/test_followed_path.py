@@ -22,6 +22,7 @@ def random_program(seed, n=8, d=3, **options):
     return program_of(X, np.sign(y) if "loss" in options else y, **options)
 
 
+@pytest.mark.slow
 def test_group_lasso_of_two_signs_in_closed_form():
     # X = I: fit = y (1 - lam / ||y||) on the positive and on the negative targets, each on its own.
     y = np.asarray([3.0, 4.0, -2.0])
@@ -77,6 +78,7 @@ def test_a_direction_that_is_optimal_at_one_lam_alone():
     assert np.all(path.is_unique)
 
 
+@pytest.mark.slow
 def test_a_direction_that_comes_near_does_not_touch():
     """A little off, the third direction stays outside or takes part for a while."""
     for change in (-0.05, 0.05):
@@ -201,6 +203,7 @@ def test_gated_program():
     check_against_grid(program, path, grid_of(path, 4))
 
 
+@pytest.mark.slow
 def test_a_new_solution_finds_the_structure_below():
     program = random_program(0)
     host = active_system.host_program(program)
