@@ -21,6 +21,7 @@ def nothing(d=2):
 
 
 @pytest.mark.parametrize("loss", ["squared", pytest.param("logistic", marks=pytest.mark.slow)])
+@pytest.mark.slow
 def test_no_neurons_are_optimal_from_lambda_max_on_and_not_below(loss):
     rng = np.random.default_rng(0)
     X, y = rng.standard_normal((9, 3)), np.sign(rng.standard_normal(9))

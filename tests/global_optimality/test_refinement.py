@@ -55,6 +55,7 @@ def random_network(seed, m=5):
 @pytest.mark.parametrize(
     "loss", [jr.SquaredLoss(), pytest.param(jr.LogisticLoss(), marks=pytest.mark.slow)]
 )
+@pytest.mark.slow
 def test_certificates_of_random_networks_hold_the_optimum(loss):
     program, lam = problem(0, loss)
     best = optimum(program, lam)

@@ -10,6 +10,7 @@ from jaxrelu.margins.alternatives import fit_space, nearest_fit, separation
 from jaxrelu.margins.max_margin import max_margin
 
 
+@pytest.mark.slow
 def test_labels_against_the_odd_part_are_not_separable():
     X = symmetric(np.random.default_rng(6).standard_normal((2, 2)))
     impossible = np.asarray([1.0, 1.0, -1.0, -1.0, -1.0, 1.0])

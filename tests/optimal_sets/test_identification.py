@@ -238,6 +238,7 @@ def test_a_loss_that_is_linear_at_the_fit_is_not_decided():
     assert optima.ambiguous
 
 
+@pytest.mark.slow
 def test_a_coefficient_near_rounding_is_not_decided():
     program = zoo.tiny(np.eye(2), [3.0, -1.0])
     lam = 1.0 - 3e-7  # the second neuron was born at one

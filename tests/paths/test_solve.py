@@ -166,6 +166,7 @@ def test_small_lams_from_nothing():
         jr.raise_if_failed(jr.solve(program, 1e-4 * jr.lambda_max(program)))
 
 
+@pytest.mark.slow
 def test_a_loss_without_curvature_at_zero():
     """Huber's loss is linear at most targets: blocks once entered with lengths of 1e30."""
     X = np.linalg.qr(np.random.default_rng(0).standard_normal((4, 4)))[0].T

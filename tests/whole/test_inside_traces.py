@@ -45,6 +45,7 @@ def best():
 
 # Calls of the functions that decide by values, on known ones; those that compile much are slow.
 QUICK = {
+    "self_test": lambda: jr.self_test("float64"),
     "sample_patterns": lambda: jr.sample_patterns(key(), X, 8),
     "patterns_from_gates": lambda: jr.patterns_from_gates(X, NETWORK.hidden),
     "patterns_from_weights": lambda: jr.patterns_from_weights(X, NETWORK.hidden),
