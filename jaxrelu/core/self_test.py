@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from decimal import Decimal, localcontext
 from fractions import Fraction
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -113,7 +112,7 @@ def _function(name: str, dtype: Any) -> float:
     if name in ("exp", "softplus"):
         x = x * rng.choice([-1, 1], _POINTS)
     x = x.astype(dtype)
-    found = np.asarray(jax.jit(partial(function))(x))
+    found = np.asarray(jax.jit(function)(x))
     scale = 1.0 if rounding.is_measured() else rounding.UNKNOWN
     worst = Decimal(0)
     with localcontext() as context:

@@ -32,6 +32,8 @@ from jaxrelu.core.aliases import Bools, Floats
 from jaxrelu.core.pytrees import register
 from jaxrelu.core.tracing import on_host
 from jaxrelu.geometry.cones import block_patterns
+from jaxrelu.geometry.host.scaling import unit_rows
+from jaxrelu.geometry.host.walls import SOLVED, walls_of
 from jaxrelu.losses.base import total_curvature, total_gradient
 from jaxrelu.optimal_sets.identification import optimal_set
 from jaxrelu.optimal_sets.optimal_set import OptimalSet
@@ -39,7 +41,6 @@ from jaxrelu.paths.exact.active_system import largest_multipliers, multiplier_ma
 from jaxrelu.programs.program import Program, block_signs, sample_weights
 from jaxrelu.programs.solution import Solution
 
-_WALL = 1e-7
 _RANK = 1e-9
 _POSITIVE = 1e-7
 _TIGHT = 1e-6
@@ -112,7 +113,7 @@ def sensitivity(program: Program, solution: Solution) -> Sensitivity:
     coefficients = np.asarray(optima.interior)[support]
     signs = np.asarray(optima.signs)[support]
     if optima.gates is None:
-        walls = _walls(X, directions)
+        walls = walls_of(unit_rows(X)[0], directions, SOLVED).T
         active = ~walls & (X @ directions.T > 0)
     else:
         active = _masks_of(program, optima)[:, support]
@@ -168,13 +169,6 @@ def _masks_of(program: Program, optima: OptimalSet) -> Bools:
     first = [int(np.flatnonzero(direction_of == e)[0]) for e in range(optima.signs.size)]
     masks: Bools = np.asarray(program.patterns.masks, bool)[:, pattern[first]]
     return masks
-
-
-def _walls(X: Floats, directions: Floats) -> Bools:
-    """(n, k): samples on the walls of unit directions; zero samples constrain nothing."""
-    lengths = np.linalg.norm(X, axis=1)
-    on_wall: Bools = (np.abs(X @ directions.T) <= _WALL * lengths[:, None]) & (lengths[:, None] > 0)
-    return on_wall
 
 
 def _walls_hold(

@@ -53,20 +53,15 @@ def keeps_lanes(solver: Solver, program: Program) -> TypeGuard[ActiveNewton]:
 
 
 @compiled
-def whole(
-    program: Program,
-    lams: Array,
-    tolerance: Tolerance,
-    max_steps: Array,
-    init: WarmStart | None,
-    solver: Any,
-) -> Solution:
-    """All lams as one compiled batch."""
-    # What does not depend on lam is computed once, outside the batch.
-    program = with_interior(program)
-    return jax.vmap(lambda lam: solve_traced(program, lam, tolerance, max_steps, init, solver))(
-        lams
-    )
+def whole(*request: Any) -> Solution:
+    """All lams of a `GridRequest` as one compiled batch."""
+    asked = _with_witnesses(GridRequest(*request))
+    return jax.vmap(lambda lam: solve_traced(*asked.at(lam)))(asked.lams)
+
+
+def _with_witnesses(asked: GridRequest) -> GridRequest:
+    """What does not depend on lam is computed once, outside the batch."""
+    return asked._replace(program=with_interior(asked.program))
 
 
 def one_by_one(asked: GridRequest) -> Solution:
@@ -87,11 +82,10 @@ def in_chunks(asked: GridRequest, batch: int) -> Solution:
 
 def mapped(asked: GridRequest, batch: int) -> Solution:
     """`batch` lams at once inside a trace."""
-    program = with_interior(asked.program)
+    asked = _with_witnesses(asked)
 
     def one(lam: Array) -> Solution:
-        given = asked.at(lam)._replace(program=program)
-        answer: Solution = solve_traced(*given)
+        answer: Solution = solve_traced(*asked.at(lam))
         return answer
 
     return jax.lax.map(one, asked.lams, batch_size=batch if batch > 1 else None)
@@ -111,30 +105,17 @@ def over_mesh(asked: GridRequest, mesh: Mesh, batch: int) -> Solution:
 @cache
 def mesh_function(mesh: Mesh, batch: int | None) -> Any:
     """The compiled grid over a mesh, one function for a mesh and a batch size."""
-    axis = mesh.axis_names[0]
+    everywhere, spread = PartitionSpec(), PartitionSpec(mesh.axis_names[0])
 
-    def run(
-        program: Program,
-        lams: Array,
-        tolerance: Tolerance,
-        max_steps: Array,
-        init: WarmStart | None,
-        solver: Any,
-    ) -> Solution:
-        program = with_interior(program)
+    def run(*request: Any) -> Solution:
+        *given, solver = _with_witnesses(GridRequest(*request))
 
         def local(*args: Any) -> Solution:
-            program, lams, tolerance, max_steps, init = args
+            asked = GridRequest._make((*args, solver))
+            return mapped(asked, asked.num_lams if batch is None else batch)
 
-            def one(lam: Array) -> Solution:
-                return solve_traced(program, lam, tolerance, max_steps, init, solver)
-
-            size = lams.shape[0] if batch is None else batch
-            return jax.lax.map(one, lams, batch_size=size if size > 1 else None)
-
-        everywhere, spread = PartitionSpec(), PartitionSpec(axis)
         specs = (everywhere, spread, everywhere, everywhere, everywhere)
         sharded = jax.shard_map(local, mesh=mesh, in_specs=specs, out_specs=spread, check_vma=False)
-        return sharded(program, lams, tolerance, max_steps, init)
+        return sharded(*given)
 
     return compiled(run, out_shardings=NamedSharding(mesh, PartitionSpec()))

@@ -17,14 +17,15 @@ from jax import Array
 from jaxrelu.core.derivatives import longest, nowhere
 from jaxrelu.core.numerics import matmul, safe_norm, unit
 from jaxrelu.core.options import count, share
+from jaxrelu.core.pytrees import compiled
 from jaxrelu.core.rounding import added, downward, product, roundoff, sum_roundings, upward
 from jaxrelu.core.tracing import is_traced, on_host, outside_traces
 from jaxrelu.geometry.cones import block_patterns, cone_signs, pushed_inside
 from jaxrelu.geometry.correlation_bounds import DualElements, largest_correlation
 from jaxrelu.geometry.correlations import longest_correlation
 from jaxrelu.geometry.gram import shared_rows
-from jaxrelu.geometry.host.nonnegative_least_squares import nonnegative_least_squares
-from jaxrelu.geometry.host.projection import cone_rows
+from jaxrelu.geometry.host.projection import cone_rows, multipliers
+from jaxrelu.geometry.host.scaling import unit_rows
 from jaxrelu.programs.bounds import correlation_bound
 from jaxrelu.programs.checks import check_program
 from jaxrelu.programs.preparation import RowSpace, lifted, row_space
@@ -129,7 +130,7 @@ class _Start(NamedTuple):
     residual: Array
 
 
-@jax.jit
+@compiled
 def _start(program: Program) -> _Start:
     whole, units = in_units(program)
     reduced, space = row_space(whole)
@@ -145,7 +146,7 @@ class _Projected(NamedTuple):
     point: Array
 
 
-@jax.jit
+@compiled
 def _interval(program: Program) -> tuple[Array, Array]:
     ends: tuple[Array, Array] = _two_ends(program)
     return ends
@@ -205,8 +206,7 @@ def _projected_one_by_one(at: _Start) -> _Projected:
     """By active sets on the host: the blocks that look longest until no other can be longer."""
     X, masks = (np.asarray(a, np.float64) for a in (at.reduced.X, at.reduced.patterns.masks))
     c = np.asarray(raw_correlations(at.reduced, at.residual), np.float64).reshape(-1, X.shape[1])
-    lengths = np.asarray(safe_norm(jnp.asarray(at.reduced.X)), np.float64)
-    rows = X / np.where(lengths > 0, lengths, 1.0)[:, None]
+    rows, _ = unit_rows(X)
     vectors, mass = np.zeros_like(c), np.zeros(len(c))
     bound, done = np.linalg.norm(c, axis=1), np.zeros(len(c), bool)
     best, block, point = 0.0, 0, np.zeros(X.shape[1])
@@ -215,7 +215,7 @@ def _projected_one_by_one(at: _Start) -> _Projected:
         if done[b] or bound[b] <= best:
             break
         cone = cone_rows(masks[:, b % masks.shape[1]] > 0, rows)
-        mu = np.where(lengths > 0, nonnegative_least_squares(cone.T, -c[b])[0], 0.0)
+        mu = multipliers(cone, c[b])
         vectors[b], mass[b], done[b] = cone.T @ mu, np.sum(mu), True
         bound[b] = np.linalg.norm(c[b] + vectors[b])
         if bound[b] > best:
@@ -225,7 +225,7 @@ def _projected_one_by_one(at: _Start) -> _Projected:
     return _Projected(duals, jnp.asarray(block, jnp.int32), jnp.asarray(point, dtype))
 
 
-@jax.jit
+@compiled
 def _lambda_max(program: Program) -> Array:
     value: Array = _upper_end(program)
     return value

@@ -20,8 +20,14 @@ def project(rows: Floats, point: Floats) -> Floats:
         rows: (m, d); zero rows constrain nothing.
         point: (d,).
     """
-    nearest: Floats = point + rows.T @ nonnegative_least_squares(rows.T, -point)[0]
+    nearest: Floats = point + rows.T @ multipliers(rows, point)
     return nearest
+
+
+def multipliers(rows: Floats, point: Floats) -> Floats:
+    """The mu (m,) with point + rows^T mu the projection of the point; zero for rows of zeros."""
+    mu: Floats = nonnegative_least_squares(rows.T, -point)[0]
+    return np.where(np.any(rows != 0, axis=1), mu, 0.0)
 
 
 def cone_rows(mask: Bools, unit: Floats) -> Floats:
