@@ -108,17 +108,31 @@ def largest_exponent(values: Array) -> Array:
     """
     size = jnp.max(jnp.where(jnp.isfinite(values), jnp.abs(values), 0.0), initial=0.0)
     usable = size >= tiny(values.dtype)
-    mantissa, exponent = jnp.frexp(jnp.where(usable, size, 1.0))
-    del mantissa
-    return jnp.where(usable, exponent - 1, 0).astype(jnp.int32)
+    whole, mantissa, bias = _layout(values.dtype)
+    bits = jax.lax.bitcast_convert_type(jnp.where(usable, size, 1.0), whole)
+    return ((bits >> mantissa) - bias).astype(jnp.int32)
 
 
 def times_power(values: Array, exponent: Array) -> Array:
     """Values * 2^exponent, exact but for overflow and underflow, whatever the exponent."""
-    # By powers that are numbers themselves: zero times infinity is none.
-    most = 1000 if jnp.finfo(values.dtype).bits >= 64 else 120  # type: ignore[no-untyped-call]
-    left, one = jnp.clip(exponent, -5 * most, 5 * most), jnp.ones((), values.dtype)
-    for _ in range(5):
+    # By three powers that are numbers themselves: zero times infinity is none. Further than three
+    # times `most` everything is zero or infinite.
+    most = 734 if jnp.finfo(values.dtype).bits >= 64 else 100  # type: ignore[no-untyped-call]
+    left = jnp.clip(exponent, -3 * most, 3 * most)
+    for _ in range(3):
         some = jnp.clip(left, -most, most)
-        values, left = values * jnp.ldexp(one, some), left - some
+        values, left = values * _power(some, values.dtype), left - some
     return values
+
+
+def _power(exponent: Array, dtype: Any) -> Array:
+    """2^exponent where that is a normal number."""
+    whole, mantissa, bias = _layout(dtype)
+    bits = (exponent.astype(whole) + bias) << mantissa
+    return jax.lax.bitcast_convert_type(bits, dtype)
+
+
+def _layout(dtype: Any) -> tuple[Any, int, int]:
+    """The integers of a dtype's width, the bits of its mantissa, and the bias of its exponent."""
+    info = jnp.finfo(dtype)  # type: ignore[no-untyped-call]
+    return jnp.int64 if info.bits == 64 else jnp.int32, info.nmant, 1 - int(info.minexp)

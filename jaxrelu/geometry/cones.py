@@ -199,12 +199,16 @@ def make_feasible(rows: Rows, signs: Array, weights: Array, interior: Array) -> 
     """
     weights = drop_negligible(weights)
     inside = margins(rows, signs, weights) >= inside_margin(rows, weights)
-    size, direction = safe_norm(weights), unit(weights)
+    size = safe_norm(weights)
+    # Where nothing is to be done a witness stands in, which no wall stops: zero is behind the walls
+    # and would keep the whole batch at work.
+    idle = inside | (size == 0)
+    direction = jnp.where(idle[:, None], interior, unit(weights))
     offset = (_PROJECTED + 2 * rows.unit.shape[1]) * eps(weights.dtype)
     walls = jnp.where(rows.length > 0, offset, 0.0).astype(weights.dtype)
     start = jnp.zeros_like(signs)
     projected = project(rows, signs, direction, offset=walls, multipliers=start).points
-    weights = jnp.where(inside[:, None], weights, size[:, None] * projected)
+    weights = jnp.where(idle[:, None], weights, size[:, None] * projected)
     return pushed_inside(rows, signs, weights, interior)
 
 

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxrelu.core.loops import iterate
-from jaxrelu.core.numerics import safe_norm
+from jaxrelu.core.numerics import plain_norm
 from jaxrelu.core.rounding import product
 from jaxrelu.geometry.cone_projection import project
 from jaxrelu.geometry.cones import cone_signs, projection_batch
@@ -87,7 +87,7 @@ def best_bound(c: Array, duals: DualElements) -> tuple[Array, DualElements]:
     """Min over t >= 0 of ||c + t v||, and the t v."""
     t = best_multiple(c, duals.vectors)
     scaled = DualElements(t[:, None] * duals.vectors, t * duals.mass)
-    return safe_norm(c + scaled.vectors), scaled
+    return plain_norm(c + scaled.vectors), scaled
 
 
 def polar_bounds(
@@ -146,7 +146,7 @@ def polar_bounds(
         points = jnp.where(live[:, None], c[chunk], 0.0)
         result = project(rows, signs, points, threshold=level, rough=True)
         new = DualElements.of(rows, signs, result.multipliers)
-        new_bound = safe_norm(points + new.vectors)
+        new_bound = plain_norm(points + new.vectors)
         better = live & (new_bound <= bound[chunk])
         target = jnp.where(better, chunk, total)
         duals = duals.put(target, new)
@@ -154,9 +154,10 @@ def polar_bounds(
         now = jnp.where(live, bound[chunk], 0.0)
         found = jnp.any(now > limit)
         level = jnp.maximum(level, jnp.max(now)) if rising else level
-        size = jnp.where(live, safe_norm(result.points), -1.0)
+        size = plain_norm(result.points)
+        size = jnp.where(live & (size >= 0), size, -1.0)  # and not NaN
         best = jnp.argmax(size)
-        longer = size[best] > safe_norm(longest[1])
+        longer = size[best] > plain_norm(longest[1])
         block, point = jnp.where(longer, chunk[best], longest[0]), result.points[best]
         point = jnp.where(longer, point, longest[1])
         last = chunk, result.points, result.multipliers
@@ -181,7 +182,8 @@ def polar_bounds(
         settled = state[2][order[jnp.minimum(first, total - 1)]] <= state[3]
         return (first >= count) | settled | (stop_at_violation & state[7])
 
-    end = iterate(step, state, done=done, max_steps=-(-total // batch)).state
+    # A projection that broke is no better than what was known.
+    end = iterate(step, state, done=done, max_steps=-(-total // batch), watch=lambda _: ()).state
     return PolarBounds(end[1], end[2], end[4], end[5], end[6], end[8], end[9])
 
 

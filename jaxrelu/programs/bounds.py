@@ -19,7 +19,7 @@ Reference: Higham, Accuracy and Stability of Numerical Algorithms (2002), Chapte
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -154,6 +154,17 @@ def _present(weight: Array, values: Array) -> Array:
     return jnp.where(weight == 0, 0.0, values)
 
 
+def correlation_rounding(program: Program, residual: Array) -> Array:
+    """How far rounding may carry the norm of any block's raw correlation at a residual (n,).
+
+    One bound for all blocks: those of both signs of a pattern, and of fewer samples.
+    """
+    X, size = jnp.asarray(program.X), jnp.abs(residual)
+    times = sum_roundings(X.shape[0], X.dtype)
+    reach = safe_norm(added((jnp.abs(X) * size[:, None]).T))
+    return roundoff(X.dtype) * (times + 4.0) * reach * (1.0 + roundoff(X.dtype) * times)
+
+
 class CorrelationBound(NamedTuple):
     """An upper bound of max_b ||q_b|| at a residual, and the part of it that is rounding."""
 
@@ -177,11 +188,8 @@ def correlation_bound(
     """
     X, masks = jnp.asarray(program.X), jnp.asarray(program.patterns.masks)
     (n, d), p, dtype = X.shape, masks.shape[1], X.dtype
-    unit, size = roundoff(dtype), jnp.abs(residual)
-    times = sum_roundings(n, dtype)
-    # One bound for all blocks: those of both signs of a pattern, and of fewer samples.
-    reach = safe_norm(added((jnp.abs(X) * size[:, None]).T)) * (1.0 + unit * times)
-    rounding = unit * (times + 4.0) * reach
+    unit, times = roundoff(dtype), sum_roundings(n, dtype)
+    rounding = correlation_rounding(program, residual)
     signs = (1.0, -1.0) if program.has_cones else (1.0,)
 
     def some(part: tuple[Array, DualElements]) -> Array:
@@ -209,7 +217,7 @@ def correlation_bound(
     )
     found = in_chunks(some, (masks.T, by_pattern), chunk_size(n))
     if space is not None:
-        reached = added(size * safe_norm(X)) * (1.0 + unit * times)
+        reached = added(jnp.abs(residual) * safe_norm(X)) * (1.0 + unit * times)
         rounding = rounding + space.slip * reached * (1.0 + space.stretch)
     return CorrelationBound(upward(jnp.max(found, initial=0.0), rounding), rounding)
 
@@ -258,12 +266,18 @@ def best_share(program: Program, lam: Array, residual: Array, bound: Array) -> A
         v = jax.vmap(lambda s: dual_value(program, s * residual))(t)
         return jnp.where(jnp.isnan(v), -jnp.inf, v)
 
-    low, high = jnp.zeros_like(largest), largest
-    for _ in range(2):
-        points = low + (high - low) * grid
-        best = jnp.argmax(values(points))
-        low, high = points[jnp.maximum(best - 1, 0)], points[jnp.minimum(best + 1, 16)]
     whole = jnp.minimum(1.0, largest)
     # The residual itself may lie on the edge of the conjugate's domain, or outside by rounding.
-    candidates = jnp.stack([whole, whole * (1.0 - 8 * eps(residual.dtype)), points[best]])
-    return candidates[jnp.argmax(values(candidates))]
+    always = jnp.stack([whole, whole * (1.0 - 8 * eps(residual.dtype))])
+
+    def refined(_: Any, found: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
+        low, high, _ = found
+        points = low + (high - low) * grid
+        candidates = jnp.concatenate([always, points])
+        value = values(candidates)
+        best = jnp.argmax(value[2:])
+        nearest = points[jnp.maximum(best - 1, 0)], points[jnp.minimum(best + 1, 16)]
+        return *nearest, candidates[jnp.argmax(value)]
+
+    start = jnp.zeros_like(largest), largest, jnp.zeros_like(largest)
+    return jax.lax.fori_loop(0, 2, refined, start)[2]  # type: ignore[no-any-return]

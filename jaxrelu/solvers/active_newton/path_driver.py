@@ -1,9 +1,9 @@
 """Rounds of a working-set method driven from the host, with as many slots as each round needs.
 
-Compiled for every number of slots are the solve, the entry of blocks and the evaluation, for all of
-them at once screening and repair. Slots come as 16, 24, 32, 48, 64, ...: a Newton system has
-slots * d unknowns and costs their cube, so that empty slots are dear, while few numbers of slots
-mean few compiled shapes.
+Compiled for every number of slots are the solve and the entry of blocks, for all of them at once
+screening and repair, for a few of them the evaluation. Slots come as 16, 24, 32, 48, 64, ...: a
+Newton system has slots * d unknowns and costs their cube, so that empty slots are dear, while few
+numbers of slots mean few compiled shapes.
 """
 
 from __future__ import annotations
@@ -52,6 +52,8 @@ from jaxrelu.solvers.scaled_program import Prepared, Request, ScaledProgram
 from jaxrelu.solvers.verdict import Verdict, conclude, in_users_numbers
 
 _FEWEST_SLOTS = 16
+# Blocks that are certified come as 64, 256, 1024, ...: next to screening, empty ones cost nothing.
+_FEWEST_CERTIFIED = 64
 # A warm start that ends this many tolerances from the optimum is given up.
 _FAR = 1e3
 # Slots whose rows of the coupling are computed at once.
@@ -128,33 +130,36 @@ class PathDriver:
 
     def _is_lost(self, answer: Answer) -> bool:
         """Whether an answer is so far off that another start may do better."""
-        verdict, given = answer.verdict, in_users_numbers(self.at, self.tolerance)
-        far = Tolerance(_FAR * given.relative, _FAR * given.absolute)
+        verdict = answer.verdict
         failed = int(verdict.status) in (Status.STALLED, Status.NONFINITE)
-        full = answer.active >= self.most
-        return failed and not full and not bool(far.met(verdict.upper, verdict.lower))
+        if not failed or answer.active >= self.most:
+            return False
+        given = in_users_numbers(self.at, self.tolerance)
+        far = Tolerance(_FAR * given.relative, _FAR * given.absolute)
+        return not bool(far.met(verdict.upper, verdict.lower))
 
     def _come_down(self, lam: Array, limit: int) -> Answer:
         """Rounds from what is known down to a lam, until its certificate closes."""
         scaled, steps = self.scaled, np.int32(limit)
         schedule = _begin(scaled, lam, self.known, self.within)
-        working, ratio = self.working, float(schedule.stage) / self.known
+        stage = float(schedule.stage)
+        working, ratio = self.working, stage / self.known
         best: Answer | None = None
         done = False
         while not done:
             solved = _solve(scaled, schedule, working, ratio, steps, self._coupling_of(working))
-            before, ratio = schedule.stage, 1.0
+            before = stage
             schedule, found, screened = _screen(
                 scaled, self.solver, lam, self.within, steps, schedule, np.int32(self.most),
                 solved.overall,
             )  # fmt: skip
             working = solved.working._replace(duals=screened.bounds.duals)
-            active, newcomers, due = jax.device_get(
-                (solved.active, jnp.sum(screened.found), found.due)
+            active, newcomers, due, stage = jax.device_get(
+                (solved.active, found.newcomers, found.due, schedule.stage)
             )
             if due:
                 gap = np.inf if best is None else best.gap
-                blocks = Blocks(solved.blocks, self._repaired(solved))
+                blocks = self._repaired(solved)
                 answer, schedule, done = jax.device_get(
                     _conclude(
                         self.at, lam, self.tolerance, steps, schedule, found, solved.overall,
@@ -162,15 +167,16 @@ class PathDriver:
                     )
                 )  # fmt: skip
                 best = answer if best is None or answer.gap < gap else best
-            if not done:
+            ratio = float(stage) / float(before)
+            if newcomers and not done:
                 slots = self._slots(int(active))
                 few = min(int(newcomers), entering(screened.found.shape[0], slots))
                 working = _resized(working, scaled.num_blocks, self._slots(int(active) + few))
-                working = _enter(scaled, before, schedule.stage, working, screened)
+                working, ratio = _enter(scaled, stage, working, screened, ratio), 1.0
         assert best is not None
         occupied = int(np.sum(np.asarray(working.blocks) < scaled.num_blocks))
         self.working = _resized(working, scaled.num_blocks, self._slots(occupied))
-        self.known = float(schedule.stage)
+        self.known = float(before)
         # Judged before the last round.
         verdict = best.verdict
         if int(schedule.steps) >= limit and int(verdict.status) == Status.STALLED:
@@ -194,20 +200,21 @@ class PathDriver:
         self.coupled = blocks.copy()
         return self.coupling
 
-    def _repaired(self, solved: Solved) -> Any:
-        """The weights inside their cones: non-zero blocks only, a few at a time in one shape."""
-        blocks = np.asarray(solved.blocks)
-        weights = np.array(solved.weights)
-        active = np.flatnonzero(np.any(weights != 0, axis=1))
+    def _repaired(self, solved: Solved) -> Blocks:
+        """The non-zero blocks inside their cones, a few at a time in one shape."""
+        given, all_weights = np.asarray(solved.blocks), np.asarray(solved.weights)
+        active = np.flatnonzero(np.any(all_weights != 0, axis=1))
+        width = _FEWEST_CERTIFIED
+        while width < active.size:
+            width *= 4
+        blocks = np.full(width, self.scaled.num_blocks, np.int32)
+        weights = np.zeros((width, all_weights.shape[1]), all_weights.dtype)
+        blocks[: active.size], weights[: active.size] = given[active], all_weights[active]
         for start in range(0, active.size, _FEWEST_SLOTS):
-            index = active[start : start + _FEWEST_SLOTS]
-            padding = _FEWEST_SLOTS - index.size
-            block = np.pad(blocks[index], (0, padding), constant_values=self.scaled.num_blocks)
-            weight = np.pad(weights[index], ((0, padding), (0, 0)))
-            given = Blocks(jnp.asarray(block), jnp.asarray(weight))
-            some = _repair(self.scaled, given).weights
-            weights[index] = np.asarray(some)[: index.size]
-        return weights
+            some = slice(start, start + _FEWEST_SLOTS)
+            part = Blocks(jnp.asarray(blocks[some]), jnp.asarray(weights[some]))
+            weights[some] = np.asarray(_repair(self.scaled, part).weights)
+        return Blocks(blocks, weights)  # type: ignore[arg-type]
 
     def _slots(self, active: int) -> int:
         return min(slot_count(active, self.scaled.X.shape[1]), self.most)
@@ -273,9 +280,9 @@ def _screen(
 
 @compiled
 def _enter(
-    scaled: ScaledProgram, before: Array, stage: Array, working: WorkingSet, screened: Screened
+    scaled: ScaledProgram, stage: Array, working: WorkingSet, screened: Screened, ratio: Array
 ) -> WorkingSet:
-    return enter(scaled, stage, at_stage(working, stage / before), screened)
+    return enter(scaled, stage, at_stage(working, ratio), screened)
 
 
 _repair = compiled(repair)

@@ -13,14 +13,13 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxrelu.core.numerics import eps, safe_norm
+from jaxrelu.core.numerics import eps, plain_norm
+from jaxrelu.core.rounding import upward
 from jaxrelu.geometry.cones import cone_signs, drop_negligible, make_feasible
 from jaxrelu.geometry.correlation_bounds import DualElements
 from jaxrelu.programs.bounds import (
     Blocks,
-    best_share,
-    correlation_bound,
-    dual_value,
+    correlation_rounding,
     lower_value,
     upper_value,
 )
@@ -80,10 +79,12 @@ class Schedule(NamedTuple):
 
 
 class Finding(NamedTuple):
-    """What a round has found: scalar bools.
+    """What a round has found: scalars, bools but for the first two.
 
     Attributes:
-        missing: a block without a slot is above the round's stage.
+        lower: what the residual proves of the optimum at lam, as far as screening got.
+        newcomers: int32, blocks in the last batch that are above the round's stage without a slot.
+        missing: there is one.
         settled: none is, at lam itself.
         ready: the certificate promises to close, or nothing finer can be solved.
         full: a block is missing that no slot can be found for.
@@ -91,6 +92,8 @@ class Finding(NamedTuple):
         due: a certificate is wanted.
     """
 
+    lower: Array
+    newcomers: Array
     missing: Array
     settled: Array
     ready: Array
@@ -156,7 +159,8 @@ def screen_round(
     duals, residual = solved.duals, solved.residual
     screened = screen(scaled, duals, solved.inside, residual, limit, pattern_batch)
 
-    missing, above = jnp.any(screened.found), stage > lam
+    newcomers, above = jnp.sum(screened.found, dtype=jnp.int32), stage > lam
+    missing = newcomers > 0
     crowded = missing & (solved.lasting >= slots)
     finest = finest_precision(scaled)
     fine, closest = precision <= max(_CROWDED, finest), shrink > _CLOSEST
@@ -181,10 +185,13 @@ def screen_round(
         rounds=rounds,
         steps=steps,
     )
-    promises = promising(scaled, lam, tolerance, residual, solved.value, screened.bound)
+    bound = upward(screened.bound, correlation_rounding(scaled.program, residual))
+    proved = lower_value(scaled.program, lam, residual, bound)[0].value
+    # Whether the tolerance would be met if the repair cost nothing.
+    promises = tolerance.met(solved.value, proved)
     # The repair is worth its projections only where it may be the last one.
     ready, full = settled & (promises | (precision <= finest)), too_few & ~above
-    found = Finding(missing, settled, ready, full, last, ready | full | last)
+    found = Finding(proved, newcomers, missing, settled, ready, full, last, ready | full | last)
     return following, found, screened
 
 
@@ -326,7 +333,7 @@ def solved_slots(
         working.blocks,
         weights,
         residual,
-        loss_value(scaled.program, fit) + lam * jnp.sum(safe_norm(weights)) + repair_cost,
+        loss_value(scaled.program, fit) + lam * jnp.sum(plain_norm(weights)) + repair_cost,
         holds_slot(scaled, after.blocks),
         jnp.sum(inner.active, dtype=jnp.int32),
         jnp.sum(lasting(scaled, after), dtype=jnp.int32),
@@ -334,19 +341,6 @@ def solved_slots(
         jnp.all(jnp.isfinite(residual)),
         ~inner.finite & (inner.num_steps == 0),
     )
-
-
-def promising(
-    scaled: ScaledProgram,
-    lam: Array,
-    tolerance: Tolerance,
-    residual: Array,
-    value: Array,
-    bound: Array,
-) -> Array:
-    """Whether the tolerance would be met if repair and rounding cost nothing."""
-    t = best_share(scaled.program, lam, residual, bound)
-    return tolerance.met(value, dual_value(scaled.program, t * residual))
 
 
 def repair(scaled: ScaledProgram, blocks: Blocks) -> Blocks:
@@ -361,14 +355,19 @@ def repair(scaled: ScaledProgram, blocks: Blocks) -> Blocks:
 
 
 def certify_slots(
-    scaled: ScaledProgram, lam: Array, blocks: Blocks, residual: Array, duals: DualElements
+    scaled: ScaledProgram,
+    lam: Array,
+    blocks: Blocks,
+    residual: Array,
+    duals: DualElements,
+    lower: Array,
 ) -> Best:
-    """Repairs the blocks of the slots and evaluates both values."""
-    program = scaled.program
+    """Repairs the blocks of the slots and evaluates the objective there, beside a known bound.
+
+    The last word is that of `jaxrelu.solvers.verdict.conclude`, which evaluates both anew.
+    """
     blocks = repair(scaled, blocks)
-    upper = upper_value(program, lam, blocks)[0].value
-    bound = correlation_bound(program, residual, duals).bound
-    lower = lower_value(program, lam, residual, bound)[0].value
+    upper = upper_value(scaled.program, lam, blocks)[0].value
     return Best(blocks, residual, duals, upper - lower, upper)
 
 

@@ -138,7 +138,11 @@ class ActiveNewton:
             )
             return self.after(scaled, lam, tolerance, max_steps, state, solved)
 
-        end = iterate(step, first, done=lambda s: s.done | ~s.finite, max_steps=MAX_ROUNDS)
+        # A round says itself whether it broke, and what it breaks is no certificate.
+        end = iterate(
+            step, first, done=lambda s: s.done | ~s.finite, max_steps=MAX_ROUNDS,
+            watch=lambda _: (),
+        )  # fmt: skip
         return self.evidence(end.state, max_steps, end.finite & end.state.finite)
 
     def after(
@@ -192,7 +196,7 @@ def judged(
         # In a batch every lane comes here; zero weights make it cheap where it is not due.
         weights = jnp.where(due, shown.blocks.weights, 0.0)
         blocks = shown.blocks._replace(weights=weights)
-        new = certify_slots(scaled, lam, blocks, shown.residual, shown.duals)
+        new = certify_slots(scaled, lam, blocks, shown.residual, shown.duals, shown.found.lower)
         return jax.tree.map(lambda a, b: jnp.where(due, a, b), closer(new, before), before)
 
     best = jax.lax.cond(due, certified, lambda: before)
@@ -235,5 +239,6 @@ def _unproved(
 
 def no_candidate(state: RoundState) -> Candidate:
     """What is to be certified before the first round."""
-    best, no = state.best, jnp.asarray(False)
-    return Candidate(best.blocks, best.residual, best.duals, Finding(*[no] * 6))
+    best, no, none = state.best, jnp.asarray(False), jnp.asarray(0, jnp.int32)
+    found = Finding(jnp.zeros_like(best.gap), none, *[no] * 6)
+    return Candidate(best.blocks, best.residual, best.duals, found)

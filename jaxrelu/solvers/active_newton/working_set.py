@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxrelu.core.numerics import matmul, safe_norm, unit
+from jaxrelu.core.numerics import matmul, plain_norm, safe_norm, unit
 from jaxrelu.geometry.cone_projection import project
 from jaxrelu.geometry.cones import cone_signs, projection_batch
 from jaxrelu.geometry.correlation_bounds import DualElements, PolarBounds, polar_bounds
@@ -186,14 +186,14 @@ def screen(
         batch=batch,
         stop_at_violation=True,
     )
-    size = safe_norm(bounds.points)
+    size = plain_norm(bounds.points)
     found = (size > limit) & (bounds.bound[bounds.chunk] > limit)
     return Screened(bounds, jnp.max(bounds.bound, initial=0.0), found, size)
 
 
 def lasting(scaled: ScaledProgram, working: WorkingSet) -> Array:
     """(k,) bool: slots of blocks that are more than next to nothing against the largest one."""
-    size = safe_norm(working.at.weights)
+    size = plain_norm(working.at.weights)
     occupied = working.blocks < scaled.num_blocks
     return occupied & (size > _LIGHT * jnp.max(jnp.where(occupied, size, 0.0), initial=0.0))
 
