@@ -26,26 +26,32 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from scipy.linalg import cho_factor, cho_solve
+from scipy.linalg import block_diag, cho_factor, cho_solve
 
-from jaxrelu.core.aliases import Bools, Floats
+from jaxrelu.core.aliases import Floats
 from jaxrelu.core.pytrees import register
 from jaxrelu.core.tracing import on_host
-from jaxrelu.geometry.cones import block_patterns
-from jaxrelu.geometry.host.scaling import unit_rows
 from jaxrelu.geometry.host.walls import SOLVED, walls_of
-from jaxrelu.losses.base import total_curvature, total_gradient
+from jaxrelu.losses.base import total_gradient
 from jaxrelu.optimal_sets.identification import optimal_set
 from jaxrelu.optimal_sets.optimal_set import OptimalSet
-from jaxrelu.paths.exact.active_system import largest_multipliers, multiplier_margin, null_space
-from jaxrelu.programs.program import Program, block_signs, sample_weights
+from jaxrelu.paths.exact.active_system import (
+    ActivePoint,
+    HostProgram,
+    Neuron,
+    families,
+    host_program,
+    largest_multipliers,
+    moves,
+    multiplier_margin,
+    null_space,
+    wall_system,
+)
+from jaxrelu.programs.program import Program, sample_weights
 from jaxrelu.programs.solution import Solution
 
 _RANK = 1e-9
 _POSITIVE = 1e-7
-_TIGHT = 1e-6
-# The batched projection can stop at six digits; other neurons are further away than this.
-_NEAR = 1e-4
 
 
 @register
@@ -106,100 +112,76 @@ def sensitivity(program: Program, solution: Solution) -> Sensitivity:
     Reference: the formulas in `jaxrelu.optimal_sets.sensitivity`.
     """
     optima = optimal_set(program, solution)
-    X, y = np.asarray(program.X), jnp.asarray(program.y)
-    n, lam = len(X), float(optima.lam)
-    support = np.asarray(optima.support)
-    directions = np.asarray(optima.directions)[support]
-    coefficients = np.asarray(optima.interior)[support]
-    signs = np.asarray(optima.signs)[support]
-    if optima.gates is None:
-        walls = walls_of(unit_rows(X)[0], directions, SOLVED).T
-        active = ~walls & (X @ directions.T > 0)
-    else:
-        active = _masks_of(program, optima)[:, support]
-        walls = np.zeros(active.shape, bool)
-    weight = sample_weights(program)
-    curvature = np.asarray(total_curvature(program.loss, optima.fit, y, weight))
+    host = host_program(program)
+    neurons, point = _structure(host, optima)
+    y, weight = jnp.asarray(program.y), sample_weights(program)
     _, by_target = jax.jvp(
         lambda target: total_gradient(program.loss, optima.fit, target, weight),
         (y,),
         (jnp.ones_like(y),),
     )
-    cross = -np.asarray(by_target)
-
-    columns: list[Floats] = []
-    bends: list[Floats] = []
-    pulls: list[Floats] = []
-    for k in range(len(coefficients)):
-        N = null_space(X[walls[:, k]])
-        v = N.T @ directions[k]
-        v = v / np.linalg.norm(v)
-        columns.append(signs[k] * active[:, [k]] * (X @ N))
-        bends.append(lam / coefficients[k] * (np.eye(len(v)) - np.outer(v, v)))
-        pulls.append(v)
-    by_lam, by_y = np.zeros(n), np.zeros((n, n))
-    regular = optima.is_unique
-    if columns:
-        A, v = np.hstack(columns), np.concatenate(pulls)
-        H = A.T @ (curvature[:, None] * A)
-        start = 0
-        for bend in bends:
-            stop = start + len(bend)
-            H[start:stop, start:stop] += bend
-            start = stop
-        scale = np.trace(H) / len(H)
-        lowest = float(np.linalg.eigvalsh(H)[0])
-        regular = regular and lowest > _RANK * scale
-        factor = cho_factor(H + max(0.0, _RANK * scale - lowest) * np.eye(len(H)))
-        by_lam = -A @ cho_solve(factor, v)
-        by_y = A @ cho_solve(factor, A.T * cross[None])
-    enters = bool(np.any(~support))
-    held = not program.has_cones or _walls_hold(program, optima, directions, walls)
+    by_lam, by_y, regular = _fit_derivatives(host, neurons, point, -np.asarray(by_target))
+    regular = regular and optima.is_unique
+    enters = bool(np.any(~np.asarray(optima.support)))
+    held = not program.has_cones or _walls_hold(host, neurons, point)
     return Sensitivity(
         jnp.asarray(by_lam), jnp.asarray(by_y), jnp.asarray(np.trace(by_y)),
-        bool(regular) and not enters and held and not optima.ambiguous, bool(regular), not enters,
-        held, optima.doubts,
+        regular and not enters and held and not optima.ambiguous, regular, not enters, held,
+        optima.doubts,
     )  # fmt: skip
 
 
-def _masks_of(program: Program, optima: OptimalSet) -> Bools:
-    """(n, k): the masks under which a gated program has its directions."""
-    pattern = np.asarray(block_patterns(program.block_shape))
+def _structure(host: HostProgram, optima: OptimalSet) -> tuple[list[Neuron], ActivePoint]:
+    """The neurons of the support, each by the first of its blocks, and where they are."""
+    support = np.asarray(optima.support)
+    directions = np.asarray(optima.directions)[support]
+    walls = np.zeros((len(directions), len(host.X)), bool)
+    if host.has_cones:
+        walls = walls_of(host.unit, directions, SOLVED)
     direction_of = np.asarray(optima.direction_of).ravel()
-    first = [int(np.flatnonzero(direction_of == e)[0]) for e in range(optima.signs.size)]
-    masks: Bools = np.asarray(program.patterns.masks, bool)[:, pattern[first]]
-    return masks
+    blocks = [int(np.argmax(direction_of == e)) for e in np.flatnonzero(support)]
+    neurons = [Neuron(block, on) for block, on in zip(blocks, walls, strict=True)]
+    sizes = np.asarray(optima.interior)[support]
+    residual, fit = np.asarray(optima.residual), np.asarray(optima.fit)
+    return neurons, ActivePoint(float(optima.lam), sizes, directions, fit, residual)
 
 
-def _walls_hold(
-    program: Program,
-    optima: OptimalSet,
-    directions: Floats,
-    walls: Bools,
-) -> bool:
+def _fit_derivatives(
+    host: HostProgram, neurons: list[Neuron], point: ActivePoint, cross: Floats
+) -> tuple[Floats, Floats, bool]:
+    """The fit by lam (n,), the fit by the target (n, n), and whether features are independent."""
+    n = len(host.X)
+    if not neurons:
+        return np.zeros(n), np.zeros((n, n)), True
+    bases, columns = zip(*moves(host, neurons), strict=True)
+    inside = [N.T @ u for N, u in zip(bases, point.directions, strict=True)]
+    v = [part / np.linalg.norm(part) for part in inside]
+    bends = [
+        point.lam / size * (np.eye(len(vk)) - np.outer(vk, vk))
+        for size, vk in zip(point.sizes, v, strict=True)
+    ]
+    A, curvature = np.hstack(columns), host.derivatives(point.fit)[1]
+    H = A.T @ (curvature[:, None] * A) + block_diag(*bends)
+    scale, lowest = np.trace(H) / len(H), float(np.linalg.eigvalsh(H)[0])
+    factor = cho_factor(H + max(0.0, _RANK * scale - lowest) * np.eye(len(H)))
+    by_lam = -A @ cho_solve(factor, np.concatenate(v))
+    by_y = A @ cho_solve(factor, A.T * cross[None])
+    return by_lam, by_y, bool(lowest > _RANK * scale)
+
+
+def _walls_hold(host: HostProgram, neurons: list[Neuron], point: ActivePoint) -> bool:
     """Whether in every cell some multiplier is positive on all walls that the neuron feels."""
-    X, r, lam = np.asarray(program.X), np.asarray(optima.residual), float(optima.lam)
-    pattern = np.asarray(block_patterns(program.block_shape))
-    sign = np.asarray(block_signs(program))
-    masks, support = np.asarray(program.patterns.masks), np.asarray(optima.support)
-    place = np.cumsum(support) - 1  # of a direction among those of the support
-    direction_of = np.asarray(optima.direction_of).ravel()
     seen: set[tuple[int, bytes]] = set()
-    for block in np.flatnonzero(direction_of >= 0):
-        if not support[direction_of[block]]:
-            continue
-        owner = int(place[direction_of[block]])
-        mask, on_wall = masks[:, pattern[block]] > 0, walls[:, owner]
-        key = (owner, mask.tobytes())
-        if key in seen or not on_wall.any():
+    for which, block in families(host, neurons):
+        mask = host.patterns[block]
+        key = (which, mask.tobytes())
+        if key in seen or not neurons[which].walls.any():
             continue
         seen.add(key)
-        rows = np.where(mask[on_wall], 1.0, -1.0)[:, None] * X[on_wall]
-        rows = rows / np.linalg.norm(rows, axis=1, keepdims=True)
-        missing = directions[owner] - sign[block] * (X.T @ (mask * r)) / lam
+        rows, missing = wall_system(host, neurons, point, which, block)
         if multiplier_margin(rows, missing) > _POSITIVE:
             continue
-        if not _are_not_felt(rows, missing, X[mask]):
+        if not _are_not_felt(rows, missing, host.X[mask]):
             return False
     return True
 

@@ -23,7 +23,7 @@ from jaxrelu.core.chunks import in_chunks
 from jaxrelu.core.derivatives import nowhere
 from jaxrelu.core.numerics import safe_norm
 from jaxrelu.core.options import flag
-from jaxrelu.core.pytrees import register
+from jaxrelu.core.pytrees import compiled, register
 from jaxrelu.geometry.cone_projection import project
 from jaxrelu.geometry.cones import (
     block_patterns,
@@ -134,12 +134,18 @@ def certify(program: Program, lam: Any, weights: Any, *, multipliers: bool = Fal
     multipliers = flag(multipliers, "multipliers")
     if multipliers and not program.has_cones:
         raise ValueError("multipliers=True: blocks of a gated program have no cones; leave it out.")
-    return _certify(program, lam, check_weights(program, weights), multipliers)
+    prove = _certify_with_multipliers if multipliers else _certify
+    return prove(program, lam, check_weights(program, weights))
 
 
-@partial(jax.jit, static_argnames=("multipliers",))
-def _certify(program: Program, lam: Array, weights: Array, multipliers: bool) -> Certificate:
-    return _certified(multipliers, program, lam, weights)
+@compiled
+def _certify(program: Program, lam: Array, weights: Array) -> Certificate:
+    return _certified(False, program, lam, weights)
+
+
+@compiled
+def _certify_with_multipliers(program: Program, lam: Array, weights: Array) -> Certificate:
+    return _certified(True, program, lam, weights)
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(0,))

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 from jax import Array
 
@@ -19,6 +18,7 @@ from jaxrelu.core.checks import as_float, check_per_row
 from jaxrelu.core.derivatives import close, excess, largest, longest
 from jaxrelu.core.numerics import matmul, safe_norm, unit
 from jaxrelu.core.options import nonnegative_scalar
+from jaxrelu.core.pytrees import compiled
 from jaxrelu.geometry.cones import block_patterns
 from jaxrelu.geometry.correlations import correlations
 from jaxrelu.programs.checks import check_kind, check_lam, check_program, check_weights
@@ -113,7 +113,7 @@ def block_correlations(program: Program, residual: Any) -> Array:
     return _block_correlations(program, residual.astype(program.X.dtype))
 
 
-@jax.jit
+@compiled
 def _block_correlations(program: Program, residual: Array) -> Array:
     if not program.has_cones:
         return raw_correlations(program, residual)
@@ -152,7 +152,7 @@ def kkt_residual(program: Program, lam: Any, weights: Any) -> KKTResidual:
     return _kkt_residual(program, lam, check_weights(program, weights))
 
 
-@jax.jit
+@compiled
 def _kkt_residual(program: Program, lam: Array, weights: Array) -> KKTResidual:
     X, flat = jnp.asarray(program.X), weights.reshape(-1, weights.shape[-1])
     q = _block_correlations(program, residual_at(program, fit(program, weights)))

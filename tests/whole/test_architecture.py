@@ -222,6 +222,19 @@ def registration_faults(package: Path) -> list[str]:
     ]
 
 
+def jit_faults(package: Path) -> list[str]:
+    """What takes a loss, itself or in a program, is compiled with the loss's class in the key."""
+    return [
+        f"{module}.{node.name} takes a loss under jax.jit, use jaxrelu.core.pytrees.compiled"
+        for module, path in modules_of(package).items()
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.FunctionDef)
+        and any("jax.jit" in ast.unparse(decorator) for decorator in node.decorator_list)
+        and {"Program", "Loss"}
+        & {ast.unparse(arg.annotation) for arg in node.args.args if arg.annotation is not None}
+    ]
+
+
 def length_faults(package: Path) -> list[str]:
     lengths = {
         name: len(path.read_text().splitlines()) for name, path in modules_of(package).items()
@@ -235,6 +248,7 @@ CHECKS = [
     private_jax_faults,
     optional_dependency_faults,
     registration_faults,
+    jit_faults,
     length_faults,
 ]
 
@@ -345,6 +359,9 @@ def build(package: Path, texts: dict[str, str]) -> None:
          optional_dependency_faults),
         ("losses.base", "@jax.tree_util.register_dataclass\nclass A: pass", registration_faults),
         ("losses.base", "from jax.tree_util import register_dataclass", registration_faults),
+        ("programs.program", "@jax.jit\ndef f(program: Program): pass", jit_faults),
+        ("losses.base", "@partial(jax.jit, static_argnums=1)\ndef f(loss: Loss, n: int): pass",
+         jit_faults),
         ("losses.base", "x = 1\n" * 400, length_faults),
     ],
 )  # fmt: skip

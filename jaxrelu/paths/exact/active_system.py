@@ -26,6 +26,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
@@ -98,7 +99,6 @@ class HostProgram:
         signs: (B,).
         has_cones: False for a gated program.
         derivatives: fit -> (gradient, curvature) of the loss, (n,) each.
-        spread: (B,), the largest singular value of D_b X.
         seen: residual / lam, (B, n), at which `lengths` was computed.
         lengths: (B,), ||q_b|| / lam there; `shortfalls` keeps both up to date.
     """
@@ -109,9 +109,16 @@ class HostProgram:
     signs: Floats
     has_cones: bool
     derivatives: Callable[[Floats], tuple[Floats, Floats]]
-    spread: Floats
     seen: Floats
     lengths: Floats
+
+    @cached_property
+    def spread(self) -> Floats:
+        """(B,), the largest singular value of D_b X."""
+        masks, block = np.unique(self.patterns, axis=0, return_inverse=True)
+        sizes = [np.linalg.norm(self.X[mask], 2) if mask.any() else 0.0 for mask in masks]
+        spread: Floats = np.array(sizes)[block.reshape(-1)]
+        return spread
 
     def correlation(self, block: int, residual: Floats) -> Floats:
         """The correlation q_b (d,) of one block, exact to rounding."""
@@ -161,7 +168,6 @@ def host_program(program: Program) -> HostProgram:
         gradient, curvature = _derivatives(loss, fit, y, weight)
         return np.asarray(gradient), np.asarray(curvature)
 
-    spread = np.array([np.linalg.norm(X[mask], 2) if mask.any() else 0.0 for mask in masks.T])
     blocks = len(patterns)
     return HostProgram(
         X,
@@ -170,7 +176,6 @@ def host_program(program: Program) -> HostProgram:
         np.asarray(block_signs(program), np.float64),
         program.has_cones,
         derivatives,
-        spread[np.asarray(block_patterns(program.block_shape))],
         np.zeros((blocks, len(X))),
         np.full(blocks, np.inf),
     )
@@ -192,6 +197,15 @@ def null_space(rows: Floats) -> Floats:
     return null
 
 
+def moves(host: HostProgram, neurons: list[Neuron]) -> list[tuple[Floats, Floats]]:
+    """For every neuron the basis N_k of the moves that its walls leave, and their features A_k."""
+    bases = [null_space(host.unit[neuron.walls]) for neuron in neurons]
+    return [
+        (N, host.signs[k.block] * host.patterns[k.block][:, None] * (host.X @ N))
+        for k, N in zip(neurons, bases, strict=True)
+    ]
+
+
 def solve_equations(
     host: HostProgram, neurons: list[Neuron], near: ActivePoint, lam: float
 ) -> ActivePoint | None:
@@ -208,13 +222,9 @@ def solve_equations(
     """
     if not neurons:
         return empty(host, lam)
-    bases = [null_space(host.unit[neuron.walls]) for neuron in neurons]
+    bases, columns = zip(*moves(host, neurons), strict=True)
     if any(N.shape[1] == 0 for N in bases):
         return None
-    columns = [
-        host.signs[k.block] * host.patterns[k.block][:, None] * (host.X @ N)
-        for k, N in zip(neurons, bases, strict=True)
-    ]
     v = [_unit(N.T @ u) for N, u in zip(bases, near.directions, strict=True)]
     c = near.sizes.copy()
     dims = [N.shape[1] for N in bases]
