@@ -12,13 +12,14 @@ thousands would drown every certificate, sums are added up in stages of `STAGE`.
 
 exp, log, log1p and their kin are not rounded correctly: `ELEMENTARY` is what they may be off, in
 units of eps, measured on CPUs and GPUs (float64 log1p on a CPU: 119). On a device of another kind
-products and functions are taken for `UNKNOWN` times worse.
+products and functions are taken for `UNKNOWN` times worse, and a warning says that this is a guess.
 
 Reference: Higham, Accuracy and Stability of Numerical Algorithms (2002), Sections 2.2 and 3.1.
 """
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import jax
@@ -40,7 +41,16 @@ def is_measured() -> bool:
 
 def roundoff(dtype: Any) -> float:
     """What one operation may be off, relative to its result, on this device."""
-    return 0.51 * eps(dtype) * (1.0 if is_measured() else UNKNOWN)
+    if is_measured():
+        return 0.51 * eps(dtype)
+    warnings.warn(
+        f"bounds are not rigorous on {jax.default_backend()}: its rounding was never measured and "
+        f"is taken for {UNKNOWN:g} times a CPU's. Call jr.self_test(dtype) to see whether that "
+        "holds, or certify on a CPU.",
+        RuntimeWarning,
+        stacklevel=2,
+    )
+    return 0.51 * eps(dtype) * UNKNOWN
 
 
 def tiny(dtype: Any) -> float:

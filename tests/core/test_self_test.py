@@ -34,3 +34,10 @@ def test_a_worse_device_is_seen(monkeypatch):
 def test_other_types_are_refused():
     with pytest.raises(ValueError, match="dtype is 'int32'"):
         jr.self_test("int32")
+
+
+def test_an_unknown_device_is_taken_for_worse_and_said_to_be(monkeypatch):
+    known = rounding.roundoff("float64")
+    monkeypatch.setattr(rounding, "_MEASURED", ())
+    with pytest.warns(RuntimeWarning, match=r"bounds are not rigorous on cpu.*self_test"):
+        assert rounding.roundoff("float64") == rounding.UNKNOWN * known
