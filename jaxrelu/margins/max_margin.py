@@ -23,12 +23,18 @@ from jaxrelu.core.numerics import eps
 from jaxrelu.core.pytrees import register
 from jaxrelu.core.status import Status
 from jaxrelu.core.tracing import on_host
-from jaxrelu.geometry.host.scaling import power_down, power_up, times_power
+from jaxrelu.geometry.host.scaling import times_power
 from jaxrelu.geometry.patterns import Patterns
 from jaxrelu.losses.checks import check_labels
 from jaxrelu.margins.alternatives import fit_space, separation
-from jaxrelu.margins.method_of_multipliers import End, host_arrays, minimise_weights
-from jaxrelu.margins.problem import compact_network, limits, printed_status, problem
+from jaxrelu.margins.method_of_multipliers import End, host_arrays, minimise_weights, sum_error
+from jaxrelu.margins.problem import (
+    compact_network,
+    limits,
+    printed_bounds,
+    printed_status,
+    problem,
+)
 from jaxrelu.networks.network import Network
 from jaxrelu.programs.certificates import Certificate
 from jaxrelu.solvers.base import Solver
@@ -135,8 +141,10 @@ def max_margin(
         theta = np.asarray(weights, np.float64)
         sizes = np.linalg.norm(theta, axis=-1, keepdims=True)
         theta = np.where(sizes > _SPECK * tolerance * np.max(sizes), theta, 0.0)
-        fit = np.sum(masks * (data @ (theta[0] - theta[1]).T), axis=1)
-        reached = float(np.min(target * fit))
+        parts = masks * (data @ (theta[0] - theta[1]).T)
+        errors = masks * (np.abs(data) @ np.abs(theta).sum(axis=0).T)
+        slack = [sum_error(sum(theta.shape[1:]), error) for error in errors]
+        reached = float(np.min(target * np.sum(parts, axis=1) - slack))
         return theta / (reached if reached > 0 else 1.0), reached
 
     if farkas is None:
@@ -149,15 +157,15 @@ def max_margin(
         return jnp.asarray(value, program.X.dtype)
 
     weights = number(times_power(np.asarray(end.weights), units.weights))
-    upper, lower = power_up(end.upper, units.weights), power_down(end.lower, units.weights)
+    lower, upper = printed_bounds(end, units, program.X.dtype)
     return MaxMargin(
         compact_network(program, end.weights, units),
-        number(upper),
-        number(1.0 / upper),
+        upper,
+        1.0 / upper,
         weights,
         number(times_power(end.dual, -units.features)),
-        number(lower),
-        number(upper),
+        lower,
+        upper,
         number(upper - lower if farkas is None else 0.0),
         jnp.asarray(farkas is None),
         jnp.asarray(np.zeros_like(target) if farkas is None else farkas, program.X.dtype),

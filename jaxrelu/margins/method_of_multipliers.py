@@ -13,7 +13,8 @@ t = y + lam nu_k (which has the signs of y, for nu_k has), nu+ is the residual o
 where for the margin samples beyond their target count for nothing. That is `jaxrelu.solve` at a
 moderate lam. Its own dual point r has R'(r) <= lam, so that r / lam is feasible for the dual above
 and y . r / lam a lower bound of the optimum; an upper bound is R at weights that meet the
-constraints. Convergence is superlinear as lam falls, and lam need not fall far.
+constraints. Both are rounded outward. Convergence is superlinear as lam falls, and lam need not
+fall far.
 
 Reference: Rockafellar (1976), "Augmented Lagrangians and applications of the proximal point
 algorithm in convex programming".
@@ -128,11 +129,12 @@ def minimise_weights(
         if not (np.all(np.isfinite(nu)) and np.all(np.isfinite(np.asarray(solution.fit)))):
             return best._replace(status=Status.NONFINITE, num_steps=step)
         before = best.upper - best.lower
-        lower = float(y @ nu)
+        lower = float(y @ nu) - sum_error(len(y), y * nu)
         if lower > best.lower:
             best = best._replace(dual=nu, lower=lower)
         weights, reached = feasible(solution.weights)
-        upper = float(np.sum(np.linalg.norm(weights, axis=-1)))
+        sizes = np.linalg.norm(weights, axis=-1)
+        upper = float(np.sum(sizes)) + sum_error(sizes.size + data.shape[1], sizes)
         if reached > 0 and upper < best.upper:
             best = best._replace(weights=jnp.asarray(weights, dtype), upper=upper)
         best = best._replace(num_steps=step)
@@ -151,6 +153,14 @@ def minimise_weights(
         else:
             inner = max(_INNER * inner, eps(dtype))
     return best
+
+
+def sum_error(count: int, terms: Floats) -> float:
+    """What a sum in float64 can be off where every term was rounded `count` times, and a few more.
+
+    See `jaxrelu.core.rounding`.
+    """
+    return (count + 8) * 0.51 * eps(np.float64) * float(np.sum(np.abs(terms)))
 
 
 def _with_target(program: ConvexProgram, target: Floats) -> ConvexProgram:

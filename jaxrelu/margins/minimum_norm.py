@@ -20,12 +20,18 @@ from jaxrelu.core.aliases import Floats
 from jaxrelu.core.numerics import eps
 from jaxrelu.core.pytrees import register
 from jaxrelu.core.tracing import on_host
-from jaxrelu.geometry.host.scaling import power_down, power_up, times_power
+from jaxrelu.geometry.host.scaling import times_power
 from jaxrelu.geometry.patterns import Patterns
 from jaxrelu.margins.alternatives import fit_space, nearest_fit
 from jaxrelu.margins.exact_fit import exact_fit
 from jaxrelu.margins.method_of_multipliers import host_arrays, minimise_weights
-from jaxrelu.margins.problem import compact_network, limits, printed_status, problem
+from jaxrelu.margins.problem import (
+    compact_network,
+    limits,
+    printed_bounds,
+    printed_status,
+    problem,
+)
 from jaxrelu.networks.network import Network
 from jaxrelu.programs.certificates import Certificate
 from jaxrelu.solvers.base import Solver
@@ -135,17 +141,17 @@ def minimum_norm(
         return jnp.asarray(value, program.X.dtype)
 
     weights = number(times_power(np.asarray(end.weights), units.weights))
-    upper, lower = power_up(end.upper, units.weights), power_down(end.lower, units.weights)
+    lower, upper = printed_bounds(end, units, program.X.dtype)
     proof = np.zeros_like(target) if farkas is None else times_power(farkas, units.fit)
     return MinimumNorm(
         compact_network(program, end.weights, units),
-        number(upper),
+        upper,
         weights,
         number(times_power(target, units.fit)),
         number(times_power(end.dual, -units.features)),
-        number(lower),
-        number(upper),
-        number(upper - lower),
+        lower,
+        upper,
+        upper - lower,
         jnp.asarray(farkas is None),
         number(proof),
         jnp.asarray(printed_status(end, weights, upper), jnp.int32),

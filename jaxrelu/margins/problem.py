@@ -28,7 +28,7 @@ from jaxrelu.core.aliases import Floats
 from jaxrelu.core.checks import known_floats, known_matrix
 from jaxrelu.core.options import count, share
 from jaxrelu.core.status import Status
-from jaxrelu.geometry.host.scaling import exponents, times_power
+from jaxrelu.geometry.host.scaling import exponents, power_down, power_up, times_power
 from jaxrelu.geometry.patterns import Patterns
 from jaxrelu.margins.method_of_multipliers import End, Shortfall
 from jaxrelu.networks.network import Network
@@ -78,7 +78,21 @@ def compact_network(program: ConvexProgram, weights: Array, units: Units) -> Net
     return Network(jnp.asarray(times_power(hidden, half)), jnp.asarray(times_power(output, half)))
 
 
-def printed_status(end: End, weights: Array, upper: float) -> Status:
+def printed_bounds(end: End, units: Units, dtype: Any) -> tuple[Array, Array]:
+    """Both bounds in the user's numbers, rounded outward."""
+    lower, upper = power_down(end.lower, units.weights), power_up(end.upper, units.weights)
+    return _down(lower, dtype), -_down(-upper, dtype)
+
+
+def _down(value: float, dtype: Any) -> Array:
+    """The largest number of a dtype that is at most a value."""
+    rounded = np.asarray(value).astype(dtype)
+    if rounded > value:
+        rounded = np.nextafter(rounded, np.asarray(-np.inf, dtype))
+    return jnp.asarray(rounded)
+
+
+def printed_status(end: End, weights: Array, upper: Array) -> Status:
     """The status of what is handed out: numbers that are out of range cannot be OPTIMAL."""
     kept = np.asarray(weights)
     if end.status != Status.OPTIMAL or end.upper == 0:
