@@ -119,14 +119,17 @@ def test_values_that_no_number_holds_end_in_a_status(factor, status):
 
 
 def test_float32_targets_whose_squares_vanish_are_not_optimal():
-    single = jax.tree.map(lambda a: a.astype("float32") if a.dtype == float else a, GENERIC.program)
-    lam = np.float32(GENERIC.lams(0.1)[0])
-    assert int(jr.solve(single, lam).status) == jr.Status.OPTIMAL
+    rng, (n, d, p) = np.random.default_rng(0), SHAPE
+    X, y, gates = (rng.standard_normal(s).astype("float32") for s in ((n, d), n, (d, p)))
+    ones = np.ones(n, "float32")
+    single = jr.ConvexProgram(X, y, jr.Patterns(gates, X @ gates >= 0), sample_weight=ones)
+    lam = np.float32(0.1 * float(jr.lambda_max(single)))
+    plain = jr.solve(single, lam, solver=SOLVER)
+    assert int(plain.status) == jr.Status.OPTIMAL
     size = np.float32(5e-21)
-    solution = jr.solve(replace(single, y=size * single.y), size * lam)
+    solution = jr.solve(replace(single, y=size * single.y), size * lam, solver=SOLVER)
     assert int(solution.status) == jr.Status.PRECISION_FLOOR
     # The network is the right one all the same.
-    plain = jr.solve(single, lam)
     np.testing.assert_allclose(solution.fit / size, plain.fit, rtol=0.05, atol=0.05)
 
 
