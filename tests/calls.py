@@ -267,7 +267,7 @@ def _search():
 
 def _margin(y=Y):
     return {
-        "X": real(X), "y": real(y), "patterns": thing(patterns()), "rtol": _share(1e-3, "none"),
+        "X": same(X), "y": real(y), "patterns": thing(patterns()), "rtol": _share(1e-3, "none"),
         "max_steps": count(4), "solver": _newton(),
     }  # fmt: skip
 
