@@ -87,7 +87,7 @@ def printed_bounds(end: End, units: Units, dtype: Any) -> tuple[Array, Array]:
 def _down(value: float, dtype: Any) -> Array:
     """The largest number of a dtype that is at most a value."""
     rounded = np.asarray(value).astype(dtype)
-    if rounded > value:
+    if float(rounded) > value:  # a comparison in the narrower type would round the value
         rounded = np.nextafter(rounded, np.asarray(-np.inf, dtype))
     return jnp.asarray(rounded)
 

@@ -19,7 +19,10 @@ from scipy.optimize import minimize
 import jaxrelu as jr
 from jaxrelu.margins.kkt_conditions import margin_conditions
 from jaxrelu.margins.max_margin import max_margin
+from jaxrelu.margins.method_of_multipliers import End
 from jaxrelu.margins.minimum_norm import minimum_norm
+from jaxrelu.margins.problem import printed_bounds
+from jaxrelu.programs.units import Units
 
 
 def hard_margin(X):
@@ -50,6 +53,14 @@ def test_margin_of_two_rows(rho):
     few = 1e-15 * expected  # the formula itself is rounded
     assert float(found.lower) <= expected + few
     assert float(found.upper) >= expected - few
+
+
+@pytest.mark.parametrize("value", [1 / 3, 2 / 3])  # float32 rounds one up and one down
+def test_bounds_are_printed_outward(value):
+    end = End(jnp.zeros(0), np.zeros(0), value, value, jr.Status.OPTIMAL, 1)
+    lower, upper = printed_bounds(end, Units.of(0, 0, 0, 2), np.float32)
+    assert lower.dtype == upper.dtype == "float32"
+    assert float(lower) < value < float(upper)
 
 
 @pytest.mark.parametrize("seed", [0, 1, 2])

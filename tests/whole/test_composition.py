@@ -314,8 +314,8 @@ def test_values_are_those_of_the_plain_call(name, transform, leaves, passing, dt
         assert one.shape == other.shape
         if jnp.issubdtype(one.dtype, jnp.floating):
             assert one.dtype == dtype
-            if solved_slope and dtype == "float32":
-                # It may not be known; then it is NaN and no number.
+            if solved_slope and dtype == "float32" and name == "solve, ADMM":
+                # Not accurate enough for a slope, which may be NaN then but no wrong number.
                 one = jnp.where(jnp.isnan(one), other.astype(dtype), one)
             np.testing.assert_allclose(one, other, atol=tolerance * scale)
         elif "num_steps" not in jax.tree_util.keystr(place):
