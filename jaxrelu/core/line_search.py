@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jax import Array
+
+
+class _Bracket(NamedTuple):
+    """Where the zero of a slope lies; its value at zero, whether a full step will do, and looks."""
+
+    low: Array
+    high: Array
+    first: Array
+    full: Array
+    looks: Array
 
 
 def line_minimum(
@@ -17,7 +27,7 @@ def line_minimum(
     overshoot: Any = 0.5,
     shrink: float = 0.5,
     halvings: int = 12,
-) -> Array:
+) -> tuple[Array, Array]:
     """Step sizes in (0, 1] that minimise convex functions of one variable, given their slopes.
 
     The full step is kept where the slope there is small against the slope at zero; otherwise the
@@ -34,20 +44,34 @@ def line_minimum(
         halvings: number of bisections.
 
     Returns:
-        Step sizes (lanes,).
+        Step sizes (lanes,), and the slopes at zero (lanes,).
     """
     zero, one = jnp.zeros((lanes,), dtype), jnp.ones((lanes,), dtype)
-    full = slope(one) <= overshoot * jnp.abs(slope(zero))
 
-    def halve(_: int, bracket: tuple[Array, Array]) -> tuple[Array, Array]:
-        low, high = bracket
-        middle = jnp.where(low > 0, 0.5 * (low + high), shrink * high)
-        beyond = slope(middle) > 0
-        return jnp.where(beyond, low, middle), jnp.where(beyond, middle, high)
+    def look(state: _Bracket) -> _Bracket:
+        # The slope is traced once: at zero, at one, then in the middle.
+        middle = jnp.where(state.low > 0, 0.5 * (state.low + state.high), shrink * state.high)
+        trial = jnp.where(state.looks == 0, zero, jnp.where(state.looks == 1, one, middle))
+        here = slope(trial)
+        first = jnp.where(state.looks == 0, here, state.first)
+        full = jnp.where(state.looks == 1, here <= overshoot * jnp.abs(first), state.full)
+        halved = state.looks > 1
+        return _Bracket(
+            jnp.where(halved & ~(here > 0), middle, state.low),
+            jnp.where(halved & (here > 0), middle, state.high),
+            first,
+            full,
+            state.looks + 1,
+        )
 
-    # Most steps of Newton's method are full: nothing is halved then.
-    count = jnp.where(jnp.all(full), 0, halvings)
-    low, high = jax.lax.fori_loop(0, count, halve, (zero, one))
+    def going(state: _Bracket) -> Array:
+        # Most steps of Newton's method are full: nothing is halved then.
+        return (state.looks < 2) | ((state.looks < 2 + halvings) & ~jnp.all(state.full))
+
+    no = jnp.zeros((lanes,), bool)
+    low, high, first, full, _ = jax.lax.while_loop(
+        going, look, _Bracket(zero, one, zero, no, jnp.asarray(0, jnp.int32))
+    )
     # Where the bracket is still wide, only its lower end is sure to be a descent.
     wide = (low > 0) & (high - low > 1e-3 * high)
-    return jnp.where(full, one, jnp.where(wide, low, high))
+    return jnp.where(full, one, jnp.where(wide, low, high)), first

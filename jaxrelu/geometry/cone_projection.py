@@ -65,6 +65,7 @@ def project(
     *,
     offset: Array | float = 0.0,
     multipliers: Array | None = None,
+    cold: Array | None = None,
     cap: Array | None = None,
     threshold: Any = -1.0,
     near: Array | None = None,
@@ -79,6 +80,8 @@ def project(
         points: (m, d), what is projected.
         offset: t of the module's docstring, scalar, (n,) or (m, n) (the rows have norm one).
         multipliers: (m, n), >= 0, warm multipliers; they skip the interior point phase.
+        cold: (m,) bool, blocks that go through it and leave their warm multipliers alone: for one
+            compiled program that serves both.
         cap: (m, n), upper bounds of the multipliers, infinite for a constraint that must hold. It
             needs warm multipliers, zeros for example.
         threshold: scalar or (m,): a block needs no further steps once its bound is at most this; a
@@ -106,7 +109,7 @@ def project(
     Reference: Moreau's decomposition; `jaxrelu.programs.certificates` for the use of the bound.
     """
     if isinstance(rows, Rows) and rows.are_many and cap is None:
-        args = (offset, multipliers, threshold, near, rough, max_steps)
+        args = (offset, multipliers, cold, threshold, near, rough, max_steps)
         return _cutting_planes(rows, signs, points, *args)
     if multipliers is not None:
         # Zeros that the compiler does not know, or it folds constants of this size for seconds.
@@ -123,11 +126,14 @@ def project(
     limit = jnp.broadcast_to(jnp.asarray(threshold, c.dtype), (c.shape[0],)) / scale[:, 0]
     caps = jnp.asarray(jnp.inf, c.dtype) if cap is None else cap / scale
     problem = _Problem(rows, signs, c, offsets, limit, caps)
+    interior_point = _single_precision if rough else _interior_point
     if multipliers is None:
-        u, mu = (_single_precision if rough else _interior_point)(problem, max_steps)
+        u, mu = interior_point(problem, max_steps, jnp.zeros((c.shape[0],), bool))
     else:
         mu = problem.clipped(jnp.where(sound[:, None], multipliers, 0.0) / scale)
         u = c + problem.transpose(mu)
+        if cold is not None:
+            u, mu = _lanes(cold, interior_point(problem, max_steps, ~cold), (u, mu))
     u, mu, residual = _multiplier_newton(problem, u, mu, max_steps)
     bound = safe_norm(c + problem.transpose(mu)) * scale[:, 0]
     found = Projection(u * scale, mu * scale, bound, residual)
@@ -161,6 +167,7 @@ def _cutting_planes(
     points: Array,
     offset: Array | float,
     multipliers: Array | None,
+    cold: Array | None,
     threshold: Any,
     near: Array | None,
     rough: bool,
@@ -194,6 +201,7 @@ def _cutting_planes(
             jnp.where(done[:, None], 0.0, points),
             offset=jnp.where(done[:, None], 0.0, offsets[index]),
             multipliers=warm,
+            cold=cold,
             threshold=limit,
             rough=rough,
             max_steps=max_steps,
@@ -238,16 +246,19 @@ def _solver(matrices: Array) -> Callable[[Array], Array]:
     return lambda rhs: cho_solve((factors, True), rhs[..., None])[..., 0]
 
 
-def _single_precision(problem: _Problem, max_steps: int) -> tuple[Array, Array]:
+def _single_precision(problem: _Problem, max_steps: int, idle: Array) -> tuple[Array, Array]:
     """The interior point phase in float32; it ends at 1e-5 in either precision."""
     dtype = problem.c.dtype
     single = jax.tree.map(lambda a: a.astype(jnp.float32), problem)
-    u, mu = _interior_point(single, max_steps)
+    u, mu = _interior_point(single, max_steps, idle)
     return u.astype(dtype), mu.astype(dtype)
 
 
-def _interior_point(problem: _Problem, max_steps: int) -> tuple[Array, Array]:
-    """Mehrotra's predictor-corrector on all blocks; a lane that breaks keeps its last iterate."""
+def _interior_point(problem: _Problem, max_steps: int, idle: Array) -> tuple[Array, Array]:
+    """Mehrotra's predictor-corrector on all blocks; a lane that breaks keeps its last iterate.
+
+    Blocks that are idle (m,) are left where they start.
+    """
     c, eye = problem.c, jnp.eye(problem.c.shape[1], dtype=problem.c.dtype)
     m, n = problem.signs.shape
     tolerance = max(1e-5, 30 * eps(c.dtype))
@@ -288,7 +299,7 @@ def _interior_point(problem: _Problem, max_steps: int) -> tuple[Array, Array]:
 
     start = problem.forward(c) - problem.offsets
     state = (c, jnp.maximum(jnp.abs(start), 0.1), jnp.full((m, n), 0.01, c.dtype))
-    free = problem.settled(jnp.zeros_like(start)) | jnp.all(start >= 0, axis=1)
+    free = idle | problem.settled(jnp.zeros_like(start)) | jnp.all(start >= 0, axis=1)
     end = iterate(
         step,
         (*state, free, free),
@@ -342,7 +353,7 @@ def _multiplier_newton(
             pull = jnp.sum(moved * change, axis=1) / sigma[:, 0]
             return linear + size * square - pull
 
-        size = line_minimum(slope, m, c.dtype)
+        size, _ = line_minimum(slope, m, c.dtype)
         new_u = u + size[:, None] * p
         candidate = multiplier(new_u, mu, sigma)
         gradient_size, violation = residuals(new_u, candidate)

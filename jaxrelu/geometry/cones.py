@@ -8,7 +8,7 @@ exactly. Neurons lie on walls as a rule, so a repair has to go that far inside, 
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -104,26 +104,29 @@ def interior_directions(X: Array, masks: Array, gates: Array | None = None) -> t
         reduced, best_margin = interior_directions(r.T, masks, inner)
         return matmul(q, reduced), best_margin
     rows = shared_rows(X)
-    p = masks.shape[1]
-    signs = cone_signs(masks, jnp.arange(p), X.dtype)
-    zero = jnp.zeros((p, X.shape[1]), X.dtype)
-    real = safe_norm(rows.unit) > 0
-
-    def margin(directions: Array) -> Array:
-        slack = signs * matmul(directions, rows.unit.T)
-        return jnp.min(jnp.where(real[None], slack, jnp.inf), axis=1, initial=jnp.inf)
-
-    # A zero row has no margin to ask for.
+    signs = cone_signs(masks, jnp.arange(masks.shape[1]), X.dtype)
+    zero = jnp.zeros((masks.shape[1], X.shape[1]), X.dtype)
     near = None if gates is None else gates.T
-    best = unit(project(rows, signs, zero, offset=real.astype(X.dtype), near=near).points)
-    best_margin = margin(best)
+    # A zero row has no margin to ask for.
+    walls = (rows.length > 0).astype(X.dtype)
+    best = project(rows, signs, zero, offset=walls, near=near).points
+    best, margin = better_directions(rows, signs, best, near)
+    return best.T, margin
+
+
+def better_directions(
+    rows: Rows, signs: Array, points: Array, gates: Array | None
+) -> tuple[Array, Array]:
+    """Unit directions (m, d) of points, or gates of larger margin; and the margins (m,)."""
+    best = unit(points)
+    best_margin = margins(rows, signs, best)
     if gates is not None:
-        given = unit(gates.T)
-        given_margin = margin(given)
+        given = unit(gates)
+        given_margin = margins(rows, signs, given)
         better = ~(best_margin >= given_margin)
         best = jnp.where(better[:, None], given, best)
         best_margin = jnp.where(better, given_margin, best_margin)
-    return best.T, best_margin
+    return best, best_margin
 
 
 def drop_negligible(weights: Array) -> Array:
@@ -197,21 +200,53 @@ def make_feasible(rows: Rows, signs: Array, weights: Array, interior: Array) -> 
     Returns:
         (m, d), as from `pushed_inside`.
     """
+    aim = aim_inside(rows, signs, weights, interior)
+    start = jnp.zeros_like(signs)
+    found = project(rows, signs, aim.direction, offset=aim.walls, multipliers=start)
+    return moved_inside(rows, signs, aim, found.points, interior)
+
+
+class Aim(NamedTuple):
+    """Blocks on their way into their cones.
+
+    Attributes:
+        weights: (m, d), those negligible against the largest one dropped.
+        direction: (m, d), what is projected.
+        walls: (n,), how far inside the walls of the projection are.
+        idle: (m,) bool, blocks that stay where they are.
+    """
+
+    weights: Array
+    direction: Array
+    walls: Array
+    idle: Array
+
+
+def aim_inside(rows: Rows, signs: Array, weights: Array, interior: Array) -> Aim:
+    """The first part of `make_feasible`, before the projection."""
     weights = drop_negligible(weights)
     inside = margins(rows, signs, weights) >= inside_margin(rows, weights)
-    size = safe_norm(weights)
     # Where nothing is to be done a witness stands in, which no wall stops: zero is behind the walls
     # and would keep the whole batch at work.
-    idle = inside | (size == 0)
+    idle = inside | (safe_norm(weights) == 0)
     direction = jnp.where(idle[:, None], interior, unit(weights))
     offset = (_PROJECTED + 2 * rows.unit.shape[1]) * eps(weights.dtype)
     walls = jnp.where(rows.length > 0, offset, 0.0).astype(weights.dtype)
-    start = jnp.zeros_like(signs)
-    projected = project(rows, signs, direction, offset=walls, multipliers=start).points
-    weights = jnp.where(idle[:, None], weights, size[:, None] * projected)
+    return Aim(weights, direction, walls, idle)
+
+
+def moved_inside(rows: Rows, signs: Array, aim: Aim, projected: Array, interior: Array) -> Array:
+    """The last part of `make_feasible`, after the projection."""
+    there = safe_norm(aim.weights)[:, None] * projected
+    weights = jnp.where(aim.idle[:, None], aim.weights, there)
     return pushed_inside(rows, signs, weights, interior)
 
 
 def projection_batch(blocks: int, samples: int) -> int:
     """Blocks to project at once: all of them, while one (blocks, n) array stays under 32 MB."""
     return max(1, min(blocks, 2**22 // max(samples, 1)))
+
+
+def lanes_at_once(samples: int) -> int:
+    """Blocks projected at once: few where they are long; to an accelerator more cost little."""
+    return projection_batch(16 if jax.default_backend() == "cpu" else 128, samples)

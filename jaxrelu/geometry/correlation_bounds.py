@@ -90,6 +90,109 @@ def best_bound(c: Array, duals: DualElements) -> tuple[Array, DualElements]:
     return plain_norm(c + scaled.vectors), scaled
 
 
+class Search(NamedTuple):
+    """Where bounds are being brought below a limit, largest first, some blocks at a time.
+
+    Attributes:
+        bounds: `PolarBounds` so far; of every block valid.
+        order: (b,) int32, the blocks, those to be looked at first.
+        num_open: int32, how many those are.
+        taken: int32, how many were taken so far.
+        level: scalar, what a bound must be for a block to need no projection.
+        found: bool, a projected block stayed above the limit.
+    """
+
+    bounds: PolarBounds
+    order: Array
+    num_open: Array
+    taken: Array
+    level: Array
+    found: Array
+
+
+class Lanes(NamedTuple):
+    """The blocks to be projected next: which (m,), whether one is, signs (m, n), points (m, d)."""
+
+    chunk: Array
+    live: Array
+    signs: Array
+    points: Array
+
+
+def begin_search(
+    c: Array, duals: DualElements, limit: Any, skip: Array | None, batch: int, samples: int
+) -> Search:
+    """The cheap bounds of all blocks; arguments as those of `polar_bounds`."""
+    total, d = c.shape
+    bound, duals = best_bound(c, duals)
+    open_blocks = bound > limit
+    if skip is not None:
+        open_blocks = open_blocks & ~skip
+    # NaN bounds are not projected: they reach the caller as they are.
+    order = jnp.argsort(jnp.where(open_blocks, -bound, jnp.inf)).astype(jnp.int32)
+    zero = jnp.zeros((), jnp.int32)
+    nothing = PolarBounds(
+        duals,
+        bound,
+        jnp.zeros((batch,), jnp.int32),
+        jnp.zeros((batch, d), c.dtype),
+        jnp.zeros((batch, samples), c.dtype),
+        zero,
+        jnp.zeros((d,), c.dtype),
+    )
+    count = jnp.sum(open_blocks, dtype=jnp.int32)
+    return Search(nothing, order, count, zero, jnp.asarray(limit, c.dtype), jnp.asarray(False))
+
+
+def next_lanes(search: Search, masks: Array, pattern: Array, c: Array) -> Lanes:
+    """The largest bounds that are left."""
+    batch = search.bounds.chunk.shape[0]
+    place = search.taken + jnp.arange(batch, dtype=jnp.int32)
+    live = place < search.num_open
+    chunk = search.order[jnp.minimum(place, c.shape[0] - 1)]
+    # A padding lane has nothing to project.
+    points = jnp.where(live[:, None], c[chunk], 0.0)
+    return Lanes(chunk, live, cone_signs(masks, pattern[chunk], c.dtype), points)
+
+
+def after_projection(
+    search: Search,
+    rows: Rows,
+    lanes: Lanes,
+    points: Array,
+    multipliers: Array,
+    limit: Any,
+    rising: bool,
+) -> Search:
+    """What the projections (m, d) of some blocks and their multipliers (m, n) say."""
+    chunk, live, bounds = lanes.chunk, lanes.live, search.bounds
+    new = DualElements.of(rows, lanes.signs, multipliers)
+    new_bound = plain_norm(lanes.points + new.vectors)
+    better = live & (new_bound <= bounds.bound[chunk])
+    target = jnp.where(better, chunk, bounds.bound.shape[0])
+    duals = bounds.duals.put(target, new)
+    bound = bounds.bound.at[target].set(new_bound, mode="drop")
+    now = jnp.where(live, bound[chunk], 0.0)
+    level = jnp.maximum(search.level, jnp.max(now)) if rising else search.level
+    size = plain_norm(points)
+    size = jnp.where(live & (size >= 0), size, -1.0)  # and not NaN
+    best = jnp.argmax(size)
+    longer = size[best] > plain_norm(bounds.longest_point)
+    longest = jnp.where(longer, chunk[best], bounds.longest)
+    point = jnp.where(longer, points[best], bounds.longest_point)
+    after = PolarBounds(duals, bound, chunk, points, multipliers, longest, point)
+    taken = search.taken + chunk.shape[0]
+    return search._replace(bounds=after, taken=taken, level=level, found=jnp.any(now > limit))
+
+
+def is_over(search: Search, stop_at_violation: bool) -> Array:
+    """Whether no block is left to be projected, or one that stayed above the limit is enough."""
+    last = search.order.shape[0] - 1
+    # The bounds descend: below the level there is nothing left to do.
+    settled = search.bounds.bound[search.order[jnp.minimum(search.taken, last)]] <= search.level
+    return (search.taken >= search.num_open) | settled | (stop_at_violation & search.found)
+
+
 def polar_bounds(
     rows: Rows,
     masks: Array,
@@ -126,65 +229,20 @@ def polar_bounds(
     """
     total = c.shape[0]
     batch = min(batch, total)
-    bound, duals = best_bound(c, duals)
-    open_blocks = bound > limit
-    if skip is not None:
-        open_blocks = open_blocks & ~skip
-    # NaN bounds are not projected: they reach the caller as they are.
-    order = jnp.argsort(jnp.where(open_blocks, -bound, jnp.inf)).astype(jnp.int32)
-    count = jnp.sum(open_blocks, dtype=jnp.int32)
-    n, d = rows.unit.shape
 
-    def step(state: tuple[Any, ...]) -> tuple[Any, ...]:
-        index, duals, bound, level = state[:4]
-        longest = state[8:]
-        place = index * batch + jnp.arange(batch, dtype=jnp.int32)
-        live = place < count
-        chunk = order[jnp.minimum(place, total - 1)]
-        signs = cone_signs(masks, pattern[chunk], c.dtype)
-        # A padding lane has nothing to project.
-        points = jnp.where(live[:, None], c[chunk], 0.0)
-        result = project(rows, signs, points, threshold=level, rough=True)
-        new = DualElements.of(rows, signs, result.multipliers)
-        new_bound = plain_norm(points + new.vectors)
-        better = live & (new_bound <= bound[chunk])
-        target = jnp.where(better, chunk, total)
-        duals = duals.put(target, new)
-        bound = bound.at[target].set(new_bound, mode="drop")
-        now = jnp.where(live, bound[chunk], 0.0)
-        found = jnp.any(now > limit)
-        level = jnp.maximum(level, jnp.max(now)) if rising else level
-        size = plain_norm(result.points)
-        size = jnp.where(live & (size >= 0), size, -1.0)  # and not NaN
-        best = jnp.argmax(size)
-        longer = size[best] > plain_norm(longest[1])
-        block, point = jnp.where(longer, chunk[best], longest[0]), result.points[best]
-        point = jnp.where(longer, point, longest[1])
-        last = chunk, result.points, result.multipliers
-        return index + 1, duals, bound, level, *last, found, block, point
+    def step(search: Search) -> Search:
+        lanes = next_lanes(search, masks, pattern, c)
+        found = project(rows, lanes.signs, lanes.points, threshold=search.level, rough=True)
+        points, multipliers = found.points, found.multipliers
+        return after_projection(search, rows, lanes, points, multipliers, limit, rising)
 
-    state = (
-        jnp.asarray(0, jnp.int32),
-        duals,
-        bound,
-        jnp.asarray(limit, c.dtype),
-        jnp.zeros((batch,), order.dtype),
-        jnp.zeros((batch, d), c.dtype),
-        jnp.zeros((batch, n), c.dtype),
-        jnp.asarray(False),
-        jnp.zeros((), order.dtype),
-        jnp.zeros((d,), c.dtype),
-    )
-
-    def done(state: tuple[Any, ...]) -> Any:
-        first = state[0] * batch
-        # The bounds descend: below the level there is nothing left to do.
-        settled = state[2][order[jnp.minimum(first, total - 1)]] <= state[3]
-        return (first >= count) | settled | (stop_at_violation & state[7])
-
+    first = begin_search(c, duals, limit, skip, batch, rows.unit.shape[0])
     # A projection that broke is no better than what was known.
-    end = iterate(step, state, done=done, max_steps=-(-total // batch), watch=lambda _: ()).state
-    return PolarBounds(end[1], end[2], end[4], end[5], end[6], end[8], end[9])
+    end = iterate(
+        step, first, done=lambda s: is_over(s, stop_at_violation), max_steps=-(-total // batch),
+        watch=lambda _: (),
+    )  # fmt: skip
+    return end.state.bounds
 
 
 def largest_correlation(rows: Rows, masks: Array, pattern: Array, c: Array) -> PolarBounds:

@@ -29,14 +29,13 @@ from jaxrelu.core.options import check_key, count, flag
 from jaxrelu.core.pytrees import register
 from jaxrelu.core.tracing import on_host
 from jaxrelu.geometry.checks import host_matrix
-from jaxrelu.geometry.cones import interior_directions
+from jaxrelu.geometry.driven_projection import interior_directions
 from jaxrelu.geometry.host.arrangements import half_cells, num_cells
 from jaxrelu.geometry.host.bits import closed_bits, distinct_columns, margins
 from jaxrelu.geometry.host.scaling import scaled, unit_columns, unit_rows
 from jaxrelu.geometry.host.units import column_units
 
 _ULPS = 50  # of the module docstring
-_BATCH = 2**21  # entries of the masks whose witnesses are computed at once
 _FEW = 0.1  # a share of the gates, or of the cells, that is worth a warning
 
 
@@ -202,7 +201,7 @@ def patterns_from_weights(X: ArrayLike, hidden: ArrayLike) -> tuple[Patterns, Ar
     for multiple in (4, 16, 64, None):
         first, index = distinct_columns(np.packbits(bits, axis=0))
         masks = bits[:, first]
-        interior, margin = _witnesses(rows, masks, directions[:, first].astype(data.dtype))
+        interior, margin = interior_directions(rows, masks, directions[:, first].astype(data.dtype))
         thin = walled & (margin[index] <= tolerance)
         if multiple is None or not thin.any():
             break
@@ -251,7 +250,7 @@ def enumerate_patterns(X: ArrayLike) -> Patterns:
     if rank <= 2:  # the middle of the gap between two lines is the best direction already
         margin = margins(rows[nonzero], masks[nonzero], interior)
     else:
-        interior, margin = _witnesses(rows, masks, interior)
+        interior, margin = interior_directions(rows, masks, interior)
     visible = margin > _ULPS * eps(data.dtype)
     masks, interior = masks[:, visible], interior[:, visible]
     # The other half of the cells: complementary bits, negated points.
@@ -320,7 +319,7 @@ def _select(data: FloatArray, gates: FloatArray, gated: bool, remedy: str) -> Pa
     first, masks = first[used], masks[:, used]
     interior = None
     if not gated and first.size:
-        interior, margin = _witnesses(rows, masks, columns[:, first])
+        interior, margin = interior_directions(rows, masks, columns[:, first])
         visible = margin > _ULPS * eps(data.dtype)
         first, masks, interior = first[visible], masks[:, visible], interior[:, visible]
     if not first.size:
@@ -342,23 +341,6 @@ def _activate(rows: Array, gates: Array) -> tuple[Array, Array]:
     norms = safe_norm(rows)[:, None]
     near = jnp.abs(products) <= _ULPS * eps(rows.dtype) * norms * safe_norm(gates, axis=0)[None]
     return jnp.packbits(products >= 0, axis=0), jnp.any(near & (norms > 0), axis=0)
-
-
-_interior_directions = jax.jit(interior_directions)
-
-
-def _witnesses(rows: FloatArray, masks: Bools, gates: FloatArray) -> tuple[FloatArray, FloatArray]:
-    """Interior directions (d, p) and their margins (p,), in batches of one shape."""
-    n, p = masks.shape
-    size = -(-p // -(-n * p // _BATCH))
-    step = max(32, 2 ** (size.bit_length() - 3))  # four compiled shapes per doubling of p
-    size = -(-size // step) * step
-    parts = []
-    for start in range(0, p, size):
-        batch = np.minimum(np.arange(start, start + size), p - 1)  # repeats the last pattern
-        parts.append(jax.device_get(_interior_directions(rows, masks[:, batch], gates[:, batch])))
-    interior, margin = (np.concatenate(part, axis=-1)[..., :p] for part in zip(*parts, strict=True))
-    return interior, margin
 
 
 def _nonzero_rows(rows: FloatArray) -> Bools:

@@ -20,10 +20,11 @@ from jaxrelu.core.options import count, share
 from jaxrelu.core.pytrees import compiled
 from jaxrelu.core.rounding import added, downward, product, roundoff, sum_roundings, upward
 from jaxrelu.core.tracing import is_traced, on_host, outside_traces
+from jaxrelu.geometry import driven_projection
 from jaxrelu.geometry.cones import block_patterns, cone_signs, pushed_inside
 from jaxrelu.geometry.correlation_bounds import DualElements, largest_correlation
 from jaxrelu.geometry.correlations import longest_correlation
-from jaxrelu.geometry.gram import shared_rows
+from jaxrelu.geometry.gram import Rows, shared_rows
 from jaxrelu.geometry.host.projection import cone_rows, multipliers
 from jaxrelu.geometry.host.scaling import unit_rows
 from jaxrelu.programs.bounds import correlation_bound
@@ -63,16 +64,14 @@ def lambda_max(program: Program) -> Array:
     Reference: Mishkin and Pilanci (ICML 2023), KKT conditions; tested on both sides.
     """
     check_program(program)
-    value = _lambda_max(program)
-    if is_traced(value):
+    if is_traced(program):
+        value: Array = _lambda_max(program)
         return value
     with outside_traces():
-        if not np.isnan(value):
-            return value
-        lower, upper = (float(end) for end in lambda_max_interval(program))
-        if not (np.isfinite(lower) and np.isfinite(upper)):  # of the data
-            return value
-        if not _close(np.asarray(lower), np.asarray(upper), program.X.dtype):
+        lower, upper = (np.asarray(end) for end in lambda_max_interval(program))
+        if not np.isfinite(upper - lower):  # of the data
+            return jnp.asarray(np.nan, program.X.dtype)
+        if not _close(lower, upper, program.X.dtype):
             raise ArithmeticError(
                 f"lambda_max is only known to lie between {lower:.6g} and {upper:.6g}: scale the "
                 "columns of X to one size, or take the upper end from lambda_max_interval(program)."
@@ -104,15 +103,18 @@ def lambda_max_interval(program: Program) -> tuple[Array, Array]:
         True
     """
     check_program(program)
-    ends = _interval(program)
-    if is_traced(ends) or not program.has_cones:
+    if is_traced(program):
+        ends: tuple[Array, Array] = _interval(program)
         return ends
     with outside_traces():
+        if not program.has_cones:
+            return _interval(program)  # type: ignore[no-any-return]
+        at = _start(program)
+        ends = _ends(at, *_projected_from_host(at))
         low, high = np.asarray(ends)
         if not np.isfinite(high - low) or _close(low, high, program.X.dtype):
             return ends
-        at = _start(program)
-        return _ends(at, *_projected_one_by_one(at))
+        return _ends(at, *_projected_one_by_one(at))  # type: ignore[no-any-return]
 
 
 def _close(lower: Any, upper: Any, dtype: Any) -> Any:
@@ -165,14 +167,27 @@ def _two_ends_jvp(primals: Any, tangents: Any) -> Any:
 
 
 def _projected(at: _Start) -> _Projected:
-    c = raw_correlations(at.reduced, at.residual)
-    c = c.reshape(-1, c.shape[-1])
+    rows, masks, pattern, c = _to_project(at)
     if not at.reduced.has_cones:
         best = jnp.argmax(safe_norm(c)).astype(jnp.int32)
         return _Projected(DualElements.nothing(len(c), c.shape[1], c.dtype), best, c[best])
-    masks, pattern = jnp.asarray(at.reduced.patterns.masks), block_patterns(at.reduced.block_shape)
-    found = largest_correlation(shared_rows(jnp.asarray(at.reduced.X)), masks, pattern, c)
+    found = largest_correlation(rows, masks, pattern, c)
     return _Projected(found.duals, found.longest, found.longest_point)
+
+
+def _projected_from_host(at: _Start) -> _Projected:
+    found = driven_projection.largest_correlation(*_to_project_at_once(at))
+    return _Projected(found.duals, found.longest, found.longest_point)
+
+
+def _to_project(at: _Start) -> tuple[Rows, Array, Array, Array]:
+    """What `largest_correlation` takes."""
+    c = raw_correlations(at.reduced, at.residual)
+    masks, pattern = jnp.asarray(at.reduced.patterns.masks), block_patterns(at.reduced.block_shape)
+    return shared_rows(jnp.asarray(at.reduced.X)), masks, pattern, c.reshape(-1, c.shape[-1])
+
+
+_to_project_at_once = jax.jit(_to_project)
 
 
 @jax.jit

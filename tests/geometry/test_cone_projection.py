@@ -292,10 +292,11 @@ def test_a_block_that_is_not_finite_leaves_the_others_alone(case):
 def test_line_minimum_of_parabolas():
     # phi_k(t) = (t - t_k)^2 / 2: the minimiser if it lies before 1, or the full step.
     minima = jnp.asarray([0.25, 0.5, 0.95, 1.0, 7.0])
-    sizes = np.asarray(line_minimum(lambda t: t - minima, 5, jnp.float64))
+    sizes, slopes = map(np.asarray, line_minimum(lambda t: t - minima, 5, jnp.float64))
     np.testing.assert_allclose(sizes[:2], minima[:2], atol=2.0**-12)
     # The slope at one is small enough there.
     np.testing.assert_array_equal(sizes[2:], np.ones(3))
+    np.testing.assert_array_equal(slopes, -minima)
 
 
 def test_distances_to_zonotopes_agree_with_bounded_least_squares() -> None:

@@ -24,7 +24,6 @@ from scipy.optimize import minimize
 from jaxrelu.geometry.checks import check_patterns
 from jaxrelu.geometry.host.units import column_units
 from jaxrelu.geometry.patterns import (
-    _witnesses,
     enumerate_patterns,
     patterns_from_gates,
     patterns_from_weights,
@@ -221,16 +220,6 @@ def test_witnesses_have_the_best_margin(X):
         assert reached >= np.linalg.norm(weights @ signed) - 1e-5
 
 
-def test_witnesses_in_batches_belong_to_their_patterns(monkeypatch):
-    patterns = enumerate_patterns(GENERIC)
-    monkeypatch.setattr("jaxrelu.geometry.patterns._BATCH", 6 * 32)
-    many = np.arange(40) % patterns.num_patterns
-    masks, gates = np.asarray(patterns.masks)[:, many], np.asarray(patterns.gates)[:, many]
-    interior, margin = _witnesses(GENERIC, masks, gates)
-    assert margin.shape == (40,)
-    np.testing.assert_allclose(interior, gates, rtol=0, atol=1e-6)
-
-
 def test_neurons_off_the_walls_have_their_own_cell():
     hidden = np.random.default_rng(2).standard_normal((3, 12))
     hidden = np.concatenate([hidden, 2 * hidden[:, :4]], axis=1)
@@ -313,7 +302,7 @@ def test_a_neuron_off_the_walls_never_moves(monkeypatch):
     def poor_witnesses(rows, masks, gates):
         return gates, np.zeros(gates.shape[1])
 
-    monkeypatch.setattr("jaxrelu.geometry.patterns._interior_directions", poor_witnesses)
+    monkeypatch.setattr("jaxrelu.geometry.patterns.interior_directions", poor_witnesses)
     hidden = np.stack([E3 + k * EPS * (E1 + E2) for k in (-100, 100)], axis=1)
     patterns, index = patterns_from_weights(SIX_ROWS, hidden)
     np.testing.assert_array_equal(patterns.masks[:, index], SIX_ROWS @ hidden > 0)

@@ -168,8 +168,10 @@ def test_statuses_along_a_path(monkeypatch):
     assert [Status(int(s)) for s in short.status] == [Status.MAX_STEPS] * 2
     exact = jr.solve_path(PROGRAM, lams, rtol=0.0, atol=0.0)
     assert [Status(int(s)) for s in exact.status] == [Status.PRECISION_FLOOR] * 2
-    screenings, screen = [], path_driver._screen
-    monkeypatch.setattr(path_driver, "_screen", lambda *args: screenings.append(1) or screen(*args))
+    screenings, screen = [], path_driver._begin_screening
+    monkeypatch.setattr(
+        path_driver, "_begin_screening", lambda *args: screenings.append(1) or screen(*args)
+    )
     broken = jr.solve_path(replace(PROGRAM, y=poisoned(PROGRAM.y, np.nan)), lams)
     assert [Status(int(s)) for s in broken.status] == [Status.NONFINITE] * 2
     # Nothing comes of further rounds.

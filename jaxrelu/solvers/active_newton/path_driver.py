@@ -17,7 +17,15 @@ from jax import Array
 
 from jaxrelu.core.pytrees import compiled
 from jaxrelu.core.status import Status
-from jaxrelu.geometry.correlation_bounds import DualElements
+from jaxrelu.geometry.cones import lanes_at_once
+from jaxrelu.geometry.correlation_bounds import (
+    DualElements,
+    Lanes,
+    Search,
+    after_projection,
+    is_over,
+)
+from jaxrelu.geometry.driven_projection import correlations_of, make_feasible
 from jaxrelu.programs.bounds import Blocks
 from jaxrelu.solvers.active_newton.rounds import (
     Finding,
@@ -25,20 +33,24 @@ from jaxrelu.solvers.active_newton.rounds import (
     Schedule,
     Solved,
     after_certificate,
+    after_screening,
     first_schedule,
-    repair,
-    screen_round,
+    round_limit,
     solve_slots,
 )
+from jaxrelu.solvers.active_newton.slot_certificates import cones_of
 from jaxrelu.solvers.active_newton.solver import ActiveNewton
 from jaxrelu.solvers.active_newton.working_set import (
     Screened,
     WorkingSet,
     at_stage,
+    begin_screening,
     cold_start,
     enter,
     entering,
     known_stage,
+    next_to_project,
+    screened,
     subproblem_of,
     warm_start,
 )
@@ -149,10 +161,7 @@ class PathDriver:
         while not done:
             solved = _solve(scaled, schedule, working, ratio, steps, self._coupling_of(working))
             before = stage
-            schedule, found, screened = _screen(
-                scaled, self.solver, lam, self.within, steps, schedule, np.int32(self.most),
-                solved.overall,
-            )  # fmt: skip
+            schedule, found, screened = self._screened(lam, steps, schedule, solved.overall)
             working = solved.working._replace(duals=screened.bounds.duals)
             active, newcomers, due, stage = jax.device_get(
                 (solved.active, found.newcomers, found.due, schedule.stage)
@@ -183,6 +192,23 @@ class PathDriver:
             verdict = verdict._replace(status=np.int32(Status.MAX_STEPS))
         return Answer(verdict, np.asarray(schedule.steps))
 
+    def _screened(
+        self, lam: Array, steps: Any, schedule: Schedule, solved: Overall
+    ) -> tuple[Schedule, Finding, Screened]:
+        """All blocks screened, some at a time until a violator is found, and what follows."""
+        asked = (self.scaled, self.solver, lam, self.within, steps, schedule)
+        limit, c, search, lanes, over = _begin_screening(*asked, solved)
+        points, multipliers = search.bounds.points, search.bounds.multipliers
+        slots = np.int32(self.most)
+        while True:
+            if not over:
+                points, multipliers = correlations_of(self.scaled.rows, lanes, search.level)
+            search, lanes, over, answer = _go_on_screening(
+                *asked, slots, solved, limit, c, search, lanes, points, multipliers
+            )
+            if over:
+                return answer  # type: ignore[no-any-return]
+
     def _coupling_of(self, working: WorkingSet) -> Array | None:
         """The coupling of the blocks in slots, brought up to date where only some have changed."""
         blocks = np.asarray(working.blocks)
@@ -210,10 +236,13 @@ class PathDriver:
         blocks = np.full(width, self.scaled.num_blocks, np.int32)
         weights = np.zeros((width, all_weights.shape[1]), all_weights.dtype)
         blocks[: active.size], weights[: active.size] = given[active], all_weights[active]
-        for start in range(0, active.size, _FEWEST_SLOTS):
-            some = slice(start, start + _FEWEST_SLOTS)
+        lanes = lanes_at_once(self.scaled.rows.unit.shape[0])
+        for start in range(0, active.size if self.scaled.program.has_cones else 0, lanes):
+            some = np.arange(start, start + lanes) % width
             part = Blocks(jnp.asarray(blocks[some]), jnp.asarray(weights[some]))
-            weights[some] = np.asarray(_repair(self.scaled, part).weights)
+            signs, interior = _cones_of(self.scaled, part)
+            moved = make_feasible(self.scaled.rows, signs, part.weights, interior)
+            weights[some] = np.asarray(moved)
         return Blocks(blocks, weights)  # type: ignore[arg-type]
 
     def _slots(self, active: int) -> int:
@@ -262,7 +291,24 @@ def _solve(
 
 
 @compiled
-def _screen(
+def _begin_screening(
+    scaled: ScaledProgram,
+    solver: ActiveNewton,
+    lam: Array,
+    tolerance: Tolerance,
+    max_steps: Array,
+    schedule: Schedule,
+    solved: Overall,
+) -> tuple[Array, Array, Search, Lanes, Array]:
+    limit = round_limit(scaled, lam, tolerance, max_steps, schedule, solved)
+    c, search = begin_screening(
+        scaled, solved.duals, solved.inside, solved.residual, limit, solver.pattern_batch_size
+    )
+    return limit, c, search, next_to_project(scaled, search, c), is_over(search, True)
+
+
+@compiled
+def _go_on_screening(
     scaled: ScaledProgram,
     solver: ActiveNewton,
     lam: Array,
@@ -271,11 +317,17 @@ def _screen(
     schedule: Schedule,
     slots: Array,
     solved: Overall,
-) -> tuple[Schedule, Finding, Screened]:
-    return screen_round(
-        scaled, lam, tolerance, max_steps, schedule, slots, solved,
-        solver.pattern_batch_size,
-    )  # fmt: skip
+    limit: Array,
+    c: Array,
+    search: Search,
+    lanes: Lanes,
+    points: Array,
+    multipliers: Array,
+) -> tuple[Search, Lanes, Array, tuple[Schedule, Finding, Screened]]:
+    search = after_projection(search, scaled.rows, lanes, points, multipliers, limit, rising=False)
+    every = screened(search.bounds, limit)
+    following = after_screening(scaled, lam, tolerance, max_steps, schedule, slots, solved, every)
+    return search, next_to_project(scaled, search, c), is_over(search, True), (*following, every)
 
 
 @compiled
@@ -285,7 +337,7 @@ def _enter(
     return enter(scaled, stage, at_stage(working, ratio), screened)
 
 
-_repair = compiled(repair)
+_cones_of = compiled(cones_of)
 
 
 @compiled

@@ -1,4 +1,4 @@
-"""One round of a working-set method: solve on the slots, screen all blocks, certify.
+"""One round of a working-set method: the solve on the slots, and what screening makes of it.
 
 The traced solver (`jaxrelu.solvers.active_newton.solver`) repeats rounds inside one loop; the
 driver of a path (`jaxrelu.solvers.active_newton.path_driver`) repeats them from the host, with as
@@ -9,20 +9,14 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 from jax import Array
 
 from jaxrelu.core.numerics import eps, plain_norm
 from jaxrelu.core.rounding import upward
-from jaxrelu.geometry.cones import cone_signs, drop_negligible, make_feasible
+from jaxrelu.geometry.cones import drop_negligible
 from jaxrelu.geometry.correlation_bounds import DualElements
-from jaxrelu.programs.bounds import (
-    Blocks,
-    correlation_rounding,
-    lower_value,
-    upper_value,
-)
+from jaxrelu.programs.bounds import correlation_rounding, lower_value
 from jaxrelu.programs.program import loss_value, residual_at
 from jaxrelu.solvers.active_newton.working_set import (
     Screened,
@@ -31,7 +25,6 @@ from jaxrelu.solvers.active_newton.working_set import (
     holds_slot,
     lasting,
     remember,
-    screen,
     subproblem_of,
 )
 from jaxrelu.solvers.augmented_lagrangian.nearest_rows import minimise_near_walls
@@ -120,7 +113,27 @@ def first_schedule(scaled: ScaledProgram, lam: Array, known: Any, tolerance: Tol
     return Schedule(stage, shrink, no, first_precision(scaled, tolerance), zero, zero, zero)
 
 
-def screen_round(
+def is_last(schedule: Schedule, solved: Overall, max_steps: Any) -> Array:
+    """Whether no other round can follow: the steps or the rounds are used up, or it broke."""
+    rounds, steps = schedule.rounds + 1, schedule.steps + solved.num_steps
+    over = (steps >= max_steps) | (rounds >= MAX_ROUNDS)
+    return over | ~solved.finite | solved.stuck
+
+
+def round_limit(
+    scaled: ScaledProgram,
+    lam: Array,
+    tolerance: Tolerance,
+    max_steps: Any,
+    schedule: Schedule,
+    solved: Overall,
+) -> Array:
+    """What correlations are held against after a round: its stage, and lam after the last."""
+    stage = jnp.where(is_last(schedule, solved, max_steps), lam, schedule.stage)
+    return screening_limit(scaled, stage, tolerance)
+
+
+def after_screening(
     scaled: ScaledProgram,
     lam: Array,
     tolerance: Tolerance,
@@ -128,9 +141,9 @@ def screen_round(
     schedule: Schedule,
     slots: Any,
     solved: Overall,
-    pattern_batch: int | None,
-) -> tuple[Schedule, Finding, Screened]:
-    """Screens all blocks at the answer of a round, and says how the next one is to be solved.
+    screened: Screened,
+) -> tuple[Schedule, Finding]:
+    """What a round has found, and how the next one is to be solved.
 
     At a small lam nearly every block violates at zero weights, and far more of them would enter
     than stay: on the way down each stage finds the few that it adds. Where the slots are full and a
@@ -146,18 +159,14 @@ def screen_round(
         schedule: of the round.
         slots: how many blocks may hold one.
         solved: its answer on the slots.
-        pattern_batch: as in `screen`.
+        screened: all blocks, against the `round_limit`.
 
     Returns:
-        The `Schedule` of the next round, what was found, and all blocks screened.
+        The `Schedule` of the next round, and what was found.
     """
     stage, shrink, precision = schedule.stage, schedule.shrink, schedule.precision
     rounds, steps = schedule.rounds + 1, schedule.steps + solved.num_steps
-    over = (steps >= max_steps) | (rounds >= MAX_ROUNDS)
-    last = over | ~solved.finite | solved.stuck
-    limit = screening_limit(scaled, jnp.where(last, lam, stage), tolerance)
-    duals, residual = solved.duals, solved.residual
-    screened = screen(scaled, duals, solved.inside, residual, limit, pattern_batch)
+    last, residual = is_last(schedule, solved, max_steps), solved.residual
 
     newcomers, above = jnp.sum(screened.found, dtype=jnp.int32), stage > lam
     missing = newcomers > 0
@@ -192,7 +201,7 @@ def screen_round(
     # The repair is worth its projections only where it may be the last one.
     ready, full = settled & (promises | (precision <= finest)), too_few & ~above
     found = Finding(proved, newcomers, missing, settled, ready, full, last, ready | full | last)
-    return following, found, screened
+    return following, found
 
 
 def after_certificate(
@@ -260,16 +269,6 @@ class Overall(NamedTuple):
     num_steps: Array
     finite: Array
     stuck: Array
-
-
-class Best(NamedTuple):
-    """The best certificate so far: blocks of the slots, a residual and its dual elements."""
-
-    blocks: Blocks
-    residual: Array
-    duals: DualElements
-    gap: Array
-    upper: Array
 
 
 def first_precision(scaled: ScaledProgram, tolerance: Tolerance) -> Array:
@@ -341,47 +340,3 @@ def solved_slots(
         jnp.all(jnp.isfinite(residual)),
         ~inner.finite & (inner.num_steps == 0),
     )
-
-
-def repair(scaled: ScaledProgram, blocks: Blocks) -> Blocks:
-    """Blocks inside their cones near given ones."""
-    if not scaled.program.has_cones:
-        return blocks
-    interior = jnp.asarray(scaled.program.patterns.interior).T
-    pattern = scaled.pattern[jnp.where(blocks.ids < scaled.num_blocks, blocks.ids, 0)]
-    signs = cone_signs(scaled.masks, pattern, blocks.weights.dtype)
-    weights = make_feasible(scaled.rows, signs, blocks.weights, interior[pattern])
-    return blocks._replace(weights=weights)
-
-
-def certify_slots(
-    scaled: ScaledProgram,
-    lam: Array,
-    blocks: Blocks,
-    residual: Array,
-    duals: DualElements,
-    lower: Array,
-) -> Best:
-    """Repairs the blocks of the slots and evaluates the objective there, beside a known bound.
-
-    The last word is that of `jaxrelu.solvers.verdict.conclude`, which evaluates both anew.
-    """
-    blocks = repair(scaled, blocks)
-    upper = upper_value(scaled.program, lam, blocks)[0].value
-    return Best(blocks, residual, duals, upper - lower, upper)
-
-
-def no_certificate(scaled: ScaledProgram, working: WorkingSet) -> Best:
-    """Zero weights with nothing known: replaced by the first certificate."""
-    zero, dtype = jnp.zeros_like(scaled.y), scaled.X.dtype
-    largest = jnp.asarray(jnp.finfo(dtype).max, dtype)  # type: ignore[no-untyped-call]
-    residual = residual_at(scaled.program, zero)
-    blocks = Blocks(working.blocks, jnp.zeros_like(working.at.weights))
-    nothing = DualElements.nothing(scaled.num_blocks, scaled.X.shape[1], dtype)
-    return Best(blocks, residual, nothing, largest, scaled.at_zero)
-
-
-def closer(new: Best, old: Best) -> Best:
-    """The one with the smaller gap."""
-    take = new.gap < old.gap
-    return jax.tree.map(lambda a, b: jnp.where(take, a, b), new, old)

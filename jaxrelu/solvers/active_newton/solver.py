@@ -30,17 +30,20 @@ from jaxrelu.programs.bounds import Blocks
 from jaxrelu.programs.program import Program
 from jaxrelu.solvers.active_newton.rounds import (
     MAX_ROUNDS,
-    Best,
     Finding,
     Schedule,
     Solved,
     after_certificate,
+    after_screening,
+    first_schedule,
+    round_limit,
+    solve_slots,
+)
+from jaxrelu.solvers.active_newton.slot_certificates import (
+    Best,
     certify_slots,
     closer,
-    first_schedule,
     no_certificate,
-    screen_round,
-    solve_slots,
 )
 from jaxrelu.solvers.active_newton.working_set import (
     WorkingSet,
@@ -48,6 +51,7 @@ from jaxrelu.solvers.active_newton.working_set import (
     cold_start,
     enter,
     known_stage,
+    screen,
     warm_start,
 )
 from jaxrelu.solvers.base import Evidence, Tolerance, WarmStart
@@ -168,11 +172,14 @@ class ActiveNewton:
         solved: Solved,
     ) -> tuple[RoundState, Candidate]:
         """The next round before `judged`, and what is to be certified."""
-        before, slots = state.schedule, solved.blocks.shape[0]
-        schedule, found, screened = screen_round(
-            scaled, lam, tolerance, max_steps, before, slots, solved.overall,
-            self.pattern_batch_size,
-        )  # fmt: skip
+        before, slots, now = state.schedule, solved.blocks.shape[0], solved.overall
+        limit = round_limit(scaled, lam, tolerance, max_steps, before, now)
+        screened = screen(
+            scaled, now.duals, now.inside, now.residual, limit, self.pattern_batch_size
+        )
+        schedule, found = after_screening(
+            scaled, lam, tolerance, max_steps, before, slots, now, screened
+        )
         working = solved.working._replace(duals=screened.bounds.duals)
         working = at_stage(working, schedule.stage / before.stage)
         working = enter(scaled, schedule.stage, working, screened)

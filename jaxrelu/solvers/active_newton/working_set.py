@@ -18,8 +18,16 @@ from jax import Array
 
 from jaxrelu.core.numerics import matmul, plain_norm, safe_norm, unit
 from jaxrelu.geometry.cone_projection import project
-from jaxrelu.geometry.cones import cone_signs, projection_batch
-from jaxrelu.geometry.correlation_bounds import DualElements, PolarBounds, polar_bounds
+from jaxrelu.geometry.cones import cone_signs, lanes_at_once
+from jaxrelu.geometry.correlation_bounds import (
+    DualElements,
+    Lanes,
+    PolarBounds,
+    Search,
+    begin_search,
+    next_lanes,
+    polar_bounds,
+)
 from jaxrelu.programs.program import loss_value
 from jaxrelu.solvers.augmented_lagrangian.newton_method import Iterate
 from jaxrelu.solvers.augmented_lagrangian.subproblem import Subproblem
@@ -169,12 +177,7 @@ def screen(
     pattern_batch: int | None = None,
 ) -> Screened:
     """Bounds of all blocks at a residual; those in slots are not projected."""
-    most = projection_batch(scaled.num_blocks, scaled.rows.unit.shape[0])
-    # To an accelerator more of them cost little, and a round finds more of the missing blocks.
-    some = 32 if jax.default_backend() == "cpu" else 128
-    batch = min(most, some, pattern_batch or some)
-    c = scaled.correlations(residual, pattern_batch)
-    n = scaled.rows.unit.shape[0]
+    c, n = scaled.correlations(residual, pattern_batch), scaled.rows.unit.shape[0]
     bounds = polar_bounds(
         scaled.rows,
         scaled.masks[:n],
@@ -183,12 +186,42 @@ def screen(
         duals,
         limit,
         skip=inside,
-        batch=batch,
+        batch=lanes_of(scaled, pattern_batch),
         stop_at_violation=True,
     )
+    return screened(bounds, limit)
+
+
+def begin_screening(
+    scaled: ScaledProgram,
+    duals: DualElements,
+    inside: Array,
+    residual: Array,
+    limit: Array,
+    pattern_batch: int | None,
+) -> tuple[Array, Search]:
+    """`screen` before its first projection: the raw correlations (b, d) and the search."""
+    c = scaled.correlations(residual, pattern_batch)
+    lanes, n = lanes_of(scaled, pattern_batch), scaled.rows.unit.shape[0]
+    return c, begin_search(c, duals, limit, inside, lanes, n)
+
+
+def next_to_project(scaled: ScaledProgram, search: Search, c: Array) -> Lanes:
+    """The blocks whose turn it is in a `begin_screening`."""
+    return next_lanes(search, scaled.masks[: scaled.rows.unit.shape[0]], scaled.pattern, c)
+
+
+def screened(bounds: PolarBounds, limit: Array) -> Screened:
+    """What the bounds say: they were brought below the limit until a violator was found."""
     size = plain_norm(bounds.points)
     found = (size > limit) & (bounds.bound[bounds.chunk] > limit)
     return Screened(bounds, jnp.max(bounds.bound, initial=0.0), found, size)
+
+
+def lanes_of(scaled: ScaledProgram, pattern_batch: int | None) -> int:
+    """Blocks that screening projects at once."""
+    lanes = lanes_at_once(scaled.rows.unit.shape[0])
+    return lanes if pattern_batch is None else min(lanes, pattern_batch)
 
 
 def lasting(scaled: ScaledProgram, working: WorkingSet) -> Array:

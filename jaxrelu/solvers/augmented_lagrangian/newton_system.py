@@ -27,10 +27,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 from jax.scipy.linalg import cho_factor, cho_solve, solve_triangular
+from jax.scipy.sparse.linalg import cg
 
-from jaxrelu.core.loops import iterate
 from jaxrelu.core.numerics import einsum, eps, matmul, plain_norm
 from jaxrelu.solvers.augmented_lagrangian.coupling import Matrix, Products
 
@@ -42,7 +43,8 @@ _SOFT_ON_AVERAGE = 4
 # A larger matrix is read more slowly than the samples are passed twice.
 _LARGEST_MATRIX = 2048
 _MOST_ITERATIONS = 60
-# Of the energy norm: a finer one takes more iterations and saves no Newton steps.
+# Of the residual, against the gradient: a finer one takes more iterations and saves few Newton
+# steps, a coarser one takes more steps than it saves.
 _PRECISION = 1e-2
 
 
@@ -121,25 +123,7 @@ def _conjugate_gradients(
         _of_soft_directions(coupling, own, blocks, diagonal) if walls else _of_blocks(diagonal)
     )
 
-    def step(state: tuple[Array, ...]) -> tuple[Array, ...]:
-        x, residual, p, square = state
-        image = apply(p)
-        length = square / jnp.sum(p * image)
-        x, residual = x + length * p, residual - length * image
-        z = precondition(residual)
-        new_square = jnp.sum(residual * z)
-        return x, residual, z + (new_square / square) * p, new_square
-
-    z = precondition(rhs)
-    first = jnp.sum(rhs * z)
-    end = iterate(
-        step,
-        (jnp.zeros_like(rhs), rhs, z, first),
-        done=lambda s: s[3] <= _PRECISION**2 * first,
-        max_steps=_MOST_ITERATIONS,
-        watch=lambda s: (s[0], s[3]),
-    )
-    return end.state[0]
+    return cg(apply, rhs, tol=_PRECISION, maxiter=_MOST_ITERATIONS, M=precondition)[0]
 
 
 def _of_blocks(diagonal: Array) -> Callable[[Array], Array]:
@@ -156,7 +140,7 @@ def _of_soft_directions(
     inverse = _inverse(diagonal)
     # Two steps of subspace iteration find the directions that a block's own walls leave free.
     few = min(_SOFT_OF_A_BLOCK, d)
-    guess = jax.random.normal(jax.random.key(0), (d, few), blocks.dtype)
+    guess = jnp.asarray(np.random.default_rng(0).standard_normal((d, few)), blocks.dtype)
     vectors = _orthonormal(matmul(inverse, matmul(inverse, guess)))
     walls = einsum("kdf,kde,keg->kfg", vectors, blocks, vectors)
     # Soft is relative to the Gram matrix of a block; an empty slot has nothing soft.
@@ -211,7 +195,9 @@ def gram_schmidt(vectors: Array) -> Array:
 
 
 def _inverse(blocks: Array) -> Array:
-    inverse = jnp.linalg.inv(blocks)
+    """Inverses of positive definite blocks (k, d, d)."""
+    eye = jnp.broadcast_to(jnp.eye(blocks.shape[-1], dtype=blocks.dtype), blocks.shape)
+    inverse = cho_solve((jnp.linalg.cholesky(blocks), True), eye)
     return 0.5 * (inverse + inverse.transpose(0, 2, 1))
 
 

@@ -132,8 +132,8 @@ def step_along(
             own, _ = jax.vmap(_own_slope, in_axes=(0, None, None))(along, problem.lam, size[0])
             return (change + jnp.sum(own))[None]
 
-        size = line_minimum(slope, 1, p.dtype, overshoot, shrink=1 / 16, halvings=16)[0]
-        return size, slope(jnp.zeros((1,), p.dtype))[0]
+        size, first = line_minimum(slope, 1, p.dtype, overshoot, shrink=1 / 16, halvings=16)
+        return size[0], first[0]
 
     along = _Block(norm, cone, p, problem.slack(p), sigma, kappa)
     size, _ = size_along(along, problem.fit(p))

@@ -1,0 +1,144 @@
+"""Projections onto cones driven from the host: one compiled program for all who ask.
+
+Sampling gates needs witnesses of their cones, `lambda_max` and screening the block correlations,
+the repair the nearest feasible blocks. A projection is by far the largest of what each of them
+compiles. From the host they call one program instead, `LANES` blocks at a time whatever the number
+of patterns, and what comes before and after it is small.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from jaxrelu.core.aliases import Bools, FloatArray
+from jaxrelu.geometry.cone_projection import Projection, project
+from jaxrelu.geometry.cones import aim_inside, better_directions, lanes_at_once, moved_inside
+from jaxrelu.geometry.correlation_bounds import (
+    DualElements,
+    Lanes,
+    PolarBounds,
+    Search,
+    after_projection,
+    begin_search,
+    is_over,
+    next_lanes,
+)
+from jaxrelu.geometry.gram import Rows, shared_rows
+
+
+def project_points(
+    rows: Rows, signs: Any, points: Any, offset: Array, *, cold: bool, level: Any, near: Any
+) -> Projection:
+    """`project` with nothing known, one program for all who ask.
+
+    Args:
+        rows: `shared_rows` of X (n, d).
+        signs: (m, n), m the `lanes_at_once`.
+        points: (m, d).
+        offset: (n,).
+        cold: whether the interior point phase comes first: not where the points are nearly
+            projections themselves.
+        level: scalar, the threshold of `project`.
+        near: (m, d), as in `project`.
+    """
+    level = jnp.asarray(level, points.dtype)
+    found: Projection = _project(rows, signs, points, offset, np.bool_(cold), level, near)
+    return found
+
+
+@jax.jit
+def _project(
+    rows: Rows, signs: Array, points: Array, offset: Array, cold: Array, level: Array, near: Array
+) -> Projection:
+    return project(
+        rows, signs, points, offset=offset, multipliers=jnp.zeros_like(signs),
+        cold=jnp.broadcast_to(cold, signs.shape[:1]), threshold=level, near=near, rough=True,
+    )  # fmt: skip
+
+
+def correlations_of(rows: Rows, lanes: Lanes, level: Array) -> tuple[Array, Array]:
+    """Projections (m, d) of some lanes and their multipliers (m, n), in full above a level."""
+    if rows.unit.shape[0] == 0:
+        return lanes.points, lanes.signs
+    found = project_points(
+        rows, lanes.signs, lanes.points, jnp.zeros_like(rows.length), cold=True, level=level,
+        near=lanes.points,
+    )  # fmt: skip
+    return found.points, found.multipliers
+
+
+def largest_correlation(rows: Rows, masks: Array, pattern: Array, c: Array) -> PolarBounds:
+    """`jaxrelu.geometry.correlation_bounds.largest_correlation`, driven from the host."""
+    search, lanes, over = _begin(rows, masks, pattern, c)
+    while not over:
+        found = correlations_of(rows, lanes, search.level)
+        search, lanes, over = _go_on(rows, masks, pattern, c, search, lanes, *found)
+    return search.bounds
+
+
+@jax.jit
+def _begin(rows: Rows, masks: Array, pattern: Array, c: Array) -> tuple[Search, Lanes, Array]:
+    n, (b, d) = rows.unit.shape[0], c.shape
+    nothing = DualElements.nothing(b, d, c.dtype)
+    search = begin_search(c, nothing, 0.0, None, lanes_at_once(n), n)
+    return search, next_lanes(search, masks, pattern, c), is_over(search, False)
+
+
+@jax.jit
+def _go_on(
+    rows: Rows,
+    masks: Array,
+    pattern: Array,
+    c: Array,
+    search: Search,
+    lanes: Lanes,
+    points: Array,
+    multipliers: Array,
+) -> tuple[Search, Lanes, Array]:
+    search = after_projection(search, rows, lanes, points, multipliers, 0.0, rising=True)
+    return search, next_lanes(search, masks, pattern, c), is_over(search, False)
+
+
+def interior_directions(
+    X: FloatArray, masks: Bools, gates: FloatArray
+) -> tuple[FloatArray, FloatArray]:
+    """`jaxrelu.geometry.cones.interior_directions`, driven from the host."""
+    (n, d), p, dtype = X.shape, masks.shape[1], X.dtype
+    if d > n:
+        q, r = np.linalg.qr(X.T)
+        inner, margin = interior_directions(np.ascontiguousarray(r.T), masks, q.T @ gates)
+        return q @ inner, margin
+    rows, m = _shared_rows(X), lanes_at_once(n)
+    walls, zero = jnp.asarray(rows.length > 0, dtype), np.zeros((m, d), dtype)
+    parts = []
+    for start in range(0, p, m):
+        some = np.minimum(np.arange(start, start + m), p - 1)  # repeats the last pattern
+        signs = np.where(masks.T[some], 1.0, -1.0).astype(dtype)
+        near = np.ascontiguousarray(gates.T[some])
+        points = project_points(rows, signs, zero, walls, cold=True, level=-1.0, near=near).points
+        parts.append(jax.device_get(_better_directions(rows, signs, points, near)))
+    best, margin = (np.concatenate(part)[:p] for part in zip(*parts, strict=True))
+    return best.T, margin
+
+
+_shared_rows = jax.jit(shared_rows)
+_better_directions = jax.jit(better_directions)
+
+
+def make_feasible(rows: Rows, signs: Array, weights: Any, interior: Array) -> Array:
+    """`jaxrelu.geometry.cones.make_feasible` of `lanes_at_once` blocks, driven from the host."""
+    aim = _aim_inside(rows, signs, weights, interior)
+    found = project_points(
+        rows, signs, aim.direction, aim.walls, cold=False, level=-1.0, near=aim.direction
+    )
+    moved: Array = _moved_inside(rows, signs, aim, found.points, interior)
+    return moved
+
+
+_aim_inside = jax.jit(aim_inside)
+_moved_inside = jax.jit(moved_inside)

@@ -1,0 +1,74 @@
+"""Certificates of a round: the blocks of the slots inside their cones, and the objective there."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from jaxrelu.geometry.cones import cone_signs, make_feasible
+from jaxrelu.geometry.correlation_bounds import DualElements
+from jaxrelu.programs.bounds import Blocks, upper_value
+from jaxrelu.programs.program import residual_at
+from jaxrelu.solvers.active_newton.working_set import WorkingSet
+from jaxrelu.solvers.scaled_program import ScaledProgram
+
+
+class Best(NamedTuple):
+    """The best certificate so far: blocks of the slots, a residual and its dual elements."""
+
+    blocks: Blocks
+    residual: Array
+    duals: DualElements
+    gap: Array
+    upper: Array
+
+
+def repair(scaled: ScaledProgram, blocks: Blocks) -> Blocks:
+    """Blocks inside their cones near given ones."""
+    if not scaled.program.has_cones:
+        return blocks
+    signs, interior = cones_of(scaled, blocks)
+    return blocks._replace(weights=make_feasible(scaled.rows, signs, blocks.weights, interior))
+
+
+def cones_of(scaled: ScaledProgram, blocks: Blocks) -> tuple[Array, Array]:
+    """The signs (k, n) and the witnesses (k, d) of the cones of blocks."""
+    interior = jnp.asarray(scaled.program.patterns.interior).T
+    pattern = scaled.pattern[jnp.where(blocks.ids < scaled.num_blocks, blocks.ids, 0)]
+    return cone_signs(scaled.masks, pattern, blocks.weights.dtype), interior[pattern]
+
+
+def certify_slots(
+    scaled: ScaledProgram,
+    lam: Array,
+    blocks: Blocks,
+    residual: Array,
+    duals: DualElements,
+    lower: Array,
+) -> Best:
+    """Repairs the blocks of the slots and evaluates the objective there, beside a known bound.
+
+    The last word is that of `jaxrelu.solvers.verdict.conclude`, which evaluates both anew.
+    """
+    blocks = repair(scaled, blocks)
+    upper = upper_value(scaled.program, lam, blocks)[0].value
+    return Best(blocks, residual, duals, upper - lower, upper)
+
+
+def no_certificate(scaled: ScaledProgram, working: WorkingSet) -> Best:
+    """Zero weights with nothing known: replaced by the first certificate."""
+    zero, dtype = jnp.zeros_like(scaled.y), scaled.X.dtype
+    largest = jnp.asarray(jnp.finfo(dtype).max, dtype)  # type: ignore[no-untyped-call]
+    residual = residual_at(scaled.program, zero)
+    blocks = Blocks(working.blocks, jnp.zeros_like(working.at.weights))
+    nothing = DualElements.nothing(scaled.num_blocks, scaled.X.shape[1], dtype)
+    return Best(blocks, residual, nothing, largest, scaled.at_zero)
+
+
+def closer(new: Best, old: Best) -> Best:
+    """The one with the smaller gap."""
+    take = new.gap < old.gap
+    return jax.tree.map(lambda a, b: jnp.where(take, a, b), new, old)
