@@ -1,6 +1,7 @@
 """Two-layer ReLU networks, trained to certified global optimality."""
 
 from jaxrelu.core.budgets import Limit as Limit
+from jaxrelu.core.compilation_cache import enable_compilation_cache as enable_compilation_cache
 from jaxrelu.core.pytrees import register as register
 from jaxrelu.core.self_test import SelfTest as SelfTest
 from jaxrelu.core.self_test import self_test as self_test

@@ -20,6 +20,7 @@ import jax
 import numpy as np
 
 from jaxrelu import datasets, plotting
+from jaxrelu.cli.compiled_programs import keep_compiled_programs
 from jaxrelu.cli.console import console, note, stop
 from jaxrelu.cli.output import probe, publish
 from jaxrelu.core.status import Status, describe, remedy
@@ -94,6 +95,9 @@ class Options:
     bias: Annotated[
         bool, typer.Option("--bias", help="Append a column of ones (a penalised bias).")
     ] = False
+    cache: Annotated[
+        bool, typer.Option(help="Keep compiled programs in your cache folder for the next run.")
+    ] = True
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,6 +129,8 @@ def run_path(options: Options) -> int:
     """
     if options.dtype is DType.float64:
         jax.config.update("jax_enable_x64", True)
+    if options.cache:
+        keep_compiled_programs()
     try:
         _check(options)
         source, data = _load(options)

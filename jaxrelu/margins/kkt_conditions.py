@@ -188,7 +188,10 @@ def margin_conditions(
         data, target = jnp.asarray(rows, X.dtype), jnp.asarray(nu, X.dtype)
         gauge = float(lambda_max(ConvexProgram(data, target, patterns)))
     else:
-        found = polar_gauge(rows, nu, max_work=max_work, max_seconds=max_seconds)
+        # In the dtype of the data, which both are exact in.
+        found = polar_gauge(
+            rows.astype(X.dtype), nu.astype(X.dtype), max_work=max_work, max_seconds=max_seconds
+        )
         gauge, ended_by = found.upper, found.ended_by
     lower = float(labels @ nu) / gauge if gauge > 0 else 0.0
 

@@ -71,10 +71,11 @@ def connect(
     Reference: Kim, Mishkin and Pilanci (ICLR 2025), Theorem 2, by construction.
     """
     given = {"a": a, "b": b} if via is None else {"a": a, "via": via, "b": b}
-    data = np.asarray(known_matrix(X, "X"), np.float64)
+    matrix = known_matrix(X, "X")
     for name, network in given.items():
         check_known_network(network, name)
-        checked_input(data, network, name)
+        checked_input(matrix, network, name)
+    data = np.asarray(matrix, np.float64)
     networks = list(given.values())
     widest = max(network.num_neurons for network in networks)
     m = widest if width is None else count(width, "width", widest, "the slots of all networks")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import jax
@@ -58,7 +59,9 @@ class Splitting(NamedTuple):
 
     def dual_elements(self, multipliers: Array) -> DualElements:
         """K^T mu of all blocks in flat order, for mu >= 0."""
-        mu = self.length * multipliers.reshape(-1, multipliers.shape[-1])
+        # Without cones there are no rows, and -1 would be any number of blocks.
+        blocks = math.prod(multipliers.shape[:-1])
+        mu = self.length * multipliers.reshape(blocks, multipliers.shape[-1])
         signs = jnp.broadcast_to(self.signs, multipliers.shape).reshape(mu.shape)
         return DualElements.of(self.cone_rows, signs, mu)
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jax import Array
 
 from jaxrelu.core.chunks import in_chunks
+from jaxrelu.core.loops import all_finite
 from jaxrelu.core.numerics import eps, matmul
 from jaxrelu.core.pytrees import compiled
 from jaxrelu.geometry.cones import block_patterns
@@ -123,12 +125,18 @@ class Prepared(NamedTuple):
         return given.filled(self.scaled.default_absolute, self.units.objective)
 
     def start(self, given: WarmStart | None) -> WarmStart | None:
-        """A point to start from, in units and in the row space."""
+        """A point to start from, in units and in the row space; one with a NaN is left out."""
         if given is None:
             return None
         weights = lowered(into_units(given.weights, self.units.weights), self.space)
         residual = into_units(given.residual, self.units.residual)
-        return WarmStart(weights, residual, into_units(given.lam, self.units.lam))
+        lam = into_units(given.lam, self.units.lam)
+        sound = all_finite((weights, residual))
+        # Zero weights, known where they are optimal: the way down begins there.
+        far = jnp.asarray(jnp.finfo(lam.dtype).max, lam.dtype)  # type: ignore[no-untyped-call]
+        start = WarmStart(weights, residual, lam)
+        nothing = WarmStart(jnp.zeros_like(weights), jnp.zeros_like(residual), far)
+        return jax.tree.map(lambda a, b: jnp.where(sound, a, b), start, nothing)
 
     @property
     def whole(self) -> Program:

@@ -237,7 +237,8 @@ def test_lambda_max_separates_zero_weights_from_others(build, loss, gated):
     zero = jr.objective(program, below.lam, jnp.zeros_like(below.weights))
     assert below.certificate.upper < zero * (1 - 1e-5)
     again = jr.objective(program, above.lam, above.weights)
-    np.testing.assert_allclose(again, above.certificate.upper, rtol=1e-15)
+    # It is printed rounded up by what its evaluation may be off.
+    assert again <= above.certificate.upper <= again * (1 + 1e-12)
 
 
 def test_lambda_grid_is_geometric_and_descends(build):
