@@ -24,7 +24,7 @@ def keep_compiled_programs() -> None:
     except (ImportError, ValueError) as error:
         note(f"nothing compiled is kept for the next run: {error}")
         return
-    # The loader logs as an error that the compiler's scheduling hints are no features of the machine.
+    # To the loader it is an error that the compiler's scheduling hints are no features of a CPU.
     jax.config.update("jax_logging_level", "CRITICAL")
     show, told = warnings.showwarning, False
 
