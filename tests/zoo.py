@@ -249,11 +249,15 @@ def published(path, dtype=float):
         return program, file["lams"].astype(dtype), file["objective"]
 
 
+# The last one changes the process, and has its wrong values in tests of its own.
+WITHOUT_ARRAYS = ("register", "count_patterns", "enable_compilation_cache")
+
+
 def public_functions():
-    """Those of the package and of its closed forms, by name; without two that take no arrays."""
+    """Those of the package and of its closed forms, by name; without three that take no arrays."""
     found = {**vars(jr), **vars(jr.closed_form)}.items()
     functions = {name: value for name, value in found if inspect.isfunction(value)}
-    return {k: f for k, f in functions.items() if k not in ("register", "count_patterns")}
+    return {k: f for k, f in functions.items() if k not in WITHOUT_ARRAYS}
 
 
 def required(function):

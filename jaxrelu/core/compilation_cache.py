@@ -18,9 +18,13 @@ from pathlib import Path
 import jax
 from jax.experimental.compilation_cache import compilation_cache
 
+from jaxrelu.core.checks import described
+from jaxrelu.core.tracing import on_host
+
 _LARGEST = 2**29  # bytes; a path keeps some ten million
 
 
+@on_host()
 def enable_compilation_cache(dir: str | os.PathLike[str] | None = None) -> Path:
     """Keeps compiled programs between processes, in a folder on the disk.
 
@@ -38,6 +42,7 @@ def enable_compilation_cache(dir: str | os.PathLike[str] | None = None) -> Path:
     Raises:
         ImportError: the package filelock is missing, or platformdirs where `dir` is None.
         ValueError: the folder cannot be written to.
+        TypeError: `dir` is no path; called with a traced one.
 
     Example:
         >>> import tempfile, jaxrelu as jr
@@ -45,6 +50,8 @@ def enable_compilation_cache(dir: str | os.PathLike[str] | None = None) -> Path:
         >>> folder.is_dir()
         True
     """
+    if dir is not None and not isinstance(dir, str | os.PathLike):
+        raise TypeError(f"dir is {described(dir)}; pass the path of a folder, or None.")
     needed = ["filelock"] if dir is not None else ["filelock", "platformdirs"]
     missing = [name for name in needed if importlib.util.find_spec(name) is None]
     if missing:
@@ -79,11 +86,11 @@ def _users_folder() -> Path:
 
 def _compiled_for() -> str:
     """A name for what compiled code belongs to: a version of jaxlib and a kind of processor."""
-    described = _processor()
+    known = _processor()
     kinds = ("model name", "flags", "Features", "CPU part")
-    lines = sorted({line for line in described if line.startswith(kinds)}) or described
-    known = "\n".join([platform.system(), platform.machine(), *lines])
-    return f"jaxlib-{version('jaxlib')}-{hashlib.sha256(known.encode()).hexdigest()[:12]}"
+    lines = sorted({line for line in known if line.startswith(kinds)}) or known
+    text = "\n".join([platform.system(), platform.machine(), *lines])
+    return f"jaxlib-{version('jaxlib')}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
 
 
 def _processor() -> list[str]:

@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import jax
+import numpy as np
 import pytest
 
 import jaxrelu as jr
@@ -91,6 +92,12 @@ def test_a_folder_that_is_a_file_is_named(tmp_path):
     with pytest.raises(ValueError, match="dir is .*file.*cannot be written to"):
         jr.enable_compilation_cache(tmp_path / "file")
     assert jax.config.jax_compilation_cache_dir is None
+
+
+@pytest.mark.parametrize("wrong", [3, True, 0.5, b"folder", ["folder"], np.ones(2)])
+def test_what_is_no_path_is_named(wrong):
+    with pytest.raises(TypeError, match="dir is .*; pass the path of a folder, or None"):
+        jr.enable_compilation_cache(wrong)
 
 
 @pytest.mark.parametrize("missing", ["filelock", "platformdirs"])

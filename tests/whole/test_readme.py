@@ -37,7 +37,7 @@ def test_main_job_and_tests_are_one_line_each():
 
 def test_installed_extras_and_scripts_exist():
     extras, scripts = PROJECT["project"]["optional-dependencies"], PROJECT["project"]["scripts"]
-    assert set(extras) == {"plot", "sklearn", "cli", "test", "all"}
+    assert set(extras) == {"plot", "sklearn", "cache", "cli", "test", "all"}
     installed = [words[-1] for words in commands() if words[1:2] == ["install"]]
     assert installed == [".[cli]", ".[test]"]
     started = [Path(words[0]).name for words in commands() if words[0].startswith(".venv")]
