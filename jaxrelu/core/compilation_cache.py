@@ -21,7 +21,7 @@ from jax.experimental.compilation_cache import compilation_cache
 from jaxrelu.core.checks import described
 from jaxrelu.core.tracing import on_host
 
-_LARGEST = 2**29  # bytes; a path keeps some ten million
+_LARGEST = 2**29  # bytes; a path keeps some three million
 
 
 @on_host()

@@ -15,7 +15,7 @@ LAM = GENERIC.lams(0.1)[0]
 ADMM = jr.ADMM()
 
 
-@zoo.parametrize(zoo.ALL, quick=[zoo.generic])
+@zoo.parametrize(zoo.ALL, quick=[zoo.generic, zoo.gated])
 def test_answers_are_what_they_claim(build):
     problem = zoo.problem(build)
     for lam in problem.lams(0.5, 0.1):
