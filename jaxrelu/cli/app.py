@@ -11,8 +11,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import fields
 from typing import Annotated, Any, NoReturn, get_type_hints
 
+from jaxrelu.cli import info, path
 from jaxrelu.cli.console import accept_any_text, discard_output, stop
-from jaxrelu.cli.path import Options, run_path
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
@@ -69,7 +69,8 @@ def _build_app() -> Any:
     ) -> None:
         pass
 
-    app.command("path")(_command(Options, run_path))
+    app.command("path")(_command(path.Options, path.run_path))
+    app.command("info")(_command(info.Options, info.run_info))
     return app
 
 

@@ -7,7 +7,6 @@ are made of these two.
 
 from __future__ import annotations
 
-from importlib.metadata import version
 from typing import Any
 
 import jax
@@ -246,17 +245,3 @@ def check_type(value: Any, name: str, types: type | tuple[type, ...], fix: str) 
     """Refuses what is no instance of some classes; the fix says what to pass."""
     if not isinstance(value, types):
         raise TypeError(f"{name} is {described(value)}; pass {fix}.")
-
-
-def check_jaxlib() -> None:
-    """Refuses the one jaxlib that is known to compute wrong values.
-
-    Raises:
-        RuntimeError: the sentence names the versions to install.
-    """
-    if version("jaxlib") == "0.10.2" and jax.default_backend() == "cpu":
-        raise RuntimeError(
-            "jaxlib 0.10.2 compiles batched sums of products wrongly on a CPU "
-            "(jax-ml/jax#39103), so that no certificate would hold: install jax and jaxlib 0.10.1, "
-            "or 0.11 and later."
-        )

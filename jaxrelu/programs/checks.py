@@ -11,13 +11,13 @@ from jax import Array
 from jaxrelu.core.checks import (
     as_float,
     check_dtype,
-    check_jaxlib,
     check_leaf,
     check_matrix_shape,
     check_per_row,
     check_shape,
     check_type,
 )
+from jaxrelu.core.device import check_device
 from jaxrelu.core.options import number, scalar
 from jaxrelu.core.tracing import is_traced
 from jaxrelu.geometry.checks import check_patterns
@@ -44,11 +44,11 @@ def check_program(program: Program) -> None:
         TypeError: something that is not a program, arrays of other types, or mixed dtypes.
         ValueError: wrong shapes, empty data, labels that the loss cannot take, masks that are not
             0/1 or do not match the gates, negative sample weights. The sentence names the fix.
-        RuntimeError: a jaxlib that is known to compute wrong values.
+        RuntimeError: a jaxlib or a device that computes wrong values.
     """
-    check_jaxlib()
     check_kind(program)
     check_data(program)
+    check_device(program.X.dtype)
     if program.sample_weight is not None:
         check_weights_sign(program.sample_weight)
     check_patterns(program.patterns, program.X)
