@@ -23,6 +23,7 @@ from jaxrelu import datasets, plotting
 from jaxrelu.cli.compiled_programs import keep_compiled_programs
 from jaxrelu.cli.console import console, note, stop
 from jaxrelu.cli.output import probe, publish
+from jaxrelu.core.pytrees import compiled
 from jaxrelu.core.status import Status, describe, remedy
 from jaxrelu.geometry.patterns import sample_patterns
 from jaxrelu.losses import LogisticLoss, SquaredLoss
@@ -253,7 +254,7 @@ def _pose(options: Options, data: datasets.Split) -> tuple[Any, Any]:
 
 def _evaluate(program: Any, solution: Any, data: datasets.Split) -> Row:
     """The network of one solution, scored by its own predictions."""
-    network = to_network(program, solution)
+    network, fit, prediction = _predicted(program, solution.weights, data.X, data.X_test)
     compact = network.compact()
     return Row(
         lam=float(solution.lam),
@@ -261,11 +262,22 @@ def _evaluate(program: Any, solution: Any, data: datasets.Split) -> Row:
         upper=float(solution.certificate.upper),
         hidden=np.asarray(compact.hidden),
         output=np.asarray(compact.output),
-        # The padded network, whose shape is the same for every lam: nothing is compiled anew.
-        train_score=datasets.score(np.asarray(network(data.X)), data.y, data.task),
-        test_score=datasets.score(np.asarray(network(data.X_test)), data.y_test, data.task),
+        train_score=datasets.score(fit, data.y, data.task),
+        test_score=datasets.score(prediction, data.y_test, data.task),
         status=Status(int(solution.status)),
     )
+
+
+def _predicted(program: Any, weights: Any, X: Any, X_test: Any) -> Any:
+    """The network of some weights, on the host, and what it predicts for two sets of rows."""
+    return jax.device_get(_predict(program, weights, X, X_test))
+
+
+@compiled
+def _predict(program: Any, weights: Any, X: Any, X_test: Any) -> Any:
+    # The padded network, whose shape is the same for every lam: nothing is compiled anew.
+    network = to_network(program, weights)
+    return network, network(X), network(X_test)
 
 
 def _score_name(task: datasets.Task) -> str:

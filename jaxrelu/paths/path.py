@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
@@ -85,39 +86,24 @@ class Path:
         k = count(k, "k", least=-(2**63))
         if not -len(self) <= k < len(self):
             raise IndexError(f"k is {k}, but the path has {len(self)} lams.")
-        weights = self._dense(self.blocks[k], self.block_weights[k])
-        weights = jnp.where(self.status[k] == Status.SKIPPED, jnp.nan, weights)
-        certificate = Certificate(
-            lower=self.lower[k],
-            upper=self.upper[k],
-            gap=self.gap[k],
-            weights=weights,
-            dual=self.dual[k],
-        )
-        return Solution(
-            weights=weights,
-            lam=self.lams[k],
-            fit=self.fit[k],
-            residual=self.residual[k],
-            certificate=certificate,
-            status=self.status[k],
-            num_steps=self.num_steps[k],
-        )
+        return _solution_at(self, np.int32(k % len(self)))
 
     @property
     def weights(self) -> Array:
         """Dense weights (L, 2, p, d) or (L, p, d): allocates them all; prefer ``path[k]``."""
-        return jnp.stack([self[k].weights for k in range(len(self))])
+        return _weights_of(self)
 
     @property
     def num_active(self) -> Array:
         """(L,) int32, non-zero blocks at every lam."""
         return jnp.sum(safe_norm(self.block_weights) > 0, axis=1, dtype=jnp.int32)
 
-    def _dense(self, blocks: Array, block_weights: Array) -> Array:
+    def _dense(self, k: Any) -> Array:
+        blocks, block_weights = self.blocks[k], self.block_weights[k]
         shape, d = self.program.block_shape, block_weights.shape[-1]
         flat = jnp.zeros((int(np.prod(shape)), d), block_weights.dtype)
-        return flat.at[blocks].set(block_weights, mode="drop").reshape(*shape, d)
+        weights = flat.at[blocks].set(block_weights, mode="drop").reshape(*shape, d)
+        return jnp.where(self.status[k] == Status.SKIPPED, jnp.nan, weights)
 
 
 @register
@@ -157,6 +143,33 @@ class PathCertificate:
     def weights(self) -> Array:
         """(L, 2, p, d) or (L, p, d): allocates them all."""
         return self.path.weights
+
+
+@jax.jit
+def _solution_at(path: Path, k: Array) -> Solution:
+    """One program for all k: a path is read solution by solution."""
+    weights = path._dense(k)
+    certificate = Certificate(
+        lower=path.lower[k],
+        upper=path.upper[k],
+        gap=path.gap[k],
+        weights=weights,
+        dual=path.dual[k],
+    )
+    return Solution(
+        weights=weights,
+        lam=path.lams[k],
+        fit=path.fit[k],
+        residual=path.residual[k],
+        certificate=certificate,
+        status=path.status[k],
+        num_steps=path.num_steps[k],
+    )
+
+
+@jax.jit
+def _weights_of(path: Path) -> Array:
+    return jax.vmap(path._dense)(jnp.arange(path.lams.shape[0]))
 
 
 @on_host("or use solve_grid, which can be traced")
