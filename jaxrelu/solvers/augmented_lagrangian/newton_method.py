@@ -48,7 +48,7 @@ from jaxrelu.solvers.augmented_lagrangian.step_sizes import step_along
 from jaxrelu.solvers.augmented_lagrangian.subproblem import Subproblem
 
 _NORM_SHARE = 0.1
-_STIFFNESS = 1e5
+_STIFFNESS = 3e3
 _SMALLEST = 1e-2
 _DAMPING = 0.1
 _DRIFT = 10.0
