@@ -60,6 +60,7 @@ from jaxrelu.paths.path import Path as Path
 from jaxrelu.paths.path import interpolate as interpolate
 from jaxrelu.paths.path import solve_path as solve_path
 from jaxrelu.paths.solve import solve as solve
+from jaxrelu.paths.warmup import warmup as warmup
 from jaxrelu.optimal_sets.optimal_set import OptimalSet as OptimalSet
 from jaxrelu.optimal_sets.identification import optimal_set as optimal_set
 from jaxrelu.optimal_sets.members import vertices as vertices

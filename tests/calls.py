@@ -549,6 +549,16 @@ CALLS = {
         jr.vertices,
         lambda: {"optima": _optima(), "at_most": count(10), "seed": count(3, "zero")}, False,
     ),
+    "warmup": (
+        jr.warmup,
+        lambda: {
+            "program": _program(),
+            "lams": numbers(
+                np.array([1.0, 2]), ROWS, "one", "one and a half", "one axis fewer"
+            ),
+            "calls": thing(None, "none"), "max_active": count(2), "solver": _newton(),
+        }, True,
+    ),
     "closed_form.is_spike_free": (
         closed_form.is_spike_free, lambda: {"X": real(np.eye(3), ROWS)}, False,
     ),

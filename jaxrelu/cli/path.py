@@ -23,6 +23,7 @@ from jaxrelu import datasets, plotting
 from jaxrelu.cli.compiled_programs import keep_compiled_programs
 from jaxrelu.cli.console import console, note, stop
 from jaxrelu.cli.output import probe, publish
+from jaxrelu.cli.threads import import_ahead, one_lapack_thread
 from jaxrelu.core.pytrees import compiled
 from jaxrelu.core.status import Status, describe, remedy
 from jaxrelu.geometry.patterns import sample_patterns
@@ -128,6 +129,11 @@ def run_path(options: Options) -> int:
         SystemExit: 2, after one sentence on the standard error, for bad input and for an output
             folder that cannot be written to.
     """
+    with one_lapack_thread():
+        return _run(options)
+
+
+def _run(options: Options) -> int:
     if options.dtype is DType.float64:
         jax.config.update("jax_enable_x64", True)
     if options.cache:
@@ -148,6 +154,7 @@ def run_path(options: Options) -> int:
         f"{num_patterns} activation patterns from {options.gates} gates, "
         f"lambda_max = {largest:.6g}, {options.loss} loss, {options.dtype}"
     )
+    import_ahead("matplotlib.figure", "matplotlib.backends.backend_agg")
     start = time.perf_counter()
     with screen.status(f"solving {options.lams} lams", spinner="line"):
         path = jax.block_until_ready(solve_path(program, lams))

@@ -27,10 +27,11 @@ from jaxrelu.programs.certificates import Certificate
 from jaxrelu.programs.checks import check_lam, check_program
 from jaxrelu.programs.program import Program
 from jaxrelu.programs.solution import Solution
-from jaxrelu.solvers.active_newton.path_driver import Answer, PathDriver, slot_count
+from jaxrelu.solvers.active_newton.driven_rounds import Answer
+from jaxrelu.solvers.active_newton.path_driver import PathDriver, slot_count
 from jaxrelu.solvers.active_newton.solver import ActiveNewton
 from jaxrelu.solvers.base import tolerances
-from jaxrelu.solvers.scaled_program import prepare
+from jaxrelu.solvers.scaled_program import Request, prepare
 from jaxrelu.solvers.verdict import Verdict, certified
 
 
@@ -46,7 +47,7 @@ class Path:
         program: the program.
         lams: (L,).
         blocks: (L, K) int32, flat indices of the kept blocks (sign, pattern); an index equal to
-            the number of blocks marks an unused place. K is 16, 24, 32, 48, ... or that number.
+            the number of blocks marks an unused place. K is 16, 32, 48, 64, ... or that number.
         block_weights: (L, K, d), their weights.
         fit, residual, dual: (L, n).
         lower, upper, gap: (L,), the certificates.
@@ -219,12 +220,9 @@ def solve_path(
     Section 5, for the path itself.
     """
     check_program(program)
-    solver = working_set_solver(program, solver)
-    lams, tolerance = check_lams(program, lams), tolerances(program, rtol, atol)
-    steps = step_limit(solver, max_steps)
+    lams = check_lams(program, lams)
     most = None if max_active is None else count(max_active, "max_active", least=0)
-    at, asked = prepare(program, lams, tolerance, warm_point(program, init))
-    driver = PathDriver(solver, at, asked, tolerance, int(steps))
+    driver, asked = path_driver(program, lams, rtol, atol, max_steps, init, solver)
     if asked.init is not None:
         driver.start_from(asked.init, jnp.max(asked.lams))
     order = np.argsort(-np.asarray(lams), kind="stable")
@@ -235,6 +233,22 @@ def solve_path(
         if most is not None and answer.active > most:
             break
     return _assemble(program, lams, answers)
+
+
+def path_driver(
+    program: Program,
+    lams: Array,
+    rtol: Any = None,
+    atol: Any = None,
+    max_steps: Any = None,
+    init: Solution | None = None,
+    solver: ActiveNewton | None = None,
+) -> tuple[PathDriver, Request]:
+    """The driver of a path whose program and lams are checked, and what is asked of it."""
+    solver = working_set_solver(program, solver)
+    tolerance, steps = tolerances(program, rtol, atol), step_limit(solver, max_steps)
+    at, asked = prepare(program, lams, tolerance, warm_point(program, init))
+    return PathDriver(solver, at, asked, tolerance, int(steps)), asked
 
 
 @on_host()

@@ -45,7 +45,7 @@ MAY_IMPORT = {folder: below for folders, below in FLOORS for folder in folders} 
 UPPER_ROOMS = ("solvers.active_newton", "paths.exact")
 WITHOUT_JAX = "geometry.host"
 MAX_LINES = 400
-OPTIONAL = {"matplotlib", "sklearn", "typer", "rich"}
+OPTIONAL = {"matplotlib", "sklearn", "threadpoolctl", "typer", "rich"}
 
 
 def modules_of(package: Path) -> dict[str, Path]:

@@ -10,7 +10,7 @@ import zoo
 
 import jaxrelu as jr
 from jaxrelu.core.status import Status, describe, remedy
-from jaxrelu.solvers.active_newton import path_driver
+from jaxrelu.solvers.active_newton import driven_rounds
 
 GENERIC = zoo.problem(zoo.generic)
 PROGRAM = GENERIC.program
@@ -168,9 +168,9 @@ def test_statuses_along_a_path(monkeypatch):
     assert [Status(int(s)) for s in short.status] == [Status.MAX_STEPS] * 2
     exact = jr.solve_path(PROGRAM, lams, rtol=0.0, atol=0.0)
     assert [Status(int(s)) for s in exact.status] == [Status.PRECISION_FLOOR] * 2
-    screenings, screen = [], path_driver._begin_screening
+    screenings, screen = [], driven_rounds.begin_screening
     monkeypatch.setattr(
-        path_driver, "_begin_screening", lambda *args: screenings.append(1) or screen(*args)
+        driven_rounds, "begin_screening", lambda *args: screenings.append(1) or screen(*args)
     )
     broken = jr.solve_path(replace(PROGRAM, y=poisoned(PROGRAM.y, np.nan)), lams)
     assert [Status(int(s)) for s in broken.status] == [Status.NONFINITE] * 2

@@ -73,6 +73,7 @@ SLOW = {
     "raise_if_failed": lambda: jr.raise_if_failed(many_optima()[1]),
     "lambda_grid": lambda: jr.lambda_grid(PROGRAM, num=3),
     "solve_path": lambda: jr.solve_path(PROGRAM, [0.5, 0.2]),
+    "warmup": lambda: jr.warmup(PROGRAM, [0.5, 0.2], max_active=1),
     "interpolate": lambda: jr.interpolate(jr.solve_path(PROGRAM, [0.5, 0.2]), 0.3),
     "follow_path": lambda: jr.follow_path(PROGRAM, 0.2),
     "estimate_memory": lambda: jr.estimate_memory(PROGRAM, [0.5, 0.2]),

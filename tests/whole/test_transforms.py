@@ -1,7 +1,6 @@
 """`solve` under jit, vmap and float32; one compilation a shape; derivatives at zero blocks."""
 
 import re
-from contextlib import contextmanager
 from dataclasses import replace
 
 import jax
@@ -9,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import zoo
+from compilations import compile_events
 
 import jaxrelu as jr
 
@@ -76,22 +76,6 @@ def test_vmap_over_lam_is_the_loop_for_other_programs(build):
     lams = np.asarray(problem.lams(0.4, 0.1, 0.03))
     batch = jax.vmap(lambda lam: jr.solve(problem.program, lam))(lams)
     assert_loop(batch, [problem.program] * 3, lams)
-
-
-@contextmanager
-def compile_events():
-    """Names of JAX's events of tracing and compiling while the block runs."""
-    events = []
-
-    def listen(event, duration, **_):
-        if "compile" in event:
-            events.append(event)
-
-    jax.monitoring.register_event_duration_secs_listener(listen)
-    try:
-        yield events
-    finally:
-        jax.monitoring.unregister_event_duration_listener(listen)
 
 
 def scaled(seed):

@@ -1,67 +1,32 @@
 """Rounds of a working-set method driven from the host, with as many slots as each round needs.
 
-Compiled for every number of slots are the solve and the entry of blocks, for all of them at once
-screening and repair, for a few of them the evaluation. Slots come as 16, 24, 32, 48, 64, ...: a
-Newton system has slots * d unknowns and costs their cube, so that empty slots are dear, while few
-numbers of slots mean few compiled shapes.
+The pieces are those of `jaxrelu.solvers.active_newton.driven_rounds`. Slots come as 16, 32, 48, 64,
+96, ...: a Newton system has slots * d unknowns and costs their cube, so that empty slots are dear,
+while few numbers of slots mean few compiled shapes.
 """
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jaxrelu.core.pytrees import compiled
 from jaxrelu.core.status import Status
 from jaxrelu.geometry.cones import lanes_at_once
-from jaxrelu.geometry.correlation_bounds import (
-    DualElements,
-    Lanes,
-    Search,
-    after_projection,
-    is_over,
-)
 from jaxrelu.geometry.driven_projection import correlations_of, make_feasible
 from jaxrelu.programs.bounds import Blocks
-from jaxrelu.solvers.active_newton.rounds import (
-    Finding,
-    Overall,
-    Schedule,
-    Solved,
-    after_certificate,
-    after_screening,
-    first_schedule,
-    round_limit,
-    solve_slots,
-)
-from jaxrelu.solvers.active_newton.slot_certificates import cones_of
+from jaxrelu.solvers.active_newton import driven_rounds as driven
+from jaxrelu.solvers.active_newton.driven_rounds import Answer
+from jaxrelu.solvers.active_newton.rounds import Finding, Overall, Schedule, Solved
 from jaxrelu.solvers.active_newton.solver import ActiveNewton
-from jaxrelu.solvers.active_newton.working_set import (
-    Screened,
-    WorkingSet,
-    at_stage,
-    begin_screening,
-    cold_start,
-    enter,
-    entering,
-    known_stage,
-    next_to_project,
-    screened,
-    subproblem_of,
-    warm_start,
-)
-from jaxrelu.solvers.augmented_lagrangian.newton_method import (
-    Iterate,
-    constant_coupling,
-    updated_coupling,
-)
-from jaxrelu.solvers.base import Evidence, Tolerance, WarmStart
-from jaxrelu.solvers.scaled_program import Prepared, Request, ScaledProgram
-from jaxrelu.solvers.verdict import Verdict, conclude, in_users_numbers
+from jaxrelu.solvers.active_newton.working_set import Screened, WorkingSet, cold_start, entering
+from jaxrelu.solvers.augmented_lagrangian.newton_method import Iterate
+from jaxrelu.solvers.base import Tolerance, WarmStart
+from jaxrelu.solvers.scaled_program import Prepared, Request
+from jaxrelu.solvers.verdict import in_users_numbers
 
 _FEWEST_SLOTS = 16
 # Blocks that are certified come as 64, 256, 1024, ...: next to screening, empty ones cost nothing.
@@ -72,32 +37,16 @@ _FAR = 1e3
 _CHANGES = 4
 
 
-class Answer(NamedTuple):
-    """A certified answer at one lam: its `Verdict`, of the slots alone, and the steps taken."""
-
-    verdict: Verdict
-    num_steps: Any
-
-    @property
-    def gap(self) -> float:
-        """Upper - lower."""
-        with np.errstate(invalid="ignore"):  # both may be infinite
-            return float(self.verdict.upper - self.verdict.lower)
-
-    @property
-    def active(self) -> int:
-        """Blocks that are not zero."""
-        return int(np.count_nonzero(np.any(self.verdict.weights != 0, axis=1)))
-
-
 def slot_count(active: int, features: int = 1000) -> int:
-    """The smallest of 16, 24, 32, 48, 64, ... that holds so many blocks.
+    """The smallest of 16, 32, 48, 64, 96, 128, ... that holds so many blocks.
 
     With few features it begins higher: below some 300 unknowns a step costs next to nothing.
     """
     slots = _FEWEST_SLOTS
     while slots < max(active, min(300 // features, 64)):
-        slots = slots * 3 // 2 if slots & (slots - 1) == 0 else slots * 4 // 3
+        # No 24: it saved a tenth of the steady state and cost three seconds of compilation.
+        power = slots & (slots - 1) == 0
+        slots = 2 * slots if slots < 32 else slots * 3 // 2 if power else slots * 4 // 3
     return slots
 
 
@@ -125,7 +74,7 @@ class PathDriver:
         """Takes the working set of a previous solution."""
         active = int(np.count_nonzero(np.any(np.asarray(warm.weights) != 0, axis=-1)))
         empty = cold_start(self.scaled, self._slots(active))
-        known, self.working = _warm(self.scaled, lam, warm, empty)
+        known, self.working = driven.warm_start(self.scaled, lam, warm, empty)
         self.known = float(known)
 
     def solve(self, lam: Array) -> Answer:
@@ -153,13 +102,15 @@ class PathDriver:
     def _come_down(self, lam: Array, limit: int) -> Answer:
         """Rounds from what is known down to a lam, until its certificate closes."""
         scaled, steps = self.scaled, np.int32(limit)
-        schedule = _begin(scaled, lam, self.known, self.within)
+        schedule = driven.begin(scaled, lam, self.known, self.within)
         stage = float(schedule.stage)
         working, ratio = self.working, stage / self.known
         best: Answer | None = None
         done = False
         while not done:
-            solved = _solve(scaled, schedule, working, ratio, steps, self._coupling_of(working))
+            solved = driven.solve(
+                scaled, schedule, working, ratio, steps, self._coupling_of(working)
+            )
             before = stage
             schedule, found, screened = self._screened(lam, steps, schedule, solved.overall)
             working = solved.working._replace(duals=screened.bounds.duals)
@@ -170,7 +121,7 @@ class PathDriver:
                 gap = np.inf if best is None else best.gap
                 blocks = self._repaired(solved)
                 answer, schedule, done = jax.device_get(
-                    _conclude(
+                    driven.conclude(
                         self.at, lam, self.tolerance, steps, schedule, found, solved.overall,
                         blocks, screened.bounds.duals, gap,
                     )
@@ -181,7 +132,7 @@ class PathDriver:
                 slots = self._slots(int(active))
                 few = min(int(newcomers), entering(screened.found.shape[0], slots))
                 working = _resized(working, scaled.num_blocks, self._slots(int(active) + few))
-                working, ratio = _enter(scaled, stage, working, screened, ratio), 1.0
+                working, ratio = driven.enter(scaled, stage, working, screened, ratio), 1.0
         assert best is not None
         occupied = int(np.sum(np.asarray(working.blocks) < scaled.num_blocks))
         self.working = _resized(working, scaled.num_blocks, self._slots(occupied))
@@ -197,13 +148,13 @@ class PathDriver:
     ) -> tuple[Schedule, Finding, Screened]:
         """All blocks screened, some at a time until a violator is found, and what follows."""
         asked = (self.scaled, self.solver, lam, self.within, steps, schedule)
-        limit, c, search, lanes, over = _begin_screening(*asked, solved)
+        limit, c, search, lanes, over = driven.begin_screening(*asked, solved)
         points, multipliers = search.bounds.points, search.bounds.multipliers
         slots = np.int32(self.most)
         while True:
             if not over:
                 points, multipliers = correlations_of(self.scaled.rows, lanes, search.level)
-            search, lanes, over, answer = _go_on_screening(
+            search, lanes, over, answer = driven.go_on_screening(
                 *asked, slots, solved, limit, c, search, lanes, points, multipliers
             )
             if over:
@@ -213,16 +164,18 @@ class PathDriver:
         """The coupling of the blocks in slots, brought up to date where only some have changed."""
         blocks = np.asarray(working.blocks)
         if self.coupled.size != blocks.size:
-            self.coupling = _couple(self.scaled, working.blocks)
+            self.coupling = driven.couple(self.scaled, working.blocks)
         elif self.coupling is not None:
             (changed,) = np.nonzero(blocks != self.coupled)
             if changed.size > blocks.size // 4:
-                self.coupling = _couple(self.scaled, working.blocks)
+                self.coupling = driven.couple(self.scaled, working.blocks)
             else:
                 for start in range(0, changed.size, _CHANGES):
                     some = changed[start : start + _CHANGES]
                     some = np.pad(some, (0, _CHANGES - some.size), mode="edge")
-                    self.coupling = _recouple(self.scaled, working.blocks, self.coupling, some)
+                    self.coupling = driven.recouple(
+                        self.scaled, working.blocks, self.coupling, some
+                    )
         self.coupled = blocks.copy()
         return self.coupling
 
@@ -230,138 +183,50 @@ class PathDriver:
         """The non-zero blocks inside their cones, a few at a time in one shape."""
         given, all_weights = np.asarray(solved.blocks), np.asarray(solved.weights)
         active = np.flatnonzero(np.any(all_weights != 0, axis=1))
-        width = _FEWEST_CERTIFIED
-        while width < active.size:
-            width *= 4
-        blocks = np.full(width, self.scaled.num_blocks, np.int32)
-        weights = np.zeros((width, all_weights.shape[1]), all_weights.dtype)
+        blocks, weights = self._no_blocks(active.size)
+        width = len(blocks)
         blocks[: active.size], weights[: active.size] = given[active], all_weights[active]
         lanes = lanes_at_once(self.scaled.rows.unit.shape[0])
         for start in range(0, active.size if self.scaled.program.has_cones else 0, lanes):
             some = np.arange(start, start + lanes) % width
             part = Blocks(jnp.asarray(blocks[some]), jnp.asarray(weights[some]))
-            signs, interior = _cones_of(self.scaled, part)
+            signs, interior = driven.cones_of(self.scaled, part)
             moved = make_feasible(self.scaled.rows, signs, part.weights, interior)
             weights[some] = np.asarray(moved)
         return Blocks(blocks, weights)  # type: ignore[arg-type]
 
+    def _no_blocks(self, active: int) -> tuple[Any, Any]:
+        """Room on the host for blocks that are certified: ids (m,) and weights (m, d)."""
+        width = _FEWEST_CERTIFIED
+        while width < active:
+            width *= 4
+        X = self.scaled.X
+        return np.full(width, self.scaled.num_blocks, np.int32), np.zeros(
+            (width, X.shape[1]), X.dtype
+        )
+
+    def compile_slots(self, lam: Array, active: int) -> None:
+        """Compiles what supports of up to so many blocks will need, by rounds of no steps."""
+        scaled, steps, slots = self.scaled, np.int32(0), 0
+        schedule = driven.begin(scaled, lam, np.inf, self.within)
+        while slots < self._slots(active):
+            slots = self._slots(slots + 1)
+            working = cold_start(scaled, slots)
+            coupling = self._coupling_of(working)
+            if coupling is not None:
+                some = np.arange(_CHANGES)
+                coupling = driven.recouple(scaled, working.blocks, coupling, some)
+                self.coupling = coupling
+            solved = driven.solve(scaled, schedule, working, 0.0, steps, coupling)
+            after, found, screened = self._screened(lam, steps, schedule, solved.overall)
+            driven.enter(scaled, jax.device_get(after.stage), solved.working, screened, 1.0)
+            driven.conclude(
+                self.at, lam, self.tolerance, steps, after, found, solved.overall,
+                Blocks(*self._no_blocks(slots)), screened.bounds.duals, np.inf,
+            )  # fmt: skip
+
     def _slots(self, active: int) -> int:
         return min(slot_count(active, self.scaled.X.shape[1]), self.most)
-
-
-@compiled
-def _begin(scaled: ScaledProgram, lam: Array, known: Array, tolerance: Tolerance) -> Schedule:
-    return first_schedule(scaled, lam, known, tolerance)
-
-
-@compiled
-def _warm(
-    scaled: ScaledProgram, lam: Array, warm: WarmStart, empty: WorkingSet
-) -> tuple[Array, WorkingSet]:
-    known = known_stage(scaled, lam, warm)
-    return known, warm_start(scaled, known, warm, empty.blocks.shape[0])
-
-
-@compiled
-def _couple(scaled: ScaledProgram, blocks: Array) -> Array | None:
-    return constant_coupling(subproblem_of(scaled, jnp.ones((), scaled.X.dtype), blocks))
-
-
-def _change_coupling(
-    scaled: ScaledProgram, blocks: Array, coupling: Array, changed: Array
-) -> Array:
-    problem = subproblem_of(scaled, jnp.ones((), scaled.X.dtype), blocks)
-    return updated_coupling(problem, coupling, changed)
-
-
-_recouple = compiled(_change_coupling, donate=(2,))
-
-
-@compiled
-def _solve(
-    scaled: ScaledProgram,
-    schedule: Schedule,
-    working: WorkingSet,
-    ratio: Array,
-    max_steps: Array,
-    coupling: Array | None,
-) -> Solved:
-    working, most = at_stage(working, ratio), max_steps - schedule.steps
-    return solve_slots(scaled, schedule.stage, working, schedule.precision, most, coupling)
-
-
-@compiled
-def _begin_screening(
-    scaled: ScaledProgram,
-    solver: ActiveNewton,
-    lam: Array,
-    tolerance: Tolerance,
-    max_steps: Array,
-    schedule: Schedule,
-    solved: Overall,
-) -> tuple[Array, Array, Search, Lanes, Array]:
-    limit = round_limit(scaled, lam, tolerance, max_steps, schedule, solved)
-    c, search = begin_screening(
-        scaled, solved.duals, solved.inside, solved.residual, limit, solver.pattern_batch_size
-    )
-    return limit, c, search, next_to_project(scaled, search, c), is_over(search, True)
-
-
-@compiled
-def _go_on_screening(
-    scaled: ScaledProgram,
-    solver: ActiveNewton,
-    lam: Array,
-    tolerance: Tolerance,
-    max_steps: Array,
-    schedule: Schedule,
-    slots: Array,
-    solved: Overall,
-    limit: Array,
-    c: Array,
-    search: Search,
-    lanes: Lanes,
-    points: Array,
-    multipliers: Array,
-) -> tuple[Search, Lanes, Array, tuple[Schedule, Finding, Screened]]:
-    search = after_projection(search, scaled.rows, lanes, points, multipliers, limit, rising=False)
-    every = screened(search.bounds, limit)
-    following = after_screening(scaled, lam, tolerance, max_steps, schedule, slots, solved, every)
-    return search, next_to_project(scaled, search, c), is_over(search, True), (*following, every)
-
-
-@compiled
-def _enter(
-    scaled: ScaledProgram, stage: Array, working: WorkingSet, screened: Screened, ratio: Array
-) -> WorkingSet:
-    return enter(scaled, stage, at_stage(working, ratio), screened)
-
-
-_cones_of = compiled(cones_of)
-
-
-@compiled
-def _conclude(
-    at: Prepared,
-    lam: Array,
-    tolerance: Tolerance,
-    max_steps: Array,
-    schedule: Schedule,
-    found: Finding,
-    solved: Overall,
-    blocks: Blocks,
-    duals: DualElements,
-    gap_before: Array,
-) -> tuple[Answer, Schedule, Array]:
-    steps = schedule.steps
-    evidence = Evidence(blocks, solved.residual, duals, steps, solved.finite, steps >= max_steps)
-    verdict = conclude(at, lam, tolerance, evidence)
-    # The rounds go by the values as they are printed.
-    given = in_users_numbers(at, tolerance)
-    upper, gap = verdict.upper, verdict.upper - verdict.lower
-    return Answer(verdict, steps), *after_certificate(
-        given, schedule, found, upper, gap, gap_before
-    )
 
 
 def _resized(working: WorkingSet, num_blocks: int, slots: int) -> WorkingSet:

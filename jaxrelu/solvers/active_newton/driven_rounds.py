@@ -1,0 +1,176 @@
+"""The pieces of a round, compiled one by one for a driver on the host.
+
+Compiled for every number of slots are `solve`, `enter`, `couple` and `recouple`; the others have
+one shape, whatever the number of slots.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from jaxrelu.core.pytrees import compiled
+from jaxrelu.geometry.correlation_bounds import (
+    DualElements,
+    Lanes,
+    Search,
+    after_projection,
+    is_over,
+)
+from jaxrelu.programs.bounds import Blocks
+from jaxrelu.solvers import verdict
+from jaxrelu.solvers.active_newton import rounds, slot_certificates, working_set
+from jaxrelu.solvers.active_newton.rounds import Finding, Overall, Schedule, Solved
+from jaxrelu.solvers.active_newton.solver import ActiveNewton
+from jaxrelu.solvers.active_newton.working_set import Screened, WorkingSet
+from jaxrelu.solvers.augmented_lagrangian.newton_method import constant_coupling, updated_coupling
+from jaxrelu.solvers.base import Evidence, Tolerance, WarmStart
+from jaxrelu.solvers.scaled_program import Prepared, ScaledProgram
+
+
+class Answer(NamedTuple):
+    """A certified answer at one lam: its `Verdict`, of the slots alone, and the steps taken."""
+
+    verdict: verdict.Verdict
+    num_steps: Any
+
+    @property
+    def gap(self) -> float:
+        """Upper - lower."""
+        with np.errstate(invalid="ignore"):  # both may be infinite
+            return float(self.verdict.upper - self.verdict.lower)
+
+    @property
+    def active(self) -> int:
+        """Blocks that are not zero."""
+        return int(np.count_nonzero(np.any(self.verdict.weights != 0, axis=1)))
+
+
+@compiled
+def begin(scaled: ScaledProgram, lam: Array, known: Array, tolerance: Tolerance) -> Schedule:
+    """`rounds.first_schedule`."""
+    return rounds.first_schedule(scaled, lam, known, tolerance)
+
+
+@compiled
+def warm_start(
+    scaled: ScaledProgram, lam: Array, warm: WarmStart, empty: WorkingSet
+) -> tuple[Array, WorkingSet]:
+    """The lam of a known point, and its working set in as many slots as an empty one has."""
+    known = working_set.known_stage(scaled, lam, warm)
+    return known, working_set.warm_start(scaled, known, warm, empty.blocks.shape[0])
+
+
+@compiled
+def couple(scaled: ScaledProgram, blocks: Array) -> Array | None:
+    """`constant_coupling` of the blocks in slots."""
+    problem = working_set.subproblem_of(scaled, jnp.ones((), scaled.X.dtype), blocks)
+    return constant_coupling(problem)
+
+
+def _recouple(scaled: ScaledProgram, blocks: Array, coupling: Array, changed: Array) -> Array:
+    problem = working_set.subproblem_of(scaled, jnp.ones((), scaled.X.dtype), blocks)
+    return updated_coupling(problem, coupling, changed)
+
+
+# `updated_coupling`; the old one is given up.
+recouple = compiled(_recouple, donate=(2,))
+
+
+@compiled
+def solve(
+    scaled: ScaledProgram,
+    schedule: Schedule,
+    working: WorkingSet,
+    ratio: Array,
+    max_steps: Array,
+    coupling: Array | None,
+) -> Solved:
+    """`rounds.solve_slots` from a working set of another lam."""
+    working, most = working_set.at_stage(working, ratio), max_steps - schedule.steps
+    return rounds.solve_slots(scaled, schedule.stage, working, schedule.precision, most, coupling)
+
+
+@compiled
+def begin_screening(
+    scaled: ScaledProgram,
+    solver: ActiveNewton,
+    lam: Array,
+    tolerance: Tolerance,
+    max_steps: Array,
+    schedule: Schedule,
+    solved: Overall,
+) -> tuple[Array, Array, Search, Lanes, Array]:
+    """The limit, the raw correlations, the search, the first lanes, and whether it is over."""
+    limit = rounds.round_limit(scaled, lam, tolerance, max_steps, schedule, solved)
+    c, search = working_set.begin_screening(
+        scaled, solved.duals, solved.inside, solved.residual, limit, solver.pattern_batch_size
+    )
+    lanes = working_set.next_to_project(scaled, search, c)
+    return limit, c, search, lanes, is_over(search, True)
+
+
+@compiled
+def go_on_screening(
+    scaled: ScaledProgram,
+    solver: ActiveNewton,
+    lam: Array,
+    tolerance: Tolerance,
+    max_steps: Array,
+    schedule: Schedule,
+    slots: Array,
+    solved: Overall,
+    limit: Array,
+    c: Array,
+    search: Search,
+    lanes: Lanes,
+    points: Array,
+    multipliers: Array,
+) -> tuple[Search, Lanes, Array, tuple[Schedule, Finding, Screened]]:
+    """The search after a projection, the next lanes, whether it is over, and what follows then."""
+    search = after_projection(search, scaled.rows, lanes, points, multipliers, limit, rising=False)
+    every = working_set.screened(search.bounds, limit)
+    following = rounds.after_screening(
+        scaled, lam, tolerance, max_steps, schedule, slots, solved, every
+    )
+    lanes = working_set.next_to_project(scaled, search, c)
+    return search, lanes, is_over(search, True), (*following, every)
+
+
+@compiled
+def enter(
+    scaled: ScaledProgram, stage: Array, working: WorkingSet, screened: Screened, ratio: Array
+) -> WorkingSet:
+    """`working_set.enter` after a change of lam."""
+    return working_set.enter(scaled, stage, working_set.at_stage(working, ratio), screened)
+
+
+cones_of = compiled(slot_certificates.cones_of)
+
+
+@compiled
+def conclude(
+    at: Prepared,
+    lam: Array,
+    tolerance: Tolerance,
+    max_steps: Array,
+    schedule: Schedule,
+    found: Finding,
+    solved: Overall,
+    blocks: Blocks,
+    duals: DualElements,
+    gap_before: Array,
+) -> tuple[Answer, Schedule, Array]:
+    """A certificate, the schedule after it, and whether the last round has been."""
+    steps = schedule.steps
+    evidence = Evidence(blocks, solved.residual, duals, steps, solved.finite, steps >= max_steps)
+    judged = verdict.conclude(at, lam, tolerance, evidence)
+    # The rounds go by the values as they are printed.
+    given = verdict.in_users_numbers(at, tolerance)
+    upper, gap = judged.upper, judged.upper - judged.lower
+    return Answer(judged, steps), *rounds.after_certificate(
+        given, schedule, found, upper, gap, gap_before
+    )
