@@ -2,6 +2,7 @@
 
     python jaxrelu_runner.py gates   INPUT.npz OUTPUT.npz          gates, masks, witnesses, lams
     python jaxrelu_runner.py certify PROBLEM.npz OUTPUT.npz ...    bounds for weights from anywhere
+    python jaxrelu_runner.py cold    INPUT.npz path|solve CACHE    a line at each milestone
     python jaxrelu_runner.py PROBLEM.npz SETTINGS OUTPUT.npz       the protocol of worker.py
 
 Compile time is what JAX's own events report for the backend compiler; the first call also traces
@@ -47,6 +48,25 @@ def gates(source: Path, target: Path) -> None:
     if patterns.interior is not None:
         problem["interior"] = patterns.interior
     np.savez(target, X=row["X"], y=row["y"], gated=gated, **problem)
+
+
+def cold(source: Path, what: str, cache: str) -> None:
+    """From nothing to the first path, or to one solution; programs are kept in a folder or not."""
+    if cache != "none":
+        jr.enable_compilation_cache(cache)
+    with np.load(source) as file:
+        row = dict(file)
+    print("imported", flush=True)
+    patterns = jr.sample_patterns(jax.random.key(0), row["X"], num_gates=int(row["num_gates"]))
+    print("gates sampled", flush=True)
+    program = jr.ConvexProgram(row["X"], row["y"], patterns)
+    lams = jr.lambda_grid(program, num=int(row["num_lams"]), ratio=float(row["ratio"]))
+    print("lams laid out", flush=True)
+    for time in ("done", "done again"):
+        middle = lams[len(lams) // 2]
+        found = jr.solve_path(program, lams) if what == "path" else jr.solve(program, middle)
+        _block(found)
+        print(time, flush=True)
 
 
 def certify(source: Path, outputs: list[Path]) -> None:
@@ -133,6 +153,8 @@ if __name__ == "__main__":
     jax.config.update("jax_enable_x64", True)
     if sys.argv[1] == "gates":
         gates(Path(sys.argv[2]), Path(sys.argv[3]))
+    elif sys.argv[1] == "cold":
+        cold(Path(sys.argv[2]), *sys.argv[3:5])
     elif sys.argv[1] == "certify":
         certify(Path(sys.argv[2]), [Path(name) for name in sys.argv[3:]])
     else:

@@ -224,3 +224,20 @@ def test_interpolated_answers_are_feasible_and_certified():
     for lam in GENERIC.lams(0.09, 1.3):
         with pytest.raises(ValueError, match="outside the path"):
             jr.interpolate(path, lam)
+
+
+def test_a_looser_tolerance_takes_fewer_steps():
+    """Over several targets: the steps of a single one hang on rounding."""
+    X, steps = GENERIC.program.X, dict.fromkeys((1e-6, 1e-4, 1e-3, 1e-2), 0)
+    for seed in range(8):
+        rng = np.random.default_rng(seed)
+        y = np.maximum(X @ rng.standard_normal(X.shape[1]), 0) + 0.3 * rng.standard_normal(len(X))
+        program = replace(GENERIC.program, y=y)
+        lams = jr.lambda_grid(program, num=10, ratio=0.01)
+        for rtol in steps:
+            path = jr.solve_path(program, lams, rtol=rtol)
+            jr.raise_if_failed(path)
+            steps[rtol] += int(np.sum(path.num_steps))
+    fewer = list(steps.values())
+    assert fewer == sorted(fewer, reverse=True)
+    assert steps[1e-2] <= 0.85 * steps[1e-6]

@@ -49,6 +49,20 @@ def test_a_row_without_peers(data, tmp_path):
 
 
 @pytest.mark.slow
+def test_from_nothing_to_the_first_path(data, tmp_path):
+    words = ["--row", "small-20", "--peers", "none", "--repeats", "1"]
+    call("cold_start.py", data, tmp_path, *words)
+    title, _, header, _, *lines = (tmp_path / "cold_start.md").read_text().splitlines()
+    assert title.startswith("small-20, 1 processes each")
+    assert header.startswith("| | imported | gates sampled | lams laid out | done | done again |")
+    rows = {way: cells for _, way, *cells in (line.split("|") for line in lines)}
+    seconds = {way.strip(): float(cells[3]) for way, cells in rows.items()}
+    assert len(seconds) == 5
+    assert seconds["jaxrelu, path, programs kept"] < seconds["jaxrelu, path"]
+    assert seconds["jaxrelu path, programs kept"] < seconds["jaxrelu path, the command"]
+
+
+@pytest.mark.slow
 def test_sizes_of_optimal_sets(data, tmp_path):
     call("sizes.py", data, tmp_path, "--only", "set", "--quick")
     found = json.loads((tmp_path / "sizes.json").read_text())

@@ -34,8 +34,9 @@ from jaxrelu.solvers.base import Tolerance
 from jaxrelu.solvers.scaled_program import ScaledProgram
 
 INNER_STEPS = 60
-# Precisions of the rounds: the first one, in units of the tolerance, and from one to the next.
+# Precisions of the rounds: the first, in units of the tolerance and at most, and one to the next.
 _FIRST = 3000.0
+_COARSEST = 5e-3
 _FINER = 0.03
 MAX_ROUNDS = 300
 # Rounds without violators and without progress before a solver gives up.
@@ -275,7 +276,7 @@ def first_precision(scaled: ScaledProgram, tolerance: Tolerance) -> Array:
     """Where the rounds start: most of them only have to find the next violators."""
     dtype = scaled.X.dtype
     first = _FIRST * _relative(scaled, tolerance)
-    return jnp.clip(first, finest_precision(scaled), 1e-2).astype(dtype)
+    return jnp.clip(first, finest_precision(scaled), _COARSEST).astype(dtype)
 
 
 def finest_precision(scaled: ScaledProgram) -> float:
