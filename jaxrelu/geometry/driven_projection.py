@@ -16,6 +16,7 @@ import numpy as np
 from jax import Array
 
 from jaxrelu.core.aliases import Bools, FloatArray
+from jaxrelu.core.numerics import eps
 from jaxrelu.geometry.cone_projection import Projection, project
 from jaxrelu.geometry.cones import aim_inside, better_directions, lanes_at_once, moved_inside
 from jaxrelu.geometry.correlation_bounds import (
@@ -55,9 +56,11 @@ def project_points(
 def _project(
     rows: Rows, signs: Array, points: Array, offset: Array, cold: Array, level: Array, near: Array
 ) -> Projection:
+    # In float32 the interior point phase ends far from directions of very small margins.
     return project(
         rows, signs, points, offset=offset, multipliers=jnp.zeros_like(signs),
-        cold=jnp.broadcast_to(cold, signs.shape[:1]), threshold=level, near=near, rough=True,
+        cold=jnp.broadcast_to(cold, signs.shape[:1]), threshold=level, near=near,
+        rough=not rows.are_many,
     )  # fmt: skip
 
 
@@ -115,14 +118,32 @@ def interior_directions(
         return q @ inner, margin
     rows, m = _shared_rows(X), lanes_at_once(n)
     walls, zero = jnp.asarray(rows.length > 0, dtype), np.zeros((m, d), dtype)
-    parts = []
-    for start in range(0, p, m):
-        some = np.minimum(np.arange(start, start + m), p - 1)  # repeats the last pattern
-        signs = np.where(masks.T[some], 1.0, -1.0).astype(dtype)
-        near = np.ascontiguousarray(gates.T[some])
-        points = project_points(rows, signs, zero, walls, cold=True, level=-1.0, near=near).points
-        parts.append(jax.device_get(_better_directions(rows, signs, points, near)))
-    best, margin = (np.concatenate(part)[:p] for part in zip(*parts, strict=True))
+
+    def improved(patterns: Any, project_them: bool) -> Any:
+        """The gates of some patterns, or directions of larger margin, and their margins."""
+        parts = []
+        for start in range(0, len(patterns), m):
+            # The last ones are filled up by repeats of the last pattern.
+            some = patterns[np.minimum(np.arange(start, start + m), len(patterns) - 1)]
+            signs = np.where(masks.T[some], 1.0, -1.0).astype(dtype)
+            near = np.ascontiguousarray(gates.T[some])
+            points: Any = near
+            if project_them:
+                points = project_points(
+                    rows, signs, zero, walls, cold=True, level=-1.0, near=near
+                ).points
+            parts.append(jax.device_get(_better_directions(rows, signs, points, near)))
+        return [np.concatenate(part)[: len(patterns)] for part in zip(*parts, strict=True)]
+
+    every = np.arange(p)
+    if not rows.are_many:
+        best, margin = improved(every, True)
+        return best.T, margin
+    # Among very many walls a gate that is well inside will do, and a better one is dear.
+    best, margin = improved(every, False)
+    thin = every[margin <= eps(dtype) ** 0.5]
+    if thin.size:
+        best[thin], margin[thin] = improved(thin, True)
     return best.T, margin
 
 

@@ -184,7 +184,9 @@ def nearest(slack: Array, multipliers: Array, features: int) -> Array:
         (m, s) int32, indices of rows.
     """
     count = min(slack.shape[1], _NEAREST + 16 * features)
-    return jax.lax.top_k(jnp.where(multipliers > 0, jnp.inf, -slack), count)[1]
+    # On a CPU, XLA sorts all of a float64 array for this: 25 times the time of a float32 one.
+    order = jnp.where(multipliers > 0, jnp.inf, -slack).astype(jnp.float32)
+    return jax.lax.top_k(order, count)[1]
 
 
 def shared_rows(X: Array) -> Rows:

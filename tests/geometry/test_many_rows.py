@@ -8,6 +8,7 @@ import pytest
 import jaxrelu as jr
 from jaxrelu.geometry import gram
 from jaxrelu.geometry.cone_projection import project
+from jaxrelu.geometry.driven_projection import interior_directions
 from jaxrelu.geometry.gram import shared_rows
 
 
@@ -105,3 +106,18 @@ def test_solve_is_certified_and_that_of_all_rows(data, few_at_a_time):
     solution = jr.solve(more, lams[2])
     assert int(solution.status) == jr.Status.OPTIMAL
     np.testing.assert_allclose(solution.certificate.upper, whole.certificate.upper, rtol=2e-6)
+
+
+def test_gates_well_inside_are_their_own_witnesses(data, few_at_a_time):
+    X = data[0][:209]  # a shape of no other test
+    few_at_a_time()
+    gates = np.random.default_rng(1).standard_normal((3, 5))
+    # One more, 1e-12 beside the wall of the first row.
+    gates[:, 4] -= X[0] * (X[0] @ gates[:, 4]) / (X[0] @ X[0]) * (1 - 1e-12)
+    masks = X @ gates >= 0
+    interior, margin = interior_directions(X, masks, gates)
+    length = np.linalg.norm(X, axis=1)
+    signs = np.where(masks, 1.0, -1.0)
+    np.testing.assert_allclose(margin, np.min(signs * (X @ interior) / length[:, None], axis=0))
+    np.testing.assert_allclose(interior[:, :4], gates[:, :4] / np.linalg.norm(gates[:, :4], axis=0))
+    assert np.all(margin > 1e-8)
