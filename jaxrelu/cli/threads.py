@@ -13,8 +13,8 @@ from contextlib import contextmanager, suppress
 def one_lapack_thread() -> Iterator[None]:
     """Factorisations by one thread, unless the environment says how many.
 
-    XLA and LAPACK each bring a pool of threads. With two busy pools on few cores a factor of 432
-    unknowns was seen to take 500 ms in place of 1.
+    XLA and LAPACK each bring a pool of threads that wait for each other. On two cores with other
+    work a factor of 432 unknowns was seen to take 500 ms, where one thread takes 1.
     """
     if "OPENBLAS_NUM_THREADS" in os.environ:
         yield
