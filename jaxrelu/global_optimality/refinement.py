@@ -125,7 +125,7 @@ def refine(
         program: a `ConvexProgram`; its patterns are the start, a few sampled ones will do.
         lam: scalar, > 0.
         rtol: relative *global* gap, (upper - lower) / |upper|, at which to stop; default 1e-6 in
-            float64, 1e-4 in float32.
+            float64, 1e-3 in float32.
         max_patterns: places for patterns. Idle ones leave when there is no room.
         max_rounds: limit on rounds.
         max_work: limit on work in the units of `polar_gauge`, the same on any machine: about
