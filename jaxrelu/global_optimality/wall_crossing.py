@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 
 from jaxrelu.core.aliases import Floats
 from jaxrelu.core.budgets import Limit, Meter
+from jaxrelu.core.numerics import eps
 from jaxrelu.core.status import Status
 from jaxrelu.core.tracing import on_host
 from jaxrelu.geometry.host.projection import block_correlation
@@ -47,7 +48,9 @@ from jaxrelu.programs.solution import (
 from jaxrelu.programs.units import in_units, into_units
 from jaxrelu.solvers.active_newton.solver import ActiveNewton
 
+# How precisely the program is solved, in units of the excess that counts; and each finer try.
 _INNER = 0.01
+_FINER = 0.01
 _PARALLEL = 1e-10
 _PROJECTION = 5e7  # operations that one is worth
 
@@ -138,8 +141,9 @@ def cross_walls(
     )
     objectives: list[float] = []
     best: tuple[ConvexProgram, Solution] | None = None
+    inner, finest = _INNER * tolerance, 50 * eps(program.X.dtype)
     while True:
-        pool, solution = master.solve(strength, _INNER * tolerance, meter)
+        pool, solution = master.solve(strength, inner, meter)
         here = pool.compact(solution)
         value = float(solution.certificate.upper)
         if best is None or value <= objectives[-1]:
@@ -153,7 +157,10 @@ def cross_walls(
         elif not meter.allows():
             ended_by = meter.refused
         elif pool.add(beyond, budget.patterns) == 0:
-            ended_by = Limit.PATTERNS
+            # Correlations are known to the root of the gap: a finer answer may show no excess.
+            if inner <= finest:
+                ended_by = Limit.PATTERNS
+            inner = max(_FINER * inner, finest)
         if ended_by:
             break
     # The walls are those of the last answer, which must be precise and the best one.
