@@ -139,12 +139,7 @@ def _arguments() -> argparse.Namespace:
     add("--peers", nargs="+", default=["adelie", "clarabel"], help="names of peers, or none")
     add("--cap", type=float, default=600.0, help="seconds that a peer may take")
     add("--threads", type=int, default=2, help="cores of a peer")
-    add(
-        "--cache",
-        type=Path,
-        default=Path.home() / ".cache" / "jaxrelu-benchmarks",
-        help="folder of the peers' virtual environments",
-    )
+    tools.add_cache_option(parser)
     return parser.parse_args()
 
 

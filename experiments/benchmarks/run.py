@@ -229,12 +229,7 @@ def _arguments() -> argparse.Namespace:
     add("--budget", type=float, default=120.0, help="no setting starts a run after that many")
     add("--memory", type=float, default=12.0, help="GiB of address space of a peer")
     add("--pin", nargs="+", default=[], help='replace a requirement, such as "torch==2.8.0"')
-    add(
-        "--cache",
-        type=Path,
-        default=Path.home() / ".cache" / "jaxrelu-benchmarks",
-        help="folder of the peers' virtual environments",
-    )
+    tools.add_cache_option(parser)
     return parser.parse_args()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import subprocess
 import sys
 from dataclasses import dataclass
@@ -136,6 +137,16 @@ def _ours(method: str, rtol: float | None, dtype: str = "float64") -> Setting:
     label = " ".join(word for word in words if word)
     # XLA has its own pool of threads; a second one in LAPACK slows both down.
     return {"label": label, "method": method, "rtol": rtol, "dtype": dtype, "blas_threads": 1}
+
+
+def add_cache_option(parser: argparse.ArgumentParser) -> None:
+    """The option `--cache`, the folder that `environment` takes."""
+    parser.add_argument(
+        "--cache",
+        type=Path,
+        default=Path.home() / ".cache" / "jaxrelu-benchmarks",
+        help="folder of the peers' virtual environments",
+    )
 
 
 def environment(peer: Peer, cache: Path, pins: list[str]) -> Path:

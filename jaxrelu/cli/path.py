@@ -261,7 +261,8 @@ def _pose(options: Options, data: datasets.Split) -> tuple[Any, Any]:
 
 def _evaluate(program: Any, solution: Any, data: datasets.Split) -> Row:
     """The network of one solution, scored by its own predictions."""
-    network, fit, prediction = _predicted(program, solution.weights, data.X, data.X_test)
+    found = _predict(program, solution.weights, data.X, data.X_test)
+    network, fit, prediction = jax.device_get(found)
     compact = network.compact()
     return Row(
         lam=float(solution.lam),
@@ -275,13 +276,9 @@ def _evaluate(program: Any, solution: Any, data: datasets.Split) -> Row:
     )
 
 
-def _predicted(program: Any, weights: Any, X: Any, X_test: Any) -> Any:
-    """The network of some weights, on the host, and what it predicts for two sets of rows."""
-    return jax.device_get(_predict(program, weights, X, X_test))
-
-
 @compiled
 def _predict(program: Any, weights: Any, X: Any, X_test: Any) -> Any:
+    """The network of some weights, and what it predicts for two sets of rows."""
     # The padded network, whose shape is the same for every lam: nothing is compiled anew.
     network = to_network(program, weights)
     return network, network(X), network(X_test)

@@ -28,7 +28,7 @@ def one_lapack_thread() -> Iterator[None]:
         yield
 
 
-def import_ahead(*modules: str) -> None:
+def import_ahead(*modules: str) -> threading.Thread:
     """Imports modules in a thread, while the compiled code of a solve leaves Python idle."""
 
     def load() -> None:
@@ -36,4 +36,6 @@ def import_ahead(*modules: str) -> None:
             for module in modules:
                 importlib.import_module(module)
 
-    threading.Thread(target=load, daemon=True).start()
+    thread = threading.Thread(target=load, daemon=True)
+    thread.start()
+    return thread

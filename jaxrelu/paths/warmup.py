@@ -16,7 +16,6 @@ import numpy as np
 from jax import Array
 
 from jaxrelu.core.checks import described
-from jaxrelu.core.device import check_device
 from jaxrelu.core.options import check_choice, count
 from jaxrelu.core.tracing import on_host
 from jaxrelu.geometry.patterns import Patterns, patterns_from_gates, sample_patterns
@@ -77,7 +76,6 @@ def warmup(
     shape = _shape_of(program, lams)
     wanted = _checked(calls, shape)
     most = count(max_active, "max_active", least=1)
-    check_device(program.X.dtype)
     solver = checked_solver(program, solver)
     program = _stand_in(program)
     top = lambda_max(program)

@@ -200,10 +200,8 @@ class PathDriver:
         width = _FEWEST_CERTIFIED
         while width < active:
             width *= 4
-        X = self.scaled.X
-        return np.full(width, self.scaled.num_blocks, np.int32), np.zeros(
-            (width, X.shape[1]), X.dtype
-        )
+        weights = np.zeros((width, self.scaled.X.shape[1]), self.scaled.X.dtype)
+        return np.full(width, self.scaled.num_blocks, np.int32), weights
 
     def compile_slots(self, lam: Array, active: int) -> None:
         """Compiles what supports of up to so many blocks will need, by rounds of no steps."""
