@@ -11,6 +11,12 @@ from typing import Any
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import jax
+
+# Most of the time of the tests is XLA's: its older generator of code takes three fifths of it. The
+# package's own functions have it anyhow (`jaxrelu.core.compilation`), those of the tests now too.
+if jax.__version_info__ < (0, 11):  # an unknown flag would end the process
+    os.environ.setdefault("XLA_FLAGS", "--xla_cpu_use_fusion_emitters=false")
+
 import numpy as np
 import pytest
 import reference

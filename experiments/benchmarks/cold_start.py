@@ -70,10 +70,11 @@ def main() -> None:
             for way, run in ways.items():
                 runs[way].append(run())
                 print(way, {k: round(v, 2) for k, v in runs[way][-1].items()}, flush=True)
-    print(
-        f"\n{row.name}, {hardware()}, {time.strftime('%Y-%m-%d')}, {args.repeats} processes each\n"
-    )
-    print(table(runs))
+    when = f"{row.name}, {hardware()}, {time.strftime('%Y-%m-%d')}, {args.repeats} processes each"
+    text = f"{when}\n\n{table(runs)}\n"
+    args.out.mkdir(parents=True, exist_ok=True)
+    (args.out / "cold_start.md").write_text(text, encoding="utf-8")
+    print(f"\n{text}")
 
 
 def milestones(inputs: Path, what: str, cache: str) -> Seconds:

@@ -24,7 +24,7 @@ from jaxrelu.cli.compiled_programs import keep_compiled_programs
 from jaxrelu.cli.console import console, note, stop
 from jaxrelu.cli.output import probe, publish
 from jaxrelu.cli.threads import import_ahead, one_lapack_thread
-from jaxrelu.core.pytrees import compiled
+from jaxrelu.core.compilation import compiled
 from jaxrelu.core.status import Status, describe, remedy
 from jaxrelu.geometry.patterns import sample_patterns
 from jaxrelu.losses import LogisticLoss, SquaredLoss

@@ -18,6 +18,7 @@ import numpy as np
 from jax import Array
 from jax.scipy.linalg import cho_factor, cho_solve
 
+from jaxrelu.core.compilation import compiled
 from jaxrelu.core.numerics import eps, matmul
 from jaxrelu.core.tracing import outside_traces
 
@@ -93,7 +94,7 @@ def _largest(error: Any, size: Any) -> float:
     return float(np.max(np.abs(error) / size))
 
 
-@jax.jit
+@compiled
 def _computed(A: Array) -> tuple[Array, Array, Array, Array]:
     gram = matmul(A.T, A)
     factor = cho_factor(gram + jnp.eye(gram.shape[0], dtype=A.dtype), lower=True)

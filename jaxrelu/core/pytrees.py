@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
-from functools import wraps
 from typing import Any, TypeVar
 
 import jax
@@ -74,52 +72,3 @@ def register(cls: type[T]) -> type[T]:
     except ValueError as error:
         raise ValueError(f"cls is {described(cls)}, which is registered already.") from error
     return cls
-
-
-def compiled(
-    function: Callable[..., Any], donate: tuple[int, ...] = (), out_shardings: Any = None
-) -> Callable[..., Any]:
-    """Jit with the classes of the losses among its arguments in the key.
-
-    A loss that is registered by JAX's own functions would otherwise be taken for another one (see
-    `register`).
-
-    Args:
-        function: takes losses, or what has a `loss`, as positional arguments, beside others.
-        donate: positions of arguments that are given up.
-        out_shardings: as in `jax.jit`.
-
-    Returns:
-        The compiled function, with JAX's ``lower``.
-
-    Example:
-        >>> import jax, jaxrelu as jr
-        >>> from jaxrelu.core.pytrees import compiled
-        >>> @compiled
-        ... def slope(loss, fit, target):
-        ...     return loss.gradient(fit, target)
-        >>> slope(jr.SquaredLoss(), jax.numpy.ones(1), jax.numpy.zeros(1)).tolist()
-        [1.0]
-    """
-    options = {} if out_shardings is None else {"out_shardings": out_shardings}
-
-    @wraps(function)  # its name is what profiles and logs of compilations show
-    def keyed(losses: tuple[type, ...], *args: Any) -> Any:
-        del losses
-        return function(*args)
-
-    del keyed.__wrapped__  # jit would read the arguments' names there
-    donated = tuple(1 + i for i in donate)
-    call = jax.jit(keyed, static_argnums=0, donate_argnums=donated, **options)
-
-    @wraps(function)
-    def run(*args: Any) -> Any:
-        return call(_loss_classes(args), *args)
-
-    run.lower = lambda *args: call.lower(_loss_classes(args), *args)  # type: ignore[attr-defined]
-    return run
-
-
-def _loss_classes(args: tuple[Any, ...]) -> tuple[type, ...]:
-    losses = (getattr(arg, "loss", arg) for arg in args)
-    return tuple(type(loss) for loss in losses if hasattr(loss, "conjugate"))

@@ -24,6 +24,14 @@ def is_traced(*values: Any) -> bool:
     return any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(values))
 
 
+def is_staged() -> bool:
+    """Whether operations are recorded for a program, as inside `jit` or `scan`, not computed."""
+    return is_traced(_nothing())
+
+
+_nothing = jax.jit(lambda: 0)
+
+
 def outside_traces() -> AbstractContextManager[None]:
     """While it lasts, JAX computes at once on known values, whatever trace this is called in.
 

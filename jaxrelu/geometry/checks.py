@@ -20,6 +20,7 @@ from jaxrelu.core.checks import (
     not_finite,
     real_array,
 )
+from jaxrelu.core.compilation import compiled
 from jaxrelu.core.numerics import matmul, unit
 from jaxrelu.core.tracing import is_traced, outside_traces
 
@@ -112,7 +113,7 @@ def _check_mask_type(masks: Any, dtype: Any) -> None:
         raise TypeError(f"masks is {described(masks)}; pass np.asarray(masks, bool).")
 
 
-@jax.jit
+@compiled
 def _compare(X: Array, patterns: Any) -> tuple[dict[str, Array], Array, Array]:
     """Which arrays are finite, whether the masks are zeros and ones, which patterns are wrong."""
     arrays = {"X": X, "gates": patterns.gates}

@@ -8,6 +8,7 @@ of patterns, and what comes before and after it is small.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import jax
@@ -16,6 +17,7 @@ import numpy as np
 from jax import Array
 
 from jaxrelu.core.aliases import Bools, FloatArray
+from jaxrelu.core.compilation import driven
 from jaxrelu.core.numerics import eps
 from jaxrelu.geometry.cone_projection import Projection, project
 from jaxrelu.geometry.cones import aim_inside, better_directions, lanes_at_once, moved_inside
@@ -52,7 +54,7 @@ def project_points(
     return found
 
 
-@jax.jit
+@driven
 def _project(
     rows: Rows, signs: Array, points: Array, offset: Array, cold: Array, level: Array, near: Array
 ) -> Projection:
@@ -84,7 +86,7 @@ def largest_correlation(rows: Rows, masks: Array, pattern: Array, c: Array) -> P
     return search.bounds
 
 
-@jax.jit
+@partial(driven, optimised=False)
 def _begin(rows: Rows, masks: Array, pattern: Array, c: Array) -> tuple[Search, Lanes, Array]:
     n, (b, d) = rows.unit.shape[0], c.shape
     nothing = DualElements.nothing(b, d, c.dtype)
@@ -92,7 +94,7 @@ def _begin(rows: Rows, masks: Array, pattern: Array, c: Array) -> tuple[Search, 
     return search, next_lanes(search, masks, pattern, c), is_over(search, False)
 
 
-@jax.jit
+@partial(driven, optimised=False)
 def _go_on(
     rows: Rows,
     masks: Array,
@@ -147,8 +149,8 @@ def interior_directions(
     return best.T, margin
 
 
-_shared_rows = jax.jit(shared_rows)
-_better_directions = jax.jit(better_directions)
+_shared_rows = driven(shared_rows, optimised=False)
+_better_directions = driven(better_directions, optimised=False)
 
 
 def make_feasible(rows: Rows, signs: Array, weights: Any, interior: Array) -> Array:
@@ -161,5 +163,5 @@ def make_feasible(rows: Rows, signs: Array, weights: Any, interior: Array) -> Ar
     return moved
 
 
-_aim_inside = jax.jit(aim_inside)
-_moved_inside = jax.jit(moved_inside)
+_aim_inside = driven(aim_inside, optimised=False)
+_moved_inside = driven(moved_inside, optimised=False)

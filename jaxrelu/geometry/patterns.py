@@ -24,6 +24,7 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from jaxrelu.core.aliases import Bools, FloatArray
+from jaxrelu.core.compilation import compiled
 from jaxrelu.core.numerics import eps, matmul, safe_norm
 from jaxrelu.core.options import check_key, count, flag
 from jaxrelu.core.pytrees import register
@@ -334,7 +335,7 @@ def _select(data: FloatArray, gates: FloatArray, gated: bool, remedy: str) -> Pa
     return Patterns(jnp.asarray(chosen), jnp.asarray(masks))
 
 
-@jax.jit
+@compiled
 def _activate(rows: Array, gates: Array) -> tuple[Array, Array]:
     """Packed bits of 1[rows @ gates >= 0], and the gates at rounding level of a wall (p,)."""
     products = matmul(rows, gates)

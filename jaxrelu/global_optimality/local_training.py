@@ -22,7 +22,7 @@ from jax import Array
 
 from jaxrelu.core.aliases import Floats
 from jaxrelu.core.budgets import CALL, Meter
-from jaxrelu.core.pytrees import compiled
+from jaxrelu.core.compilation import compiled
 from jaxrelu.geometry.host.units import column_units
 from jaxrelu.losses.base import Loss
 from jaxrelu.networks.network import Network, nonconvex_objective

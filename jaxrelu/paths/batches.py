@@ -15,9 +15,9 @@ import numpy as np
 from jax import Array
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from jaxrelu.core.pytrees import compiled
+from jaxrelu.core.compilation import compiled
 from jaxrelu.geometry.gram import are_many
-from jaxrelu.paths.solve import solve_compiled, solve_traced
+from jaxrelu.paths.solve import solve_traced, solved
 from jaxrelu.programs.preparation import with_interior
 from jaxrelu.programs.program import Program
 from jaxrelu.programs.sharding import automatic
@@ -66,7 +66,7 @@ def _with_witnesses(asked: GridRequest) -> GridRequest:
 
 def one_by_one(asked: GridRequest) -> Solution:
     """One lam after the other, from the host."""
-    return joined([shared(solve_compiled(*asked.at(lam))) for lam in asked.lams], jnp.stack)
+    return joined([solved(*asked.at(lam)) for lam in asked.lams], jnp.stack)
 
 
 def in_chunks(asked: GridRequest, batch: int) -> Solution:

@@ -9,6 +9,7 @@ compiles a logarithmic number of shapes.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import jax
@@ -17,6 +18,7 @@ import numpy as np
 from jax import Array
 
 from jaxrelu.core.checks import check_type
+from jaxrelu.core.compilation import compiled
 from jaxrelu.core.numerics import safe_norm
 from jaxrelu.core.options import count
 from jaxrelu.core.pytrees import register
@@ -146,7 +148,7 @@ class PathCertificate:
         return self.path.weights
 
 
-@jax.jit
+@partial(compiled, optimised=False)
 def _solution_at(path: Path, k: Array) -> Solution:
     """One program for all k: a path is read solution by solution."""
     weights = path._dense(k)
@@ -168,7 +170,7 @@ def _solution_at(path: Path, k: Array) -> Solution:
     )
 
 
-@jax.jit
+@compiled
 def _weights_of(path: Path) -> Array:
     return jax.vmap(path._dense)(jnp.arange(path.lams.shape[0]))
 
@@ -224,11 +226,12 @@ def solve_path(
     most = None if max_active is None else count(max_active, "max_active", least=0)
     driver, asked = path_driver(program, lams, rtol, atol, max_steps, init, solver)
     if asked.init is not None:
-        driver.start_from(asked.init, jnp.max(asked.lams))
+        driver.start_from(asked.init, np.max(asked.lams))
     order = np.argsort(-np.asarray(lams), kind="stable")
+    scaled_lams = np.asarray(asked.lams)
     answers: list[Answer | None] = [None] * len(order)
     for k in order:
-        answer = driver.solve(asked.lams[k])
+        answer = driver.solve(scaled_lams[k])
         answers[k] = answer
         if most is not None and answer.active > most:
             break

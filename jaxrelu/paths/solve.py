@@ -6,19 +6,22 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
-from jaxrelu.core.pytrees import compiled
+from jaxrelu.core.compilation import compiled
+from jaxrelu.core.tracing import is_staged, is_traced
 from jaxrelu.paths.checks import checked_solver, step_limit, warm_point
 from jaxrelu.programs.checks import check_lam, check_program
 from jaxrelu.programs.program import Program
 from jaxrelu.programs.solution import Solution, shared
 from jaxrelu.programs.units import into_units
+from jaxrelu.solvers.active_newton.path_driver import PathDriver
 from jaxrelu.solvers.active_newton.solver import ActiveNewton
 from jaxrelu.solvers.base import Solver, Tolerance, WarmStart, tolerances
 from jaxrelu.solvers.implicit_differentiation import finest, parameters, tangent
-from jaxrelu.solvers.scaled_program import Prepared, prepared
-from jaxrelu.solvers.verdict import solution_of
+from jaxrelu.solvers.scaled_program import Prepared, prepare, prepared
+from jaxrelu.solvers.verdict import given_solution, solution_of
 
 
 def solve(
@@ -37,7 +40,8 @@ def solve(
     (`jaxrelu.programs.program`). ``Status.OPTIMAL`` means upper - lower <= atol + rtol |upper|.
 
     One algorithm of fixed shapes, traced or not: `jit`, `vmap` (over lam, y, sample weights or
-    whole programs of equal shape) work on it, and lam, tolerances and max_steps are data.
+    whole programs of equal shape) work on it, and lam, tolerances and max_steps are data. Called
+    from the host its rounds are compiled piece by piece, in the pieces of `solve_path`.
     Derivatives by X, y, sample weights, the loss and lam, in both modes, do not depend on the
     tolerance; they are NaN where there is none (`jaxrelu.solvers.implicit_differentiation`).
 
@@ -74,7 +78,29 @@ def solve(
     warm = warm_point(program, init)
     tolerance = tolerances(program, rtol, atol)
     steps = step_limit(solver, max_steps)
-    return shared(solve_compiled(program, lam, tolerance, steps, warm, solver))
+    return solved(program, lam, tolerance, steps, warm, solver)
+
+
+def solved(
+    program: Program,
+    lam: Array,
+    tolerance: Tolerance,
+    max_steps: Array,
+    init: WarmStart | None,
+    solver: Solver,
+) -> Solution:
+    """`solve` after its checks."""
+    request = (program, lam, tolerance, max_steps, init, solver)
+    if type(solver) is not ActiveNewton or is_traced(request) or is_staged():
+        return shared(solve_compiled(*request))
+    at, asked = prepare(program, np.asarray(lam)[None], tolerance, init)
+    slots = solver.slots(program)
+    driver = PathDriver(solver, at, asked, tolerance, int(max_steps), slots)
+    (scaled_lam,) = np.asarray(asked.lams)
+    if asked.init is not None:
+        driver.start_from(asked.init, scaled_lam)
+    answer = driver.solve(scaled_lam)
+    return given_solution(program, lam, answer.verdict, answer.num_steps)
 
 
 @compiled

@@ -20,10 +20,11 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxrelu.core.chunks import in_chunks
+from jaxrelu.core.compilation import compiled
 from jaxrelu.core.derivatives import nowhere
 from jaxrelu.core.numerics import safe_norm
 from jaxrelu.core.options import flag
-from jaxrelu.core.pytrees import compiled, register
+from jaxrelu.core.pytrees import register
 from jaxrelu.geometry.cone_projection import project
 from jaxrelu.geometry.cones import (
     block_patterns,

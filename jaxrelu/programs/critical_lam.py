@@ -7,6 +7,7 @@ weights. From above it is bounded by ||c_b + v_b|| for elements v_b of the dual 
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -14,10 +15,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from jaxrelu.core.compilation import compiled
 from jaxrelu.core.derivatives import longest, nowhere
 from jaxrelu.core.numerics import matmul, safe_norm, unit
 from jaxrelu.core.options import count, share
-from jaxrelu.core.pytrees import compiled
 from jaxrelu.core.rounding import added, downward, product, roundoff, sum_roundings, upward
 from jaxrelu.core.tracing import is_traced, on_host, outside_traces
 from jaxrelu.geometry import driven_projection
@@ -132,7 +133,7 @@ class _Start(NamedTuple):
     residual: Array
 
 
-@compiled
+@partial(compiled, optimised=False)
 def _start(program: Program) -> _Start:
     whole, units = in_units(program)
     reduced, space = row_space(whole)
@@ -187,10 +188,10 @@ def _to_project(at: _Start) -> tuple[Rows, Array, Array, Array]:
     return shared_rows(jnp.asarray(at.reduced.X)), masks, pattern, c.reshape(-1, c.shape[-1])
 
 
-_to_project_at_once = jax.jit(_to_project)
+_to_project_at_once = compiled(_to_project, optimised=False)
 
 
-@jax.jit
+@partial(compiled, optimised=False)
 def _ends(at: _Start, duals: DualElements, block: Array, point: Array) -> tuple[Array, Array]:
     """Both ends as printed."""
     X, masks = jnp.asarray(at.whole.X), jnp.asarray(at.whole.patterns.masks)

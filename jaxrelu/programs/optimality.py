@@ -15,10 +15,10 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxrelu.core.checks import as_float, check_per_row
+from jaxrelu.core.compilation import compiled
 from jaxrelu.core.derivatives import close, excess, largest, longest
 from jaxrelu.core.numerics import matmul, safe_norm, unit
 from jaxrelu.core.options import nonnegative_scalar
-from jaxrelu.core.pytrees import compiled
 from jaxrelu.geometry.cones import block_patterns
 from jaxrelu.geometry.correlations import correlations
 from jaxrelu.programs.checks import check_kind, check_lam, check_program, check_weights

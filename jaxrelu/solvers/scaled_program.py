@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -9,9 +10,9 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxrelu.core.chunks import in_chunks
+from jaxrelu.core.compilation import compiled
 from jaxrelu.core.loops import all_finite
 from jaxrelu.core.numerics import eps, matmul
-from jaxrelu.core.pytrees import compiled
 from jaxrelu.geometry.cones import block_patterns
 from jaxrelu.geometry.gram import Rows, shared_rows
 from jaxrelu.losses.base import Loss
@@ -160,7 +161,7 @@ class Request(NamedTuple):
     init: WarmStart | None
 
 
-@compiled
+@partial(compiled, optimised=False)
 def prepare(
     program: Program, lams: Array, tolerance: Tolerance, init: WarmStart | None
 ) -> tuple[Prepared, Request]:

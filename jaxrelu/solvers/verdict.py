@@ -7,13 +7,16 @@ handed out are judged as they are printed.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
+from jaxrelu.core.compilation import compiled
 from jaxrelu.core.numerics import safe_norm
-from jaxrelu.core.pytrees import compiled
 from jaxrelu.core.status import Status
 from jaxrelu.programs.bounds import (
     Blocks,
@@ -27,7 +30,7 @@ from jaxrelu.programs.bounds import (
 from jaxrelu.programs.certificates import Certificate, evidence
 from jaxrelu.programs.preparation import lifted, lowered
 from jaxrelu.programs.program import Program, residual_at
-from jaxrelu.programs.solution import Solution
+from jaxrelu.programs.solution import Solution, shared
 from jaxrelu.programs.units import are_lost, into_units, out_of_units, printed
 from jaxrelu.solvers.base import Evidence, Tolerance, tolerances
 from jaxrelu.solvers.scaled_program import Prepared, prepared
@@ -119,6 +122,20 @@ def solution_of(
     """The verdict on evidence as a `Solution` with dense weights."""
     verdict = conclude(at, lam, tolerance, found)
     weights = dense(at.whole, Blocks(verdict.blocks, verdict.weights))
+    return _solution(verdict, weights, users_lam, found.num_steps)
+
+
+def given_solution(program: Program, lam: Any, verdict: Verdict, num_steps: Any) -> Solution:
+    """A verdict that is known on the host as a `Solution` with dense weights; compiles nothing."""
+    total, d = int(np.prod(program.block_shape)), program.X.shape[1]
+    taken = verdict.blocks < total
+    flat = np.zeros((total, d), verdict.weights.dtype)
+    flat[verdict.blocks[taken]] = verdict.weights[taken]
+    answer = jax.device_put(_solution(verdict, None, lam, np.asarray(num_steps)))
+    return shared(replace(answer, weights=jax.device_put(flat.reshape(*program.block_shape, d))))
+
+
+def _solution(verdict: Verdict, weights: Any, lam: Any, num_steps: Any) -> Solution:
     certificate = Certificate(
         lower=verdict.lower,
         upper=verdict.upper,
@@ -128,12 +145,12 @@ def solution_of(
     )
     return Solution(
         weights=weights,
-        lam=users_lam,
+        lam=lam,
         fit=verdict.fit,
         residual=verdict.residual,
         certificate=certificate,
         status=verdict.status,
-        num_steps=found.num_steps,
+        num_steps=num_steps,
     )
 
 

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from jaxrelu.core.aliases import Floats
 from jaxrelu.core.budgets import CALL
+from jaxrelu.core.compilation import compiled
 from jaxrelu.core.numerics import matmul, safe_norm, unit
 from jaxrelu.geometry.gram import shared_rows
 from jaxrelu.geometry.host.scaling import unit_rows
@@ -107,7 +108,7 @@ def _sides(r: Array, signs: Array) -> tuple[Array, Array]:
     return jnp.maximum(signed, 0.0), jnp.maximum(-signed, 0.0)
 
 
-@jax.jit
+@compiled
 def _cheap(X: Array, r: Array, signs: Array, starts: Array) -> tuple[Array, Array]:
     pull, push = _sides(r, signs)
     # Rows are scaled by their weights: t in [0, 1] then has one step size for all of them.
@@ -136,7 +137,7 @@ def _cheap(X: Array, r: Array, signs: Array, starts: Array) -> tuple[Array, Arra
     return values, directions
 
 
-@jax.jit
+@compiled
 def _exact(X: Array, r: Array, signs: Array, starts: Array) -> tuple[Array, Array]:
     pull, push = _sides(r, signs)
     rows = shared_rows(X)

@@ -24,13 +24,13 @@ from __future__ import annotations
 import heapq
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
 from jaxrelu.core.aliases import Floats
 from jaxrelu.core.budgets import CALL, Meter
+from jaxrelu.core.compilation import compiled
 from jaxrelu.core.numerics import eps, matmul, unit
 from jaxrelu.geometry.cone_projection import project
 from jaxrelu.geometry.gram import shared_rows
@@ -210,7 +210,7 @@ def _exact_bound(
     return length * (1 + blur) + rounding, difference
 
 
-@jax.jit
+@compiled
 def _bounds(Z: Array, a: Array, b: Array, nodes: _Nodes, lower: Array) -> _Bounds:
     rows = shared_rows(Z)
     batch, size = nodes.signs.shape

@@ -42,6 +42,7 @@ from jax import Array
 
 from jaxrelu.core.aliases import Floats
 from jaxrelu.core.budgets import CALL
+from jaxrelu.core.compilation import compiled
 from jaxrelu.core.numerics import matmul
 
 _STEPS = 25
@@ -150,7 +151,7 @@ class Lifted:
         return self.norm * (value + max(largest, 0.0) * self.trace + rounding)
 
 
-@jax.jit
+@compiled
 def _steps(
     state: tuple[Array, ...], V: Array, C: Array, low: Array, high: Array, k: int
 ) -> tuple[Array, ...]:

@@ -16,7 +16,6 @@ same split of rows is the convex-concave procedure of Yuille and Rangarajan (200
 
 from __future__ import annotations
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
@@ -24,6 +23,7 @@ from scipy.optimize import lsq_linear
 
 from jaxrelu.core.aliases import Floats
 from jaxrelu.core.budgets import CALL
+from jaxrelu.core.compilation import compiled
 from jaxrelu.geometry.cone_projection import Projection, project
 from jaxrelu.geometry.gram import Rows, shared_rows
 from jaxrelu.geometry.host.scaling import unit_rows
@@ -63,7 +63,7 @@ def distances(
     )
 
 
-@jax.jit
+@compiled
 def _chunk(lines: Array, points: Array, caps: Array, threshold: Array) -> Projection:
     return distances(shared_rows(lines), jnp.ones_like(caps), points, caps, threshold)
 

@@ -36,7 +36,7 @@ from scipy.linalg import LinAlgError, LinAlgWarning, solve
 from scipy.optimize import linprog
 
 from jaxrelu.core.aliases import Bools, Floats
-from jaxrelu.core.pytrees import compiled
+from jaxrelu.core.compilation import compiled
 from jaxrelu.geometry.cones import block_patterns
 from jaxrelu.geometry.host.projection import block_correlation, cone_rows
 from jaxrelu.geometry.host.scaling import unit_rows

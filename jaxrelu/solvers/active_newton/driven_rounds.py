@@ -6,13 +6,14 @@ one shape, whatever the number of slots.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jaxrelu.core.pytrees import compiled
+from jaxrelu.core.compilation import driven
 from jaxrelu.geometry.correlation_bounds import (
     DualElements,
     Lanes,
@@ -49,13 +50,13 @@ class Answer(NamedTuple):
         return int(np.count_nonzero(np.any(self.verdict.weights != 0, axis=1)))
 
 
-@compiled
+@partial(driven, optimised=False)
 def begin(scaled: ScaledProgram, lam: Array, known: Array, tolerance: Tolerance) -> Schedule:
     """`rounds.first_schedule`."""
     return rounds.first_schedule(scaled, lam, known, tolerance)
 
 
-@compiled
+@partial(driven, optimised=False)
 def warm_start(
     scaled: ScaledProgram, lam: Array, warm: WarmStart, empty: WorkingSet
 ) -> tuple[Array, WorkingSet]:
@@ -64,7 +65,7 @@ def warm_start(
     return known, working_set.warm_start(scaled, known, warm, empty.blocks.shape[0])
 
 
-@compiled
+@driven
 def couple(scaled: ScaledProgram, blocks: Array) -> Array | None:
     """`constant_coupling` of the blocks in slots."""
     problem = working_set.subproblem_of(scaled, jnp.ones((), scaled.X.dtype), blocks)
@@ -77,10 +78,10 @@ def _recouple(scaled: ScaledProgram, blocks: Array, coupling: Array, changed: Ar
 
 
 # `updated_coupling`; the old one is given up.
-recouple = compiled(_recouple, donate=(2,))
+recouple = driven(_recouple, donate=(2,))
 
 
-@compiled
+@driven
 def solve(
     scaled: ScaledProgram,
     schedule: Schedule,
@@ -94,7 +95,7 @@ def solve(
     return rounds.solve_slots(scaled, schedule.stage, working, schedule.precision, most, coupling)
 
 
-@compiled
+@driven
 def begin_screening(
     scaled: ScaledProgram,
     solver: ActiveNewton,
@@ -113,7 +114,7 @@ def begin_screening(
     return limit, c, search, lanes, is_over(search, True)
 
 
-@compiled
+@driven
 def go_on_screening(
     scaled: ScaledProgram,
     solver: ActiveNewton,
@@ -140,7 +141,7 @@ def go_on_screening(
     return search, lanes, is_over(search, True), (*following, every)
 
 
-@compiled
+@partial(driven, optimised=False)
 def enter(
     scaled: ScaledProgram, stage: Array, working: WorkingSet, screened: Screened, ratio: Array
 ) -> WorkingSet:
@@ -148,10 +149,10 @@ def enter(
     return working_set.enter(scaled, stage, working_set.at_stage(working, ratio), screened)
 
 
-cones_of = compiled(slot_certificates.cones_of)
+cones_of = driven(slot_certificates.cones_of)
 
 
-@compiled
+@driven
 def conclude(
     at: Prepared,
     lam: Array,

@@ -13,8 +13,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from jaxrelu.core.compilation import driven
 from jaxrelu.core.loops import all_finite, iterate
-from jaxrelu.core.pytrees import compiled
 from jaxrelu.programs.solution import Solution
 from jaxrelu.solvers.active_newton.rounds import INNER_STEPS, solved_slots
 from jaxrelu.solvers.active_newton.solver import (
@@ -60,7 +60,7 @@ def _scatter(tree: Any, index: Array, new: Any) -> Any:
     return jax.tree.map(lambda a, b: a.at[index].set(b, mode="drop"), tree, new)
 
 
-@compiled
+@driven
 def load(
     scaled: ScaledProgram,
     solver: ActiveNewton,
@@ -83,21 +83,21 @@ def _lane(
     return Lane(lam, state, shown, inner, constant_coupling(problem), taken, finite)
 
 
-@partial(compiled, donate=(1,))
+@partial(driven, donate=(1,))
 def put(scaled: ScaledProgram, pool: Lane, lane: Array, new: Lane) -> Lane:
     """A new lane takes a place in the pool."""
     del scaled
     return jax.tree.map(lambda a, b: a.at[lane].set(b), pool, new)
 
 
-@partial(compiled, donate=(1,))
+@partial(driven, donate=(1,))
 def copy(scaled: ScaledProgram, pool: Lane, source: Array, target: Array) -> Lane:
     """One lane becomes like another."""
     del scaled
     return jax.tree.map(lambda a: a.at[target].set(a[source]), pool)
 
 
-@partial(compiled, donate=(1,))
+@partial(driven, donate=(1,))
 def retarget(
     scaled: ScaledProgram,
     pool: Lane,
@@ -118,7 +118,7 @@ def retarget(
     return jax.tree.map(lambda a, b: a.at[lane].set(b), pool, moved)
 
 
-@partial(compiled, donate=(1,))
+@partial(driven, donate=(1,))
 def turn(
     scaled: ScaledProgram, pool: Lane, index: Array, most: Array, max_steps: Array
 ) -> tuple[Lane, Array, Array]:
@@ -147,7 +147,7 @@ def turn(
     return pool._replace(inner=moved[0], taken=moved[1], finite=moved[2]), steps, ended
 
 
-@partial(compiled, donate=(1,))
+@partial(driven, donate=(1,))
 def screen(
     scaled: ScaledProgram,
     pool: Lane,
@@ -180,7 +180,7 @@ def screen(
     return _scatter(pool, index, lanes), flags
 
 
-@partial(compiled, donate=(1,))
+@partial(driven, donate=(1,))
 def judge(
     scaled: ScaledProgram, pool: Lane, index: Array, tolerance: Tolerance
 ) -> tuple[Lane, Array]:
@@ -198,7 +198,7 @@ def judge(
     return pool._replace(round=rounds, finite=finite), done
 
 
-@compiled
+@driven
 def finish(
     at: Prepared,
     pool: Lane,

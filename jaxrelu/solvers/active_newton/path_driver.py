@@ -1,8 +1,10 @@
-"""Rounds of a working-set method driven from the host, with as many slots as each round needs.
+"""Rounds of a working-set method driven from the host.
 
-The pieces are those of `jaxrelu.solvers.active_newton.driven_rounds`. Slots come as 16, 32, 48, 64,
-96, ...: a Newton system has slots * d unknowns and costs their cube, so that empty slots are dear,
-while few numbers of slots mean few compiled shapes.
+The pieces are those of `jaxrelu.solvers.active_newton.driven_rounds`, compiled one by one. A single
+`solve` takes the number of slots that the traced solver has, and so its very rounds; a path takes
+as many as each round needs. They come as 16, 32, 48, 64, 96, ...: a Newton system has slots * d
+unknowns and costs their cube, so that empty slots are dear, while few numbers of slots mean few
+compiled shapes.
 """
 
 from __future__ import annotations
@@ -10,7 +12,6 @@ from __future__ import annotations
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
@@ -51,16 +52,32 @@ def slot_count(active: int, features: int = 1000) -> int:
 
 
 class PathDriver:
-    """The working set of a path and its number of slots; the only mutable thing here."""
+    """The working set of a path and its number of slots; the only mutable thing here.
+
+    Args:
+        solver: its capacity limits the slots.
+        at: the program.
+        asked: what is asked of it, in units.
+        tolerance: of the answers, in the numbers of the user.
+        limit: Newton steps for each lam.
+        slots: how many there always are; None for as many as are needed.
+    """
 
     def __init__(
-        self, solver: ActiveNewton, at: Prepared, asked: Request, tolerance: Tolerance, limit: int
+        self,
+        solver: ActiveNewton,
+        at: Prepared,
+        asked: Request,
+        tolerance: Tolerance,
+        limit: int,
+        slots: int | None = None,
     ) -> None:
-        self.solver, self.at, self.scaled = solver, at, at.scaled
+        self.solver, self.at, self.scaled, self.fixed = solver, at, at.scaled, slots
         # Of the solve, in units, and of the answers.
         self.within, self.tolerance, self.limit = asked.tolerance, tolerance, limit
         blocks = self.scaled.num_blocks
-        self.most = blocks if solver.capacity is None else min(solver.capacity, blocks)
+        most = blocks if solver.capacity is None else min(solver.capacity, blocks)
+        self.most = most if slots is None else slots
         self._forget()
         # The coupling of the blocks in slots, the dearest part of a Newton system, and the blocks.
         self.coupling: Array | None = None
@@ -165,6 +182,9 @@ class PathDriver:
         blocks = np.asarray(working.blocks)
         if self.coupled.size != blocks.size:
             self.coupling = driven.couple(self.scaled, working.blocks)
+            if self.coupling is not None:
+                # What a later round may be the first to need is compiled now.
+                self.coupling = self._recoupled(working, self.coupling, np.arange(_CHANGES))
         elif self.coupling is not None:
             (changed,) = np.nonzero(blocks != self.coupled)
             if changed.size > blocks.size // 4:
@@ -173,11 +193,13 @@ class PathDriver:
                 for start in range(0, changed.size, _CHANGES):
                     some = changed[start : start + _CHANGES]
                     some = np.pad(some, (0, _CHANGES - some.size), mode="edge")
-                    self.coupling = driven.recouple(
-                        self.scaled, working.blocks, self.coupling, some
-                    )
+                    self.coupling = self._recoupled(working, self.coupling, some)
         self.coupled = blocks.copy()
         return self.coupling
+
+    def _recoupled(self, working: WorkingSet, coupling: Array, some: Any) -> Array:
+        new: Array = driven.recouple(self.scaled, working.blocks, coupling, some)
+        return new
 
     def _repaired(self, solved: Solved) -> Blocks:
         """The non-zero blocks inside their cones, a few at a time in one shape."""
@@ -189,7 +211,7 @@ class PathDriver:
         lanes = lanes_at_once(self.scaled.rows.unit.shape[0])
         for start in range(0, active.size if self.scaled.program.has_cones else 0, lanes):
             some = np.arange(start, start + lanes) % width
-            part = Blocks(jnp.asarray(blocks[some]), jnp.asarray(weights[some]))
+            part = Blocks(jax.device_put(blocks[some]), jax.device_put(weights[some]))
             signs, interior = driven.cones_of(self.scaled, part)
             moved = make_feasible(self.scaled.rows, signs, part.weights, interior)
             weights[some] = np.asarray(moved)
@@ -197,8 +219,8 @@ class PathDriver:
 
     def _no_blocks(self, active: int) -> tuple[Any, Any]:
         """Room on the host for blocks that are certified: ids (m,) and weights (m, d)."""
-        width = _FEWEST_CERTIFIED
-        while width < active:
+        width, most = _FEWEST_CERTIFIED, active if self.fixed is None else self.fixed
+        while width < most:
             width *= 4
         weights = np.zeros((width, self.scaled.X.shape[1]), self.scaled.X.dtype)
         return np.full(width, self.scaled.num_blocks, np.int32), weights
@@ -211,10 +233,6 @@ class PathDriver:
             slots = self._slots(slots + 1)
             working = cold_start(scaled, slots)
             coupling = self._coupling_of(working)
-            if coupling is not None:
-                some = np.arange(_CHANGES)
-                coupling = driven.recouple(scaled, working.blocks, coupling, some)
-                self.coupling = coupling
             solved = driven.solve(scaled, schedule, working, 0.0, steps, coupling)
             after, found, screened = self._screened(lam, steps, schedule, solved.overall)
             driven.enter(scaled, jax.device_get(after.stage), solved.working, screened, 1.0)
@@ -224,6 +242,8 @@ class PathDriver:
             )  # fmt: skip
 
     def _slots(self, active: int) -> int:
+        if self.fixed is not None:
+            return self.fixed
         return min(slot_count(active, self.scaled.X.shape[1]), self.most)
 
 
@@ -237,7 +257,7 @@ def _resized(working: WorkingSet, num_blocks: int, slots: int) -> WorkingSet:
         values = np.asarray(array)
         out = np.full((slots, *values.shape[1:]), empty, values.dtype)
         out[: chosen.size] = values[chosen]
-        return jnp.asarray(out)
+        return jax.device_put(out)
 
     at = Iterate(*(move(a, 0.0) for a in working.at))
     return WorkingSet(move(working.blocks, num_blocks), at, working.duals)
