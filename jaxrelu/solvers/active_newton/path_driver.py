@@ -30,8 +30,8 @@ from jaxrelu.solvers.scaled_program import Prepared, Request
 from jaxrelu.solvers.verdict import in_users_numbers
 
 _FEWEST_SLOTS = 16
-# Blocks that are certified come as 64, 256, 1024, ...: next to screening, empty ones cost nothing.
-_FEWEST_CERTIFIED = 64
+# Blocks that are certified come as 128, 512, 2048, ...: next to screening, empty ones cost nothing.
+_FEWEST_CERTIFIED = 128
 # A warm start that ends this many tolerances from the optimum is given up.
 _FAR = 1e3
 # Slots whose rows of the coupling are computed at once.
