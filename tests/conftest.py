@@ -1,5 +1,6 @@
 """Strict JAX for every test: float64, no silent broadcast of ranks, no silent mix of dtypes."""
 
+import gc
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -22,6 +23,9 @@ import pytest
 import reference
 
 import jaxrelu as jr
+
+# Tracing makes millions of small objects that stay; passes through all of them are a tenth of a test.
+gc.set_threshold(50_000, 20, 100)
 
 jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_numpy_rank_promotion", "raise")

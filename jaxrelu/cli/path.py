@@ -22,6 +22,7 @@ import numpy as np
 from jaxrelu import datasets, plotting
 from jaxrelu.cli.compiled_programs import keep_compiled_programs
 from jaxrelu.cli.console import console, note, stop
+from jaxrelu.cli.garbage import seldom_collected
 from jaxrelu.cli.output import probe, publish
 from jaxrelu.cli.threads import import_ahead, one_lapack_thread
 from jaxrelu.core.compilation import compiled
@@ -129,7 +130,7 @@ def run_path(options: Options) -> int:
         SystemExit: 2, after one sentence on the standard error, for bad input and for an output
             folder that cannot be written to.
     """
-    with one_lapack_thread():
+    with one_lapack_thread(), seldom_collected():
         return _run(options)
 
 
