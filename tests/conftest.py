@@ -24,7 +24,7 @@ import reference
 
 import jaxrelu as jr
 
-# Tracing makes millions of small objects that stay; passes through all of them are a tenth of a test.
+# Tracing makes millions of small objects that stay: passes through all of them take a tenth.
 gc.set_threshold(50_000, 20, 100)
 
 jax.config.update("jax_enable_x64", True)
