@@ -10,12 +10,12 @@ BACKEND = "/jax/core/compile/backend_compile_duration"
 
 @contextmanager
 def compile_events(name="compile"):
-    """Names of JAX's events of tracing and compiling, or of those that contain some other name."""
+    """Functions that JAX traces and compiles, one for every event whose kind contains a name."""
     events = []
 
-    def listen(event, duration, **_):
+    def listen(event, duration, **details):
         if name in event:
-            events.append(event)
+            events.append(details.get("fun_name", event))
 
     jax.monitoring.register_event_duration_secs_listener(listen)
     try:

@@ -131,7 +131,8 @@ def given_solution(program: Program, lam: Any, verdict: Verdict, num_steps: Any)
     taken = verdict.blocks < total
     flat = np.zeros((total, d), verdict.weights.dtype)
     flat[verdict.blocks[taken]] = verdict.weights[taken]
-    answer = jax.device_put(_solution(verdict, None, lam, np.asarray(num_steps)))
+    with np.errstate(invalid="ignore"):  # both bounds may be infinite
+        answer = jax.device_put(_solution(verdict, None, lam, np.asarray(num_steps)))
     return shared(replace(answer, weights=jax.device_put(flat.reshape(*program.block_shape, d))))
 
 

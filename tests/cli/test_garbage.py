@@ -9,9 +9,15 @@ import pytest
 from jaxrelu.cli.garbage import seldom_collected
 
 
-def test_thresholds_are_those_of_before_whatever_happens():
-    before = gc.get_threshold()
+@pytest.fixture
+def before():
+    given = gc.get_threshold()
+    gc.set_threshold(700, 10, 10)
+    yield gc.get_threshold()
+    gc.set_threshold(*given)
 
+
+def test_thresholds_are_those_of_before_whatever_happens(before):
     def fail():
         with seldom_collected():
             assert gc.get_threshold() > before

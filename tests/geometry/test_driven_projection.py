@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from compilations import BACKEND, compile_events
 
 from jaxrelu.geometry import cones, correlation_bounds, driven_projection
 from jaxrelu.geometry.gram import shared_rows
@@ -79,10 +80,12 @@ def test_repair_is_that_of_the_traced_one(X, rows, patterns):
 def test_all_of_them_share_one_program(X):
     masks = X @ np.random.default_rng(5).standard_normal((4, 40)) >= 0
     rows = jax.jit(shared_rows)(X)
-    before = driven_projection._project._cache_size()
     gates = np.random.default_rng(5).standard_normal((4, 40))
-    interior, _ = driven_projection.interior_directions(X, masks, gates)
-    driven_projection.largest_correlation(rows, masks, jnp.arange(40), (masks.T * 1.0) @ X)
-    signs = np.where(masks.T[:LANES], 1.0, -1.0)
-    driven_projection.make_feasible(rows, signs, gates.T[:LANES], interior.T[:LANES])
-    assert driven_projection._project._cache_size() - before <= 1
+    jax.clear_caches()
+    with compile_events(BACKEND) as compiled:
+        interior, _ = driven_projection.interior_directions(X, masks, gates)
+        driven_projection.largest_correlation(rows, masks, jnp.arange(40), (masks.T * 1.0) @ X)
+        lanes = cones.lanes_at_once(len(X))
+        signs = np.where(masks.T[:lanes], 1.0, -1.0)
+        driven_projection.make_feasible(rows, signs, gates.T[:lanes], interior.T[:lanes])
+    assert sum("_project" in name for name in compiled) == 1
