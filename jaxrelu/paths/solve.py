@@ -41,7 +41,8 @@ def solve(
 
     One algorithm of fixed shapes, traced or not: `jit`, `vmap` (over lam, y, sample weights or
     whole programs of equal shape) work on it, and lam, tolerances and max_steps are data. Called
-    from the host its rounds are compiled piece by piece, in the pieces of `solve_path`.
+    from the host its rounds are compiled piece by piece, in the pieces of `solve_path`, unless the
+    data were put on devices of your choice.
     Derivatives by X, y, sample weights, the loss and lam, in both modes, do not depend on the
     tolerance; they are NaN where there is none (`jaxrelu.solvers.implicit_differentiation`).
 
@@ -89,9 +90,10 @@ def solved(
     init: WarmStart | None,
     solver: Solver,
 ) -> Solution:
-    """`solve` after its checks."""
+    """`solve` after its checks: one program where it is traced, or where data were placed."""
     request = (program, lam, tolerance, max_steps, init, solver)
-    if type(solver) is not ActiveNewton or is_traced(request) or is_staged():
+    at_once = is_traced(request) or is_staged() or _is_placed(request)
+    if at_once or type(solver) is not ActiveNewton:
         return shared(solve_compiled(*request))
     at, asked = prepare(program, np.asarray(lam)[None], tolerance, init)
     slots = solver.slots(program)
@@ -101,6 +103,12 @@ def solved(
         driver.start_from(asked.init, scaled_lam)
     answer = driver.solve(scaled_lam)
     return given_solution(program, lam, answer.verdict, answer.num_steps)
+
+
+def _is_placed(values: Any) -> bool:
+    """Whether arrays were put on devices, where answers then are, too."""
+    leaves = jax.tree.leaves(values)
+    return any(isinstance(leaf, Array) and leaf.committed for leaf in leaves)
 
 
 @compiled

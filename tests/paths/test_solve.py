@@ -131,6 +131,17 @@ def test_solution_is_arrays_alone_and_objective_is_upper():
 
 
 @pytest.mark.slow
+def test_answers_are_where_the_data_were_put():
+    program, lam = GENERIC.program, GENERIC.lams(0.1)[0]
+    free = jr.solve(program, lam)
+    assert not free.fit.committed
+    placed = jax.device_put(program, jax.devices()[-1])
+    there = jr.solve(placed, lam)
+    assert there.fit.committed
+    assert there.fit.devices() == {jax.devices()[-1]}
+    zoo.assert_same(free, there)
+
+
 def test_witnesses_that_are_missing_are_computed():
     # A program from gates and masks alone has the same optimum.
     lam = GENERIC.lams(0.1)[0]
