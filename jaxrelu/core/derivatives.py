@@ -195,6 +195,29 @@ def _excess_jvp(primals: Any, tangents: Any) -> tuple[Array, Array]:
     return jnp.maximum(value, 0.0), change
 
 
+def jump_at_zero(rows: Array, matters: Array) -> Array:
+    """Zero, to be added to what jumps where a row of zeros moves: its derivative is NaN there.
+
+    Args:
+        rows: (n, d).
+        matters: bool scalar, whether it does.
+    """
+    result: Array = _jump_at_zero(rows, matters)
+    return result
+
+
+@jax.custom_jvp
+def _jump_at_zero(rows: Array, matters: Array) -> Array:
+    return jnp.zeros((), rows.dtype)
+
+
+@_jump_at_zero.defjvp
+def _jump_at_zero_jvp(primals: Any, tangents: Any) -> tuple[Array, Array]:
+    rows, matters = primals
+    free = (safe_norm(rows) > 0) | ~matters
+    return jnp.zeros((), rows.dtype), still(free[None], tangents[0], 1)[0, 0]
+
+
 def close(dtype: Any) -> float:
     """What counts as equal, relative: 2e-10 in float64, where the methods end below 1e-12."""
     return 100 * eps(dtype) ** 0.75

@@ -16,7 +16,7 @@ from jax import Array
 
 from jaxrelu.core.checks import as_float, check_per_row
 from jaxrelu.core.compilation import compiled
-from jaxrelu.core.derivatives import close, excess, largest, longest
+from jaxrelu.core.derivatives import close, excess, jump_at_zero, largest, longest
 from jaxrelu.core.numerics import matmul, safe_norm, unit
 from jaxrelu.core.options import nonnegative_scalar
 from jaxrelu.geometry.cones import block_patterns
@@ -130,7 +130,7 @@ def kkt_residual(program: Program, lam: Any, weights: Any) -> KKTResidual:
 
     Returns:
         `KKTResidual`, three scalars. Their derivatives are NaN at kinks: where a condition begins
-        to fail, as all do at an optimum, and where two blocks fail by as much.
+        to fail, as all do at an optimum, where two blocks fail by as much, and by rows of zeros.
 
     Raises:
         ValueError, TypeError: see `jaxrelu.programs.checks.check_program`; a lam that is not
@@ -168,5 +168,7 @@ def _kkt_residual(program: Program, lam: Array, weights: Array) -> KKTResidual:
         scale = size[:, None] * safe_norm(X)[None]
         outside = -cone_values(program, weights).reshape(scale.shape)
         outside = jnp.where(scale > 0, outside / jnp.where(scale > 0, scale, 1.0), -1.0)
-        violation = excess(largest(outside.ravel()), 1.0)
+        # A row of zeros bounds no cone and is violated by nothing, until it moves.
+        jump = jump_at_zero(X, jnp.any(size > 0))
+        violation, off = excess(largest(outside.ravel()), 1.0) + jump, off + jump
     return KKTResidual(off / lam, beyond / lam, violation)

@@ -9,6 +9,7 @@ from jaxrelu.core.derivatives import (
     excess,
     first_order,
     held,
+    jump_at_zero,
     known_where,
     largest,
     longest,
@@ -106,3 +107,18 @@ def test_second_derivatives_are_refused_with_a_sentence():
     np.testing.assert_allclose(curved(jnp.ones(2)), 2.0)
     with pytest.raises(TypeError, match="a thing has first derivatives only"):
         jax.grad(curved)(jnp.ones(2))
+
+
+@pytest.mark.parametrize(("matters", "by_second"), [(True, np.nan), (False, 0.0)])
+def test_what_jumps_where_a_row_of_zeros_moves(matters, by_second):
+    rows = jnp.asarray([[1.0, 2.0], [0.0, 0.0]])
+    first, second = jnp.asarray([[1.0, 0.0], [0.0, 0.0]]), jnp.asarray([[0.0, 0.0], [0.0, 1.0]])
+
+    def function(rows):
+        return jnp.sum(rows) + jump_at_zero(rows, jnp.asarray(matters))
+
+    tangent, gradient = both_modes(function, rows, first)
+    assert (float(tangent), float(function(rows))) == (1.0, 3.0)
+    tangent, _ = both_modes(function, rows, second)
+    np.testing.assert_array_equal(tangent, 1.0 + by_second)
+    np.testing.assert_array_equal(gradient, [[1.0, 1.0], [1.0 + by_second] * 2])
