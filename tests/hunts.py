@@ -1,5 +1,7 @@
 """Small problems of many kinds, generic and degenerate, for hunts of wrong derivatives."""
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -54,3 +56,37 @@ def drawn(family, seed):
     change = [rng.standard_normal(a.shape) for a in (X, y, weight)]
     change[1] *= loss != "logistic"
     return kind, program, lam, change
+
+
+def derivatives(outputs):
+    """Of outputs(program, lam, other): values, and both modes' derivatives along a change.
+
+    The change is one of X, y, sample weights and lam; derivatives are (4, number of values).
+    """
+
+    @jax.jit
+    def both_modes(program, lam, other, change):
+        def function(*point):
+            X, y, weight, lam = point
+            return outputs(replace(program, X=X, y=y, sample_weight=weight), lam, other)
+
+        point = (program.X, program.y, program.sample_weight, lam)
+        values, linear = jax.linearize(function, *point)
+        zero = [jnp.zeros_like(a) for a in point]
+        ahead = [linear(*zero[:k], c, *zero[k + 1 :]) for k, c in enumerate(change)]
+        rows = jax.vmap(jax.linear_transpose(linear, *point))(jnp.eye(len(values)))
+        back = [
+            jnp.sum(row.reshape(len(values), -1) * c.reshape(1, -1), axis=1)
+            for row, c in zip(rows, change, strict=True)
+        ]
+        return values, jnp.stack(ahead), jnp.stack(back)
+
+    return both_modes
+
+
+def moved(program, lam, k, change):
+    """A program and a lam of which X, the target, weights or lam (the k-th) has changed."""
+    point = [program.X, program.y, program.sample_weight, lam]
+    point[k] = point[k] + change
+    X, y, weight, lam = point
+    return replace(program, X=X, y=y, sample_weight=weight), lam

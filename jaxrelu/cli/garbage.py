@@ -15,7 +15,7 @@ _SELDOM = (50_000, 20, 100)
 def seldom_collected() -> Iterator[None]:
     """Few passes while it lasts, and none at the end of the process.
 
-    Tracing makes millions of small objects that stay: passes through all of them take a fifth of a
+    Tracing makes millions of small objects that stay: passes through all of them take a sixth of a
     run whose programs are kept, and the last one, at the exit, half a second.
     """
     before = gc.get_threshold()

@@ -1,12 +1,10 @@
 """Derivatives of what needs no solve, on hundreds of small problems, generic and degenerate."""
 
-from dataclasses import replace
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hunts import FAMILIES, GENERIC, PLANTED, PROBLEMS, STEPS, drawn
+from hunts import FAMILIES, GENERIC, PLANTED, PROBLEMS, STEPS, derivatives, drawn, moved
 
 import jaxrelu as jr
 
@@ -23,32 +21,7 @@ def outputs(program, lam, weights):
 value = jax.jit(outputs)
 
 
-@jax.jit
-def derivatives(program, lam, weights, change):
-    """Values and their derivatives along a change of X, y, sample weights or lam, both ways."""
-
-    def function(*point):
-        X, y, weight, lam = point
-        return outputs(replace(program, X=X, y=y, sample_weight=weight), lam, weights)
-
-    point = (program.X, program.y, program.sample_weight, lam)
-    values, linear = jax.linearize(function, *point)
-    zero = [jnp.zeros_like(a) for a in point]
-    ahead = [linear(*zero[:k], c, *zero[k + 1 :]) for k, c in enumerate(change)]
-    rows = jax.vmap(jax.linear_transpose(linear, *point))(jnp.eye(len(values)))
-    back = [
-        jnp.sum(row.reshape(len(values), -1) * c.reshape(1, -1), axis=1)
-        for row, c in zip(rows, change, strict=True)
-    ]
-    return values, jnp.stack(ahead), jnp.stack(back)
-
-
-def moved_value(program, lam, weights, k, change):
-    """The values where X, the target, sample weights or lam (the k-th) has changed."""
-    point = [program.X, program.y, program.sample_weight, lam]
-    point[k] = point[k] + change
-    X, y, weight, lam = point
-    return np.asarray(value(replace(program, X=X, y=y, sample_weight=weight), lam, weights))
+both_modes = derivatives(outputs)
 
 
 @pytest.mark.slow
@@ -65,21 +38,23 @@ def test_both_modes_are_differences_or_nan(family):
         sizes = rng.uniform(0.5, 1.5, program.block_shape) * (rng.random(program.block_shape) < 0.3)
         weights = jnp.asarray(sizes[..., None] * np.asarray(interior).T)
         change = [jnp.asarray(c) for c in (*change, lam)]
-        given = program, jnp.asarray(lam), weights
-        _, ahead, back = map(np.asarray, derivatives(*given, change))
+        _, ahead, back = map(np.asarray, both_modes(program, jnp.asarray(lam), weights, change))
         # Where nothing moves (labels), one of the modes may still say that nothing could.
         none = np.isnan(ahead) | np.isnan(back)
-        moved = np.asarray([np.any(c != 0) for c in change])
+        moves = np.asarray([np.any(c != 0) for c in change])
         np.testing.assert_array_equal(none[0], np.isnan(ahead[0]) & np.isnan(back[0]))
         np.testing.assert_allclose(
             ahead[~none], back[~none], rtol=1e-6, atol=1e-6, err_msg=f"seed {seed}"
         )
-        off = np.where(none | ~moved[:, None], 0.0, np.inf)
+        off = np.where(none | ~moves[:, None], 0.0, np.inf)
         for h in STEPS:
             if np.all(off <= 1e-5):
                 break
             for k in np.flatnonzero(np.any(off > 1e-5, axis=1)):
-                ends = [moved_value(*given, k, s * change[k]) for s in (h, -h)]
+                ends = [
+                    np.asarray(value(*moved(program, lam, k, s * change[k]), weights))
+                    for s in (h, -h)
+                ]
                 difference = (ends[0] - ends[1]) / (2 * h)
                 error = np.abs(difference - ahead[k]) / (1.0 + np.abs(difference))
                 off[k] = np.fmin(off[k], error)

@@ -1,12 +1,10 @@
 """Derivatives of answers on hundreds of small problems, generic and degenerate, at any rtol."""
 
-from dataclasses import replace
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hunts import FAMILIES, GENERIC, PLANTED, PROBLEMS, STEPS, drawn
+from hunts import FAMILIES, GENERIC, PLANTED, PROBLEMS, STEPS, derivatives, drawn, moved
 
 import jaxrelu as jr
 
@@ -34,32 +32,7 @@ def outputs(program, lam, rtol):
 value = jax.jit(outputs)
 
 
-@jax.jit
-def derivatives(program, lam, change, rtol):
-    """Values (5,) and their derivatives along a change of X, y, weights or lam, (4, 5), twice."""
-
-    def function(*point):
-        X, y, weight, lam = point
-        return outputs(replace(program, X=X, y=y, sample_weight=weight), lam, rtol)
-
-    point = (program.X, program.y, program.sample_weight, lam)
-    values, linear = jax.linearize(function, *point)
-    zero = [jnp.zeros_like(a) for a in point]
-    ahead = [linear(*zero[:k], c, *zero[k + 1 :]) for k, c in enumerate(change)]
-    rows = jax.vmap(jax.linear_transpose(linear, *point))(jnp.eye(5))
-    back = [
-        jnp.sum(row.reshape(5, -1) * c.reshape(1, -1), axis=1)
-        for row, c in zip(rows, change, strict=True)
-    ]
-    return values, jnp.stack(ahead), jnp.stack(back)
-
-
-def moved_value(program, lam, k, change):
-    """The values where X, the target, weights or lam (the k-th) has changed."""
-    point = [program.X, program.y, program.sample_weight, lam]
-    point[k] = point[k] + change
-    X, y, weight, lam = point
-    return np.asarray(value(replace(program, X=X, y=y, sample_weight=weight), lam, 1e-14))
+both_modes = derivatives(outputs)
 
 
 @pytest.mark.slow
@@ -72,7 +45,7 @@ def test_both_modes_are_differences_or_nan(family):
             continue
         change = [jnp.asarray(c) for c in (*change, lam)]
         rtol = [1e-2, 1e-4, 1e-8, 1e-12][seed % 4]
-        _, ahead, back = map(np.asarray, derivatives(program, jnp.asarray(lam), change, rtol))
+        _, ahead, back = map(np.asarray, both_modes(program, jnp.asarray(lam), rtol, change))
         np.testing.assert_array_equal(np.isnan(ahead), np.isnan(back), err_msg=f"seed {seed}")
         np.testing.assert_allclose(ahead, back, rtol=1e-6, atol=1e-6, err_msg=f"seed {seed}")
         off = np.where(np.isnan(ahead), 0.0, np.inf)
@@ -80,7 +53,10 @@ def test_both_modes_are_differences_or_nan(family):
             if np.all(off <= 1e-5):
                 break
             for k in np.flatnonzero(np.any(off > 1e-5, axis=1)):
-                ends = [moved_value(program, lam, k, s * change[k]) for s in (h, -h)]
+                ends = [
+                    np.asarray(value(*moved(program, lam, k, s * change[k]), 1e-14))
+                    for s in (h, -h)
+                ]
                 difference = (ends[0] - ends[1]) / (2 * h)
                 error = np.abs(difference - ahead[k]) / (1.0 + np.abs(difference))
                 off[k] = np.fmin(off[k], error)
