@@ -190,7 +190,8 @@ def solve_path(
     r"""Solves a convex program along a path of lams, each from the answer before.
 
     Driven from the host: the fastest way on a CPU and for long paths. The answers are certified one
-    by one, exactly as those of `solve`.
+    by one, exactly as those of `solve`. One that is within the tolerance at the next lam, too, is
+    returned there again, certified anew, with ``num_steps`` 0.
 
     Args:
         program: a `ConvexProgram` or `GatedProgram`, concrete.

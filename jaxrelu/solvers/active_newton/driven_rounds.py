@@ -22,6 +22,7 @@ from jaxrelu.geometry.correlation_bounds import (
     is_over,
 )
 from jaxrelu.programs.bounds import Blocks
+from jaxrelu.programs.units import out_of_units
 from jaxrelu.solvers import verdict
 from jaxrelu.solvers.active_newton import rounds, slot_certificates, working_set
 from jaxrelu.solvers.active_newton.rounds import Finding, Overall, Schedule, Solved
@@ -33,10 +34,17 @@ from jaxrelu.solvers.scaled_program import Prepared, ScaledProgram
 
 
 class Answer(NamedTuple):
-    """A certified answer at one lam: its `Verdict`, of the slots alone, and the steps taken."""
+    """A certified answer at one lam.
+
+    Attributes:
+        verdict: `Verdict`, of the slots alone.
+        num_steps: int32, Newton steps taken.
+        reach: how far below this lam, relative to it, the answer may still be within the tolerance.
+    """
 
     verdict: verdict.Verdict
     num_steps: Any
+    reach: Any
 
     @property
     def gap(self) -> float:
@@ -172,6 +180,18 @@ def conclude(
     # The rounds go by the values as they are printed.
     given = verdict.in_users_numbers(at, tolerance)
     upper, gap = judged.upper, judged.upper - judged.lower
-    return Answer(judged, steps), *rounds.after_certificate(
-        given, schedule, found, upper, gap, gap_before
-    )
+    allowed = given.absolute + given.relative * jnp.abs(upper)
+    answer = Answer(judged, steps, _reach(at, solved.residual, allowed))
+    return answer, *rounds.after_certificate(given, schedule, found, upper, gap, gap_before)
+
+
+def _reach(at: Prepared, residual: Array, allowed: Array) -> Array:
+    r"""The largest 1 - t at which weights with the dual point t r may have an allowed gap.
+
+    Fenchel and Young leave sum_i (1 - t)^2 r_i^2 / (2 L c_i) at least for l'' <= L, and just that
+    for the squared loss.
+    """
+    weight, smoothness = at.scaled.weight, jnp.asarray(at.loss.smoothness, residual.dtype)
+    share = jnp.where(weight > 0, residual**2 / jnp.where(weight > 0, weight, 1.0), 0.0)
+    least = out_of_units(0.5 * jnp.sum(share / smoothness), at.units.objective)
+    return jnp.where(least > 0, jnp.sqrt(allowed / jnp.where(least > 0, least, 1.0)), jnp.inf)

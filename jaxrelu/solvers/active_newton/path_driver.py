@@ -9,7 +9,7 @@ compiled shapes.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -17,6 +17,7 @@ from jax import Array
 
 from jaxrelu.core.status import Status
 from jaxrelu.geometry.cones import lanes_at_once
+from jaxrelu.geometry.correlation_bounds import DualElements
 from jaxrelu.geometry.driven_projection import correlations_of, make_feasible
 from jaxrelu.programs.bounds import Blocks
 from jaxrelu.solvers.active_newton import driven_rounds as driven
@@ -51,6 +52,14 @@ def slot_count(active: int, features: int = 1000) -> int:
     return slots
 
 
+class _Certified(NamedTuple):
+    """The last answer, its lam in units, and what it was concluded from."""
+
+    answer: Answer
+    lam: Array
+    evidence: tuple[Schedule, Finding, Overall, Blocks, DualElements]
+
+
 class PathDriver:
     """The working set of a path and its number of slots; the only mutable thing here.
 
@@ -82,6 +91,7 @@ class PathDriver:
         # The coupling of the blocks in slots, the dearest part of a Newton system, and the blocks.
         self.coupling: Array | None = None
         self.coupled = np.zeros(0, np.int32)
+        self.last: _Certified | None = None
 
     def _forget(self) -> None:
         """Begins from nothing: a working set of no blocks, known where zero weights are optimal."""
@@ -95,7 +105,10 @@ class PathDriver:
         self.known = float(known)
 
     def solve(self, lam: Array) -> Answer:
-        """One lam, from the working set of the last, or from nothing where that leads nowhere."""
+        """One lam: the last answer where that will do, or from its working set, or from nothing."""
+        carried = self._carried(lam)
+        if carried is not None:
+            return carried
         warm = bool(np.any(np.asarray(self.working.blocks) < self.scaled.num_blocks))
         answer = self._come_down(lam, self.limit)
         if not (warm and self._is_lost(answer)):
@@ -105,6 +118,25 @@ class PathDriver:
         steps = answer.num_steps + again.num_steps
         closer = np.isfinite(again.gap) and not answer.gap <= again.gap
         return (again if closer else answer)._replace(num_steps=steps)
+
+    def _carried(self, lam: Array) -> Answer | None:
+        """The last answer where it is within the tolerance at this lam, too.
+
+        With dual points t r in proportion to lam the gap grows with the square of the distance: at
+        1e-2 every other lam of a usual path needs no step.
+        """
+        last = self.last
+        if last is None or not 1.0 - float(lam / last.lam) <= float(last.answer.reach):
+            return None
+        schedule, *evidence = last.evidence
+        no_steps = schedule._replace(steps=np.int32(0))  # type: ignore[arg-type]
+        answer, *_ = self._concluded(lam, np.int32(self.limit), no_steps, *evidence, np.inf)
+        return answer if int(answer.verdict.status) == Status.OPTIMAL else None
+
+    def _concluded(self, lam: Array, *judged: Any) -> tuple[Answer, Schedule, Any]:
+        """`driven_rounds.conclude`, on the host."""
+        found = driven.conclude(self.at, lam, self.tolerance, *judged)
+        return jax.device_get(found)  # type: ignore[no-any-return]
 
     def _is_lost(self, answer: Answer) -> bool:
         """Whether an answer is so far off that another start may do better."""
@@ -130,19 +162,15 @@ class PathDriver:
             )
             before = stage
             schedule, found, screened = self._screened(lam, steps, schedule, solved.overall)
-            working = solved.working._replace(duals=screened.bounds.duals)
+            duals = screened.bounds.duals
+            working = solved.working._replace(duals=duals)
             active, newcomers, due, stage = jax.device_get(
                 (solved.active, found.newcomers, found.due, schedule.stage)
             )
             if due:
                 gap = np.inf if best is None else best.gap
-                blocks = self._repaired(solved)
-                answer, schedule, done = jax.device_get(
-                    driven.conclude(
-                        self.at, lam, self.tolerance, steps, schedule, found, solved.overall,
-                        blocks, screened.bounds.duals, gap,
-                    )
-                )  # fmt: skip
+                evidence = (schedule, found, solved.overall, self._non_zero(solved), duals)
+                answer, schedule, done = self._certified(lam, steps, evidence, gap)
                 best = answer if best is None or answer.gap < gap else best
             ratio = float(stage) / float(before)
             if newcomers and not done:
@@ -158,7 +186,7 @@ class PathDriver:
         verdict = best.verdict
         if int(schedule.steps) >= limit and int(verdict.status) == Status.STALLED:
             verdict = verdict._replace(status=np.int32(Status.MAX_STEPS))
-        return Answer(verdict, np.asarray(schedule.steps))
+        return best._replace(verdict=verdict, num_steps=np.asarray(schedule.steps))
 
     def _screened(
         self, lam: Array, steps: Any, schedule: Schedule, solved: Overall
@@ -201,20 +229,44 @@ class PathDriver:
         new: Array = driven.recouple(self.scaled, working.blocks, coupling, some)
         return new
 
-    def _repaired(self, solved: Solved) -> Blocks:
-        """The non-zero blocks inside their cones, a few at a time in one shape."""
-        given, all_weights = np.asarray(solved.blocks), np.asarray(solved.weights)
-        active = np.flatnonzero(np.any(all_weights != 0, axis=1))
-        blocks, weights = self._no_blocks(active.size)
-        width = len(blocks)
-        blocks[: active.size], weights[: active.size] = given[active], all_weights[active]
+    def _certified(
+        self, lam: Array, steps: Any, evidence: tuple[Any, ...], gap: float
+    ) -> tuple[Answer, Schedule, Any]:
+        """What `_concluded` says of the blocks as they are, or else of the blocks repaired.
+
+        They violate their cones by so little that a push along the witnesses will do mostly: it is
+        part of every certificate, and costs nothing next to the projections of a repair.
+        """
+        schedule, found, solved, blocks, duals = evidence
+        for repair in (False, True) if self.scaled.program.has_cones else (False,):
+            blocks = self._repaired(blocks) if repair else blocks
+            evidence = schedule, found, solved, blocks, duals
+            answer, after, done = self._concluded(lam, steps, *evidence, gap)
+            if int(answer.verdict.status) == Status.OPTIMAL:
+                break
+        if answer.gap < gap:
+            self.last = _Certified(answer, lam, evidence)
+        return answer, after, done
+
+    def _repaired(self, given: Blocks) -> Blocks:
+        """Blocks inside their cones, a few at a time in one shape."""
+        blocks, weights = given.ids, np.array(given.weights)
+        active = int(np.count_nonzero(np.any(weights != 0, axis=1)))
         lanes = lanes_at_once(self.scaled.rows.unit.shape[0])
-        for start in range(0, active.size if self.scaled.program.has_cones else 0, lanes):
-            some = np.arange(start, start + lanes) % width
+        for start in range(0, active, lanes):
+            some = np.arange(start, start + lanes) % len(blocks)
             part = Blocks(jax.device_put(blocks[some]), jax.device_put(weights[some]))
             signs, interior = driven.cones_of(self.scaled, part)
             moved = make_feasible(self.scaled.rows, signs, part.weights, interior)
             weights[some] = np.asarray(moved)
+        return Blocks(blocks, weights)  # type: ignore[arg-type]
+
+    def _non_zero(self, solved: Solved) -> Blocks:
+        """The non-zero blocks, on the host."""
+        given, all_weights = np.asarray(solved.blocks), np.asarray(solved.weights)
+        active = np.flatnonzero(np.any(all_weights != 0, axis=1))
+        blocks, weights = self._no_blocks(active.size)
+        blocks[: active.size], weights[: active.size] = given[active], all_weights[active]
         return Blocks(blocks, weights)  # type: ignore[arg-type]
 
     def _no_blocks(self, active: int) -> tuple[Any, Any]:
