@@ -85,7 +85,7 @@ def _race(results: dict[str, Record]) -> list[str]:
                 ratios.append(1 / ratio)
         cells += [_per_lam(record, peer, ours) for peer in lam_peers]
         lines.append(cells)
-    out = ["## The race", "", *_markdown(header, lines)]
+    out = ["## The race", "", *markdown(header, lines)]
     if ratios:
         mean = math.exp(statistics.fmean(map(math.log, ratios)))
         out += ["", f"jaxrelu's time over adelie's: geometric mean {mean:.2f}, "]
@@ -164,7 +164,7 @@ def _ours_everywhere(results: dict[str, Record]) -> list[str]:
             cells += [_power(setting["worst_gap"]), _power(setting["worst_violation"])]
             cells += [_memory(setting), f"{setting['optimal']}/{len(record['lams'])}"]
             lines.append(cells)
-    return ["## jaxrelu", "", *_markdown(header, lines)]
+    return ["## jaxrelu", "", *markdown(header, lines)]
 
 
 def _details(name: str, record: Record) -> list[str]:
@@ -209,7 +209,7 @@ def _details(name: str, record: Record) -> list[str]:
         if status == "ok" and "optimal" in setting:
             status = f"{setting['optimal']}/{len(setting['index'])} OPTIMAL"
         cells.append([*row, status])
-    lines += _markdown(header, cells)
+    lines += markdown(header, cells)
     versions: dict[str, str] = {}
     for setting in record["settings"]:
         versions |= setting["versions"]
@@ -316,7 +316,7 @@ def _ours(record: Record) -> Record | None:
     return None
 
 
-def _markdown(header: list[str], rows: list[list[str]]) -> list[str]:
+def markdown(header: list[str], rows: list[list[str]]) -> list[str]:
     lines = [header, ["---"] * len(header), *rows]
     return ["| " + " | ".join(line) + " |" for line in lines]
 

@@ -132,6 +132,11 @@ def jaxrelu_settings(row: Row, methods: list[str]) -> list[Setting]:
     return settings
 
 
+def path_at(rtol: float) -> Setting:
+    """`solve_path` at a tolerance."""
+    return _ours("path", rtol)
+
+
 def _ours(method: str, rtol: float | None, dtype: str = "float64") -> Setting:
     words = [method, f"rtol {rtol:g}" if rtol else "", "" if dtype == "float64" else dtype]
     label = " ".join(word for word in words if word)
