@@ -235,10 +235,12 @@ class PathDriver:
         """What `_concluded` says of the blocks as they are, or else of the blocks repaired.
 
         They violate their cones by so little that a push along the witnesses will do mostly: it is
-        part of every certificate, and costs nothing next to the projections of a repair.
+        part of every certificate, and costs nothing next to the projections of a repair. A single
+        solve repairs at once: its answer is that of the traced solver.
         """
         schedule, found, solved, blocks, duals = evidence
-        for repair in (False, True) if self.scaled.program.has_cones else (False,):
+        ways = (False, True) if self.fixed is None else (True,)
+        for repair in ways if self.scaled.program.has_cones else (False,):
             blocks = self._repaired(blocks) if repair else blocks
             evidence = schedule, found, solved, blocks, duals
             answer, after, done = self._concluded(lam, steps, *evidence, gap)
