@@ -34,9 +34,7 @@ def main() -> None:
     lines: list[list[str]] = []
     for row in problems.select(args.rows):
         with tempfile.TemporaryDirectory() as scratch:
-            lines += pairs(
-                row, [str(interpreter), str(HERE / "peers" / peer.script)], args, scratch
-            )
+            lines += pairs(row, peer, interpreter, args, Path(scratch))
         header = ["row", "adelie", "its worst gap", "adelie, s", "jaxrelu at that gap, s", "times"]
         when = f"{hardware()}, {time.strftime('%Y-%m-%d')}, medians of {args.repeats}, in turns"
         text = "\n".join([when, "", *markdown(header, lines), ""])
@@ -45,19 +43,23 @@ def main() -> None:
 
 
 def pairs(
-    row: problems.Row, adelie: list[str], args: argparse.Namespace, scratch: str
+    row: problems.Row,
+    peer: tools.Peer,
+    interpreter: Path,
+    args: argparse.Namespace,
+    scratch: Path,
 ) -> list[list[str]]:
     """The lines of one row."""
     X, y = problems.load(row, args.data)
-    problem, _ = lay_out(row, X, y, Path(scratch))
+    problem, _ = lay_out(row, X, y, scratch)
     limits = Limits(args.cap, np.inf, args.threads)
 
     def worker(tool: str, setting: tools.Setting, name: str) -> Worker:
-        command = RUNNER if tool == "jaxrelu" else adelie
+        script = [str(interpreter), str(HERE / "peers" / peer.script)]
+        command = RUNNER if tool == "jaxrelu" else script
         own = limits if tool == "adelie" else Limits(10 * args.cap, np.inf, args.threads)
-        return Worker(tool, setting, command, problem, Path(scratch) / f"{name}.npz", own)
+        return Worker(tool, setting, command, problem, scratch / f"{name}.npz", own)
 
-    peer = tools.select(["adelie"])[0]
     # One thread: two are slower on rows of this size.
     rungs = tools.ladder(peer, row, 1)
     climbed = [worker("adelie", setting, f"rung{k}") for k, setting in enumerate(rungs)]

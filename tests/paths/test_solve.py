@@ -142,6 +142,7 @@ def test_answers_are_where_the_data_were_put():
     zoo.assert_same(free, there)
 
 
+@pytest.mark.slow
 def test_witnesses_that_are_missing_are_computed():
     # A program from gates and masks alone has the same optimum.
     lam = GENERIC.lams(0.1)[0]

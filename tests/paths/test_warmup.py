@@ -50,8 +50,11 @@ def test_a_path_of_these_shapes_compiles_nothing(n, loss, gated):
         program = posed(n, loss, gated)
         path = jr.solve_path(program, jr.lambda_grid(program, num=6, ratio=0.01))
         path[3].weights.block_until_ready()
+        # Finely enough that blocks have to be projected onto their cones, too.
+        finer = jr.solve_path(program, path.lams, rtol=1e-9)
     assert not events
     jr.raise_if_failed(path)
+    jr.raise_if_failed(finer)
     assert int(path.num_active[-1]) > 4
 
 

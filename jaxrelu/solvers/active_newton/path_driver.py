@@ -123,7 +123,7 @@ class PathDriver:
         """The last answer where it is within the tolerance at this lam, too.
 
         With dual points t r in proportion to lam the gap grows with the square of the distance: at
-        1e-2 every other lam of a usual path needs no step.
+        1e-2, and with lams a tenth apart, some half of them need no step.
         """
         last = self.last
         if last is None or not 1.0 - float(lam / last.lam) <= float(last.answer.reach):
@@ -283,6 +283,10 @@ class PathDriver:
         """Compiles what supports of up to so many blocks will need, by rounds of no steps."""
         scaled, steps, slots = self.scaled, np.int32(0), 0
         schedule = driven.begin(scaled, lam, np.inf, self.within)
+        if scaled.program.has_cones:
+            ids, weights = self._no_blocks(1)
+            ids[0], weights[0] = 0, 1.0
+            self._repaired(Blocks(ids, weights))
         while slots < self._slots(active):
             slots = self._slots(slots + 1)
             working = cold_start(scaled, slots)
