@@ -23,6 +23,7 @@ SCRIPTS = (
     "fuzz_certificates",
     "polar_gauge_bounds",
     "refinement",
+    "outliers_and_counts",
     "optimal_accuracy",
     "same_fit_accuracy",
     "accuracy_distribution",

@@ -12,9 +12,12 @@ from jaxrelu.geometry.patterns import enumerate_patterns as enumerate_patterns
 from jaxrelu.geometry.patterns import patterns_from_gates as patterns_from_gates
 from jaxrelu.geometry.patterns import patterns_from_weights as patterns_from_weights
 from jaxrelu.geometry.patterns import sample_patterns as sample_patterns
+from jaxrelu.losses.huber import HuberLoss as HuberLoss
 from jaxrelu.losses.logistic import LogisticLoss as LogisticLoss
 from jaxrelu.losses.base import Loss as Loss
+from jaxrelu.losses.poisson import PoissonLoss as PoissonLoss
 from jaxrelu.losses.squared import SquaredLoss as SquaredLoss
+from jaxrelu.losses.squared_hinge import SquaredHingeLoss as SquaredHingeLoss
 from jaxrelu.networks.connectivity import connect as connect
 from jaxrelu.networks.descent import DescentPath as DescentPath
 from jaxrelu.networks.descent import descend as descend

@@ -667,6 +667,14 @@ CALLS = {
             "output": _layer(NETWORK.output),
         }, False,
     ),
+    "HuberLoss": (
+        lambda delta: jr.nonconvex_objective(NETWORK, X, Y, LAM, jr.HuberLoss(delta)),
+        lambda: {"delta": number(2.0, without=["zero"], traceable=True)}, False,
+    ),
+    "PoissonLoss": (
+        lambda offset: jr.nonconvex_objective(NETWORK, X, Y**2, LAM, jr.PoissonLoss(offset)),
+        lambda: {"offset": number(0.5, "none", "minus one", traceable=True)}, False,
+    ),
     "ActiveNewton": (
         lambda **given: jr.estimate_memory(program(), [1.0], solver=jr.ActiveNewton(**given)),
         lambda: {

@@ -106,11 +106,10 @@ def small() -> SimpleNamespace:
 @pytest.fixture(scope="session")
 def build(small: SimpleNamespace) -> Callable[..., Any]:
     """Programs over `small`, by the name of the loss; always with sample weights: few shapes."""
-    from zoo import Huber
 
     def program(loss: str = "squared", gated: bool = False, weighted: bool = False) -> Any:
         losses = {"squared": jr.SquaredLoss(), "logistic": jr.LogisticLoss()}
-        chosen = losses.get(loss) or Huber(jax.numpy.asarray(reference.HUBER_DELTA))
+        chosen = losses.get(loss) or jr.HuberLoss(jax.numpy.asarray(reference.HUBER_DELTA))
         return (jr.GatedProgram if gated else jr.ConvexProgram)(
             small.X,
             small.labels if loss == "logistic" else small.y,

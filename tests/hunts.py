@@ -50,7 +50,7 @@ def drawn(family, seed):
         gates[:, 4:] = gates[:, :4]
     patterns = jr.enumerate_patterns(X) if p == 44 else jr.patterns_from_gates(X, gates)
     patterns = zoo.tiled(jax.tree.map(np.asarray, patterns), p)
-    chosen = losses.get(loss) or zoo.Huber(jnp.asarray(0.5))
+    chosen = losses.get(loss) or jr.HuberLoss(jnp.asarray(0.5))
     program = zoo.program(X, y, patterns, chosen, weight, gated)
     lam = rng.choice([0.9, 0.5, 0.2, 0.05, 0.01]) * float(jr.lambda_max(program))
     change = [rng.standard_normal(a.shape) for a in (X, y, weight)]

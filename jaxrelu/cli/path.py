@@ -23,12 +23,12 @@ from jaxrelu import datasets, plotting
 from jaxrelu.cli.compiled_programs import keep_compiled_programs
 from jaxrelu.cli.console import console, note, stop
 from jaxrelu.cli.garbage import seldom_collected
+from jaxrelu.cli.losses import DELTA, LossName, chosen, for_loss, offset_of
 from jaxrelu.cli.output import probe, publish
 from jaxrelu.cli.threads import import_ahead, one_lapack_thread
 from jaxrelu.core.compilation import compiled
 from jaxrelu.core.status import Status, describe, remedy
 from jaxrelu.geometry.patterns import sample_patterns
-from jaxrelu.losses import LogisticLoss, SquaredLoss
 from jaxrelu.paths.path import solve_path
 from jaxrelu.programs.critical_lam import lambda_grid, lambda_max
 from jaxrelu.programs.mapping import to_network
@@ -48,19 +48,13 @@ class DType(StrEnum):
     float32 = "float32"
 
 
-class LossName(StrEnum):
-    """Losses on offer."""
-
-    squared = "squared"
-    logistic = "logistic"
-
-
 @dataclass(frozen=True)
 class Options:
     """Fits a regularization path, certifies every lam and writes the networks.
 
     Features are standardised on the training part. A target with two values becomes -1 and
-    +1 and is scored by accuracy; any other is standardised and scored by R^2.
+    +1 and is scored by accuracy; any other is standardised and scored by R^2. With --loss
+    poisson it stays as it is and is scored by D^2, the share of the deviance explained.
 
     Exit code: 0 when every lam is OPTIMAL, 1 when one is not, 2 for bad input or output that
     cannot be written.
@@ -92,9 +86,21 @@ class Options:
         Path, typer.Option(metavar="DIR", help="Folder for path.npz, summary.json, path.png.")
     ] = Path("jaxrelu-path")
     dtype: Annotated[DType, typer.Option(help="Precision of the fit.")] = DType.float64
-    loss: Annotated[LossName, typer.Option(help="Logistic needs a target with two values.")] = (
-        LossName.squared
-    )
+    loss: Annotated[
+        LossName,
+        typer.Option(
+            help="Logistic and squared-hinge need a target with two values, poisson counts."
+        ),
+    ] = LossName.squared
+    delta: Annotated[
+        float | None,
+        typer.Option(
+            metavar="D",
+            help="Standardised error from which on --loss huber is linear, "
+            f"{DELTA} where it is left out.",
+            show_default=False,
+        ),
+    ] = None
     bias: Annotated[
         bool, typer.Option("--bias", help="Append a column of ones (a penalised bias).")
     ] = False
@@ -168,6 +174,8 @@ def _run(options: Options) -> int:
         "d": d,
         "gates": options.gates,
         "patterns": num_patterns,
+        "loss": options.loss.value,
+        "offset": offset_of(program.loss),
         "lams": [row.lam for row in rows],
         "lambda_max": largest,
         "objective": [row.upper for row in rows],
@@ -222,6 +230,10 @@ def _check(options: Options) -> None:
         raise ValueError(
             f"--ratio is {options.ratio:g}: pass a number strictly between 0 and 1, such as 0.01."
         )
+    if options.delta is not None and options.loss is not LossName.huber:
+        raise ValueError(f"--delta belongs to --loss huber, not to --loss {options.loss}.")
+    if options.delta is not None and not 0 < options.delta < math.inf:
+        raise ValueError(f"--delta is {options.delta:g}: pass a positive number, such as {DELTA}.")
     if not 0 <= options.seed < 2**32:
         raise ValueError(f"--seed is {options.seed}: pass an integer from 0 to 2**32 - 1.")
     if importlib.util.find_spec("matplotlib") is None:
@@ -243,11 +255,7 @@ def _load(options: Options) -> tuple[str, datasets.Split]:
             data, source = datasets.read_csv(options.csv, options.target), options.csv.name
         for warning in notes:
             note(str(warning.message))
-    if options.loss is LossName.logistic and data.task != "classification":
-        raise ValueError(
-            f"--loss logistic needs a target with two values, but {options.target!r} has "
-            f"{len(np.unique(data.y))}: use --loss squared."
-        )
+    data = for_loss(options.loss, data, options.target)
     split = datasets.prepare(data, options.test_size, options.seed, bias=options.bias)
     return source, split.astype(options.dtype.value)
 
@@ -255,7 +263,8 @@ def _load(options: Options) -> tuple[str, datasets.Split]:
 def _pose(options: Options, data: datasets.Split) -> tuple[Any, Any]:
     """The convex program of the training data and its grid of lams."""
     patterns = sample_patterns(jax.random.key(options.seed), data.X, num_gates=options.gates)
-    loss = LogisticLoss() if options.loss is LossName.logistic else SquaredLoss()
+    delta = DELTA if options.delta is None else options.delta
+    loss = chosen(options.loss, delta, data.y)
     program = ConvexProgram(data.X, data.y, patterns, loss=loss)
     return program, lambda_grid(program, num=options.lams, ratio=options.ratio)
 
@@ -264,15 +273,15 @@ def _evaluate(program: Any, solution: Any, data: datasets.Split) -> Row:
     """The network of one solution, scored by its own predictions."""
     found = _predict(program, solution.weights, data.X, data.X_test)
     network, fit, prediction = jax.device_get(found)
-    compact = network.compact()
+    compact, offset = network.compact(), offset_of(program.loss)
     return Row(
         lam=float(solution.lam),
         lower=float(solution.certificate.lower),
         upper=float(solution.certificate.upper),
         hidden=np.asarray(compact.hidden),
         output=np.asarray(compact.output),
-        train_score=datasets.score(fit, data.y, data.task),
-        test_score=datasets.score(prediction, data.y_test, data.task),
+        train_score=datasets.score(fit + offset, data.y, data.task),
+        test_score=datasets.score(prediction + offset, data.y_test, data.task),
         status=Status(int(solution.status)),
     )
 
@@ -286,7 +295,7 @@ def _predict(program: Any, weights: Any, X: Any, X_test: Any) -> Any:
 
 
 def _score_name(task: datasets.Task) -> str:
-    return "accuracy" if task == "classification" else "R^2"
+    return {"classification": "accuracy", "regression": "R^2", "counts": "D^2"}[task]
 
 
 def _table(rows: Sequence[Row], task: datasets.Task) -> Any:
@@ -295,7 +304,7 @@ def _table(rows: Sequence[Row], task: datasets.Task) -> Any:
     from rich.table import Table
 
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    score = "acc." if task == "classification" else "R^2"
+    score = "acc." if task == "classification" else _score_name(task)
     names = ("lam", "objective", "gap", "neurons", f"train {score}", f"test {score}", "status")
     for name in names:
         table.add_column(name, justify="left" if name == "status" else "right", no_wrap=True)

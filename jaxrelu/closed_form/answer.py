@@ -15,7 +15,7 @@ from jaxrelu.core.aliases import Floats
 from jaxrelu.core.checks import check_per_row, known_floats, known_matrix
 from jaxrelu.core.pytrees import register
 from jaxrelu.geometry.host.scaling import exponents, power_down, power_up, roots, times_power
-from jaxrelu.losses.base import Loss, homogeneity
+from jaxrelu.losses.base import Loss, homogeneity, scaled
 from jaxrelu.losses.checks import check_target, checked_loss
 from jaxrelu.networks.network import Network
 from jaxrelu.programs.units import Units
@@ -97,7 +97,8 @@ class Samples(NamedTuple):
                 f"2^{units.features} and residuals of 2^{units.residual}: pass a larger one."
             )
         X, y = np.ldexp(self.X, -units.features), np.ldexp(self.y, -units.fit)
-        return self._replace(X=X, y=y, units=units), strength
+        loss = scaled(self.loss, jnp.asarray(-units.fit))
+        return self._replace(X=X, y=y, loss=loss, units=units), strength
 
     def loss_value(self, fit: Floats) -> float:
         """The loss, a sum over samples."""

@@ -1,7 +1,8 @@
 """A table split, scaled and scored. NumPy arrays on the host.
 
 A classification is scored by accuracy, the share of rows where a fit f >= 0 agrees with y > 0, a
-regression by the coefficient of determination R^2.
+regression by the coefficient of determination R^2, counts by the share of the deviance that is
+explained, D^2.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import Any, get_args
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
+from scipy.special import xlogy
 
 from jaxrelu.core.aliases import Floats
 from jaxrelu.core.checks import (
@@ -38,7 +40,7 @@ class Split:
         y: training target (n,).
         X_test: test features, on the training part's scale.
         y_test: test target; of a regression on the training part's scale, too.
-        task: "classification" or "regression".
+        task: "classification", "regression" or "counts".
     """
 
     X: NDArray[Any]
@@ -165,8 +167,8 @@ def prepare(data: Dataset, test_size: float, seed: int, *, bias: bool = False) -
         bias: append a column of ones to the features; its weight is penalised like the others.
 
     Returns:
-        A `Split`, float64. The labels of a classification stay -1 and +1, the target of a
-        regression is standardised.
+        A `Split`, float64. The labels of a classification stay -1 and +1, and counts what they
+        are; the target of a regression is standardised.
 
     Raises:
         ValueError: see `train_test_split`; or the target, or every feature, is constant on the
@@ -201,17 +203,18 @@ def prepare(data: Dataset, test_size: float, seed: int, *, bias: bool = False) -
 
 @on_host()
 def score(fit: ArrayLike, y: ArrayLike, task: Task) -> float:
-    """Accuracy of a classification, R^2 of a regression.
+    """Accuracy of a classification, R^2 of a regression, D^2 of counts.
 
     Args:
-        fit: predictions, array (n,); a prediction f stands for the label +1 where f >= 0.
+        fit: predictions, array (n,); a prediction f stands for the label +1 where f >= 0, and for
+            the count exp(f).
         y: target, array (n,).
-        task: "classification" or "regression".
+        task: "classification", "regression" or "counts".
 
     Returns:
-        The share of right labels, or 1 - sum (y - f)^2 / sum (y - mean y)^2; NaN where that is
-        not defined: a fit that is not finite, or in a regression a y that is constant up to
-        rounding.
+        The share of right labels; 1 - sum (y - f)^2 / sum (y - mean y)^2; or 1 less the Poisson
+        deviance over that of the mean. NaN where that is not defined: a fit that is not finite, or
+        a y that is no label and constant up to rounding.
 
     Raises:
         ValueError, TypeError: shapes that do not fit, entries that are no numbers, a target that is
@@ -233,9 +236,19 @@ def score(fit: ArrayLike, y: ArrayLike, task: Task) -> float:
         return float(np.mean((fit >= 0) == (y > 0)))
     if constant(y):
         return math.nan
+    if task == "counts":
+        if np.min(y) < 0:
+            raise ValueError(f"y holds {np.min(y):g}; counts are >= 0.")
+        return 1.0 - _deviance(y, fit) / _deviance(y, np.full(y.shape, np.log(y.mean())))
     with np.errstate(over="ignore"):
         f, target = (np.ldexp(array, -_exponent(y)) for array in (fit, y))
         return 1.0 - float(np.sum((target - f) ** 2) / (len(y) * target.var()))
+
+
+def _deviance(counts: Floats, log_rate: Floats) -> float:
+    """Half the Poisson deviance, sum of e^f - y f + y log y - y."""
+    with np.errstate(over="ignore"):
+        return float(np.sum(np.exp(log_rate) - counts * log_rate + xlogy(counts, counts) - counts))
 
 
 def _exponent(columns: Floats) -> NDArray[np.intp]:

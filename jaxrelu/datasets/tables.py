@@ -23,7 +23,7 @@ from jaxrelu.core.checks import check_type
 from jaxrelu.datasets.delimited import DELIMITERS, Row, read_rows
 from jaxrelu.datasets.rounding import constant
 
-Task = Literal["classification", "regression"]
+Task = Literal["classification", "regression", "counts"]
 
 # As pandas, R, Excel, SAS and C write what is missing.
 _MISSING = {"", "na", "n/a", "<na>", "#n/a", "#na", "nan", "+nan", "-nan", "null", "none"} | {
@@ -43,7 +43,8 @@ class Dataset:
         X: features, float64 array (n, d).
         y: target, float64 array (n,); -1 and +1 when `task` is "classification".
         names: the d column names.
-        task: "classification" when the target takes two values, otherwise "regression".
+        task: "classification" when the target takes two values, otherwise "regression"; "counts"
+            only where you say so (`dataclasses.replace`).
     """
 
     X: Floats

@@ -7,10 +7,13 @@ r = -gradient(fit, target); for the squared loss r = y - f.
 A loss of your own is a frozen dataclass with the five members of `Loss`, registered as a pytree by
 `jaxrelu.core.pytrees.register` (which says why); its parameters are leaves, so one may trace, batch
 and differentiate them. Parameters that are arrays do not compare or hash: give it ``eq=False``.
-Three more members may be there:
+More members may be there:
 
 * ``homogeneity`` (int): m with l(t f, t y) = t^m l(f, y) for t > 0. It lets targets of any size be
-  solved in numbers around one; without it they are taken as they are.
+  solved in numbers around one; without it they are taken as they are. Where parameters have to be
+  multiplied by t as well, ``scaled(exponent)`` is the loss with those times 2^exponent.
+* ``curvature_within(fit, radius, target)`` (n,): the largest second derivative at fits that close.
+  Only a loss whose ``smoothness`` is infinite needs it.
 * ``value_error(fit, target)`` and ``conjugate_error(dual, target)`` (n,): how far the two, as
   computed, may be off, in units of eps. By default every function is taken to be `ELEMENTARY` of
   them off, relative to the largest terms that a smooth loss can be made of.
@@ -20,7 +23,8 @@ Reference: the conjugates enter the dual value -sum_i w_i conjugate(-r_i / w_i, 
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+import math
+from typing import Any, Protocol, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -34,7 +38,10 @@ class Loss(Protocol):
 
     @property
     def smoothness(self) -> Any:
-        """Lipschitz constant of the gradient in the fit, one sample: l'' <= smoothness."""
+        """Lipschitz constant of the gradient in the fit, one sample: l'' <= smoothness.
+
+        Infinite where there is none: a loss with an exponential, say.
+        """
 
     def value(self, fit: Array, target: Array) -> Array:
         """l(f_i, y_i) for every sample, shape (n,)."""
@@ -52,16 +59,40 @@ class Loss(Protocol):
         """
 
 
+L = TypeVar("L", bound=Loss)
+
+
 def homogeneity(loss: Loss) -> int:
     """M with l(t f, t y) = t^m l(f, y) for t > 0, or 0 where there is none."""
     return int(getattr(loss, "homogeneity", 0))
+
+
+def scaled(loss: L, exponent: Array) -> L:
+    """The loss l' of targets that are 2^e times as large: l'(2^e f, 2^e y) = 2^(m e) l(f, y)."""
+    return loss.scaled(exponent) if hasattr(loss, "scaled") else loss
+
+
+def curvature_within(loss: Loss, fit: Array, radius: Array, target: Array) -> Array:
+    """The largest l'' (n,) at fits that are as close as `radius` (n,)."""
+    if hasattr(loss, "curvature_within"):
+        return loss.curvature_within(fit, radius, target)  # type: ignore[no-any-return]
+    return jnp.broadcast_to(jnp.asarray(loss.smoothness, fit.dtype), fit.shape)
+
+
+def usual_curvature(loss: Loss, fit: Array, target: Array) -> Array:
+    """What l'' (n,) is measured against: its bound, or where it has none, what it is at the fit."""
+    bound = jnp.asarray(loss.smoothness, fit.dtype)
+    if isinstance(loss.smoothness, int | float) and math.isfinite(loss.smoothness):
+        return jnp.broadcast_to(bound, fit.shape)
+    return jnp.where(jnp.isfinite(bound), bound, curvature(loss, fit, target))
 
 
 def value_error(loss: Loss, fit: Array, target: Array) -> Array:
     """How far the values (n,) may be off as computed, in units of eps."""
     if hasattr(loss, "value_error"):
         return loss.value_error(fit, target)  # type: ignore[no-any-return]
-    largest = jnp.asarray(loss.smoothness, fit.dtype) * (jnp.abs(fit) + jnp.abs(target)) ** 2
+    size = jnp.abs(fit) + jnp.abs(target)
+    largest = curvature_within(loss, fit, 0.0 * size, target) * size**2
     return ELEMENTARY * (jnp.abs(loss.value(fit, target)) + largest)
 
 

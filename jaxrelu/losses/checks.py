@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
@@ -16,6 +17,7 @@ from jaxrelu.core.checks import (
     float_array,
     known_floats,
 )
+from jaxrelu.core.options import number
 from jaxrelu.core.tracing import is_traced, outside_traces
 from jaxrelu.losses.base import Loss
 from jaxrelu.losses.squared import SquaredLoss
@@ -79,6 +81,39 @@ def checked_samples(
     check_target(loss, y)
     check_weights_sign(sample_weight)
     return target.astype(fit.dtype), weight.astype(fit.dtype)
+
+
+def parameter(value: Any, like: Array) -> Array:
+    """A parameter of a loss in the dtype of the fits or duals that it goes with."""
+    return jnp.asarray(value, like.dtype)
+
+
+def check_parameter(value: Any, name: str, target: Any, *, positive: bool = False) -> None:
+    """Refuses a parameter of a loss that is no scalar and no array of one number a sample.
+
+    Args:
+        value: of the parameter; None is let through, and values that are traced.
+        name: of the parameter.
+        target: array (n,).
+        positive: whether it has to be.
+
+    Raises:
+        ValueError, TypeError: the sentence names the fix.
+    """
+    if value is None and not positive:
+        return
+    if isinstance(value, list | tuple):  # many leaves, where an array is one
+        raise TypeError(f"{name} is {described(value)}; pass a number, or an array of them.")
+    if not is_traced(value):
+        known = number(value, name) if np.ndim(value) == 0 else known_floats(value, name)
+        check_finite(known, name)
+        if positive and bool(np.any(np.asarray(known) <= 0)):
+            raise ValueError(f"{name} is {float(np.min(known)):g}; pass a positive number.")
+    if jnp.ndim(value) and jnp.shape(value) != jnp.shape(target):
+        raise ValueError(
+            f"{name} has shape {jnp.shape(value)}, y has {jnp.shape(target)}: pass a scalar, or "
+            "one number a sample."
+        )
 
 
 def check_known_samples(rows: int, y: Any, sample_weight: Any = None) -> None:

@@ -25,7 +25,7 @@ from jaxrelu.core.pytrees import register
 from jaxrelu.core.tracing import on_host
 from jaxrelu.geometry.host.nonnegative_least_squares import nonnegative_least_squares
 from jaxrelu.geometry.host.scaling import exponents, times_power
-from jaxrelu.losses.base import Loss, homogeneity, total, total_gradient
+from jaxrelu.losses.base import Loss, homogeneity, scaled, total, total_gradient
 from jaxrelu.losses.checks import check_known_samples, checked_samples, chosen_loss
 from jaxrelu.losses.squared import SquaredLoss
 from jaxrelu.networks.irreducible import DEPENDENT, Neurons, neurons_of, reductions
@@ -126,6 +126,7 @@ def prune(
     if degree:
         power = max(int(exponents(np.asarray(y, np.float64))), neurons.data + neurons.size)
         y = np.ldexp(np.asarray(as_float(y, "y")), -power)
+        loss = scaled(loss, jnp.asarray(-power))
     a = times_power(neurons.coefficients, neurons.size + neurons.data - power)
     neurons = neurons._replace(size=power - neurons.data)
     strength = float(times_power(strength, -neurons.data - (degree - 1) * power))

@@ -31,7 +31,12 @@ from jaxrelu.core.rounding import added, downward, product, roundoff, sum_roundi
 from jaxrelu.geometry.cones import cone_signs, pushed_inside
 from jaxrelu.geometry.correlation_bounds import DualElements, best_multiple
 from jaxrelu.geometry.gram import shared_rows
-from jaxrelu.losses.base import conjugate_error, total_conjugate, value_error
+from jaxrelu.losses.base import (
+    conjugate_error,
+    curvature_within,
+    total_conjugate,
+    value_error,
+)
 from jaxrelu.programs.preparation import RowSpace
 from jaxrelu.programs.program import Program, block_signs, sample_weights
 
@@ -136,7 +141,7 @@ def objective_at(
     off = unit * off
     # A sample of weight zero may have no target.
     values = _present(weight, loss.value(fit, y))
-    bent = 0.5 * jnp.asarray(loss.smoothness, fit.dtype) * off**2
+    bent = 0.5 * curvature_within(loss, fit, off, y) * off**2
     wrong = jnp.abs(loss.gradient(fit, y)) * off + bent + eps(fit.dtype) * value_error(loss, fit, y)
     terms = weight * values
     penalty = lam * added(size)

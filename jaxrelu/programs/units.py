@@ -1,9 +1,10 @@
 r"""Units: a program in numbers around one, by powers of two, which change no digit.
 
-X = 2^a X', c = 2^e c' and, for a loss with l(t f, t y) = t^m l(f, y), y = 2^b y' (b = 0 for all
-other losses). Then weights are theta = 2^(b - a) theta', the objective is 2^(e + m b) times as
-large, and lam = 2^(a + e + (m - 1) b) lam'. Targets of 1e-153 or 1e200, whose squares no float64
-holds, are ordinary numbers in between; what does not fit on the way out shows in the answer.
+X = 2^a X', c = 2^e c' and, for a loss with l(t f, t y) = t^m l(f, y), y = 2^b y', together with the
+parameters of the loss that are in units of y (b = 0 for all other losses). Then weights are
+theta = 2^(b - a) theta', the objective is 2^(e + m b) times as large, and
+lam = 2^(a + e + (m - 1) b) lam'. Targets of 1e-153 or 1e200, whose squares no float64 holds, are
+ordinary numbers in between; what does not fit on the way out shows in the answer.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from jax import Array
 
 from jaxrelu.core.numerics import safe_norm
 from jaxrelu.core.rounding import largest_exponent, times_power, tiny
-from jaxrelu.losses.base import homogeneity
+from jaxrelu.losses.base import homogeneity, scaled
 from jaxrelu.programs.program import Program, sample_weights
 
 P = TypeVar("P", bound=Program)
@@ -62,8 +63,9 @@ def in_units(program: P) -> tuple[P, Units]:
         given = sample_weights(program)
         weight = largest_exponent(given)
         scaled_weight = times_power(given, -weight)
-    scaled = replace(program, X=X, y=times_power(y, -target), sample_weight=scaled_weight)
-    return scaled, Units.of(feature, target, weight, degree)
+    loss, y = scaled(program.loss, -target), times_power(y, -target)
+    inside = replace(program, X=X, y=y, loss=loss, sample_weight=scaled_weight)
+    return inside, Units.of(feature, target, weight, degree)
 
 
 def into_units(values: Any, exponent: Array) -> Array:

@@ -37,6 +37,7 @@ Reference: Boyd et al. (2011), Section 3.4 and 7; Zhang, O'Donoghue and Boyd (SI
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -143,9 +144,17 @@ class ADMM:
         return 20_000
 
     def check(self, program: Any) -> None:
-        """Raises ValueError or TypeError for a `check_every` that is no positive integer."""
-        del program
+        """Raises ValueError or TypeError for a wrong `check_every` and a loss that is not smooth.
+
+        One penalty for all fits cannot follow a second derivative that grows without bound.
+        """
         check_static_count(self.check_every, "check_every")
+        loss = program.loss
+        if isinstance(loss.smoothness, float) and math.isinf(loss.smoothness):
+            raise ValueError(
+                f"ADMM takes losses whose second derivative is bounded, and that of "
+                f"{type(loss).__name__} is not: leave solver out, or pass jr.ActiveNewton()."
+            )
 
     def run(
         self,

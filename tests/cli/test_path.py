@@ -20,11 +20,12 @@ from matplotlib.figure import Figure
 from jaxrelu.cli import main, path
 from jaxrelu.core.status import Status
 from jaxrelu.geometry.patterns import Patterns
+from jaxrelu.losses import HuberLoss, SquaredHingeLoss
 
 ROOT = Path(__file__).resolve().parents[2]
 KEYS = [
-    "data", "n", "d", "gates", "patterns", "lams", "lambda_max", "objective", "lower", "upper",
-    "gap", "neurons", "train_score", "test_score", "status", "seconds", "run",
+    "data", "n", "d", "gates", "patterns", "loss", "offset", "lams", "lambda_max", "objective",
+    "lower", "upper", "gap", "neurons", "train_score", "test_score", "status", "seconds", "run",
 ]  # fmt: skip
 ALONG_THE_PATH = [
     "lams", "objective", "lower", "upper", "gap", "neurons", "train_score", "test_score", "status",
@@ -41,6 +42,17 @@ def table(tmp_path_factory):
     file = tmp_path_factory.mktemp("table") / "table.csv"
     lines = [f"{a},{b},{r},{c}" for (a, b), r, c in zip(X, real, label, strict=True)]
     file.write_text("\n".join(["first,second,real,label", *lines]) + "\n")
+    return file
+
+
+@pytest.fixture(scope="module")
+def counted(tmp_path_factory):
+    """A CSV of 20 rows, 2 features and counts."""
+    rng = np.random.default_rng(1)
+    X = rng.normal(size=(20, 2))
+    file = tmp_path_factory.mktemp("counted") / "counted.csv"
+    rows = np.column_stack([X, rng.poisson(np.exp(1.0 + np.abs(X[:, 0])))])
+    np.savetxt(file, rows, delimiter=",", header="first,second,counts", comments="")
     return file
 
 
@@ -158,6 +170,33 @@ def posed(monkeypatch, tmp_path):
         return caught.value.args
 
     return pose
+
+
+def test_losses_and_their_parameters(posed, table, counted):
+    def loss(*words):
+        return posed(*map(str, words), *SMALL)[0].loss
+
+    huber = loss(table, "--target", "real", "--loss", "huber", "--delta", "2.5")
+    assert isinstance(huber, HuberLoss)
+    assert float(huber.delta) == 2.5
+    assert float(loss(table, "--target", "real", "--loss", "huber").delta) == 1.345
+    hinge = loss(table, "--target", "label", "--loss", "squared-hinge")
+    assert isinstance(hinge, SquaredHingeLoss)
+    program = posed(str(counted), "--target", "counts", "--loss", "poisson", *SMALL)[0]
+    # Counts stay what they are.
+    np.testing.assert_array_equal(program.y, np.round(program.y))
+    assert float(program.loss.offset) == pytest.approx(math.log(program.y.mean()))
+
+
+@pytest.mark.slow
+def test_a_path_of_counts(counted, tmp_path):
+    words = ["--target", "counts", "--loss", "poisson", *SMALL, "--out", tmp_path]
+    assert run("path", counted, *words) == 0
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert summary["loss"] == "poisson"
+    # At lambda_max the network is zero, and the prediction the mean.
+    assert summary["train_score"][0] == pytest.approx(0.0, abs=1e-9)
+    assert 0.0 < summary["train_score"][-1] < 1.0
 
 
 @pytest.mark.slow
@@ -291,6 +330,11 @@ def test_bad_file_is_exit_code_2_and_one_sentence(tmp_path, capsys, fault):
         (["--test-size", "0.99"], "leaves 0 of 20 rows to train on"),
         (["--seed", "-1"], "--seed is -1: pass an integer from 0"),
         (["--target", "real", "--loss", "logistic"], "'real' has 20: use --loss squared."),
+        (["--target", "real", "--loss", "squared-hinge"], "--loss squared-hinge needs a target"),
+        (["--loss", "poisson"], "--loss poisson needs counts, but the target has two values"),
+        (["--target", "first", "--loss", "poisson"], "needs counts or rates >= 0, but 'first'"),
+        (["--delta", "2"], "--delta belongs to --loss huber, not to --loss squared."),
+        (["--loss", "huber", "--delta", "0"], "--delta is 0: pass a positive number"),
         (["--target", "price"], "no column 'price'"),
     ],
 )

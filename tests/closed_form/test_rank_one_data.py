@@ -3,7 +3,6 @@
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import zoo
 from closed_form_checks import LAM, Hidden, check, solved
 
 import jaxrelu as jr
@@ -35,7 +34,7 @@ def test_rank_one_other_losses_and_scales(rng):
     np.testing.assert_allclose(one.value, known.value, rtol=1e-12)
     scaled = closed_form.rank_one(7.0 * X, y, 7.0 * LAM)
     np.testing.assert_allclose(scaled.fit, known.fit, rtol=1e-12)
-    for loss in (jr.LogisticLoss(), zoo.Huber(jnp.asarray(0.5))):
+    for loss in (jr.LogisticLoss(), jr.HuberLoss(jnp.asarray(0.5))):
         labels = np.where(y > 0, 1.0, -1.0)
         check(closed_form.rank_one(X, labels, 0.05, loss), X, labels, 0.05, loss)
 
@@ -53,7 +52,7 @@ def test_opposite_rows_known_answer():
 
 
 @pytest.mark.slow  # compiles the solver
-@pytest.mark.parametrize("loss", [jr.LogisticLoss(), zoo.Huber(jnp.asarray(0.5))])
+@pytest.mark.parametrize("loss", [jr.LogisticLoss(), jr.HuberLoss(jnp.asarray(0.5))])
 def test_rank_one_against_the_solver_for_other_losses(loss):
     rng = np.random.default_rng(3)
     X, y = np.outer(rng.standard_normal(6), [0.6, 0.8]), rng.choice([-1.0, 1.0], 6)

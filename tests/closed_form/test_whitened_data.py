@@ -5,7 +5,6 @@ from dataclasses import dataclass
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import zoo
 from closed_form_checks import LAM, Hidden, check, orthonormal, solved
 
 import jaxrelu as jr
@@ -79,7 +78,7 @@ def test_whitened_hinge_known_answer(rng):
 @pytest.mark.parametrize("lam", [1e-3, 0.2])
 def test_whitened_general_losses_take_the_roots(rng, name, lam):
     inner = {"squared": jr.SquaredLoss(), "logistic": jr.LogisticLoss()}.get(name)
-    loss = zoo.Huber(jnp.asarray(0.5)) if inner is None else Hidden(inner)
+    loss = jr.HuberLoss(jnp.asarray(0.5)) if inner is None else Hidden(inner)
     X, y = orthonormal(rng, 4, 4), np.asarray([1.0, -1.0, 1.0, -1.0])
     y = y if name == "logistic" else y * rng.uniform(0.1, 2.0, 4)
     found = closed_form.whitened(X, y, lam, loss)
@@ -90,7 +89,7 @@ def test_whitened_general_losses_take_the_roots(rng, name, lam):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("loss", [jr.LogisticLoss(), zoo.Huber(jnp.asarray(0.5))])
+@pytest.mark.parametrize("loss", [jr.LogisticLoss(), jr.HuberLoss(jnp.asarray(0.5))])
 def test_whitened_against_the_solver_for_other_losses(loss):
     rng = np.random.default_rng(0)
     X, y = orthonormal(rng, 4, 4), np.asarray([0.8, -0.7, 0.6, -0.6])

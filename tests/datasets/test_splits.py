@@ -171,6 +171,14 @@ def test_scores():
     assert math.isnan(score(real, np.ones(3), "regression"))
     assert math.isnan(score(real, [0.3, 0.1 + 0.2, 0.3], "regression"))  # constant to rounding
     assert math.isnan(score([math.nan, 1.0, 1.0, 1.0], y, "classification"))
+    counts = np.asarray([0.0, 1.0, 5.0])
+    assert score(np.log([1e-300, 1.0, 5.0]), counts, "counts") == pytest.approx(1.0)
+    assert score(np.full(3, math.log(2.0)), counts, "counts") == 0.0
+    # The deviance of the mean is 2 (log 1/2 + 5 log 5/2); of rates one, with e^0 = 1, ...
+    expected = 1 - (5 * math.log(5) - 3) / (math.log(0.5) + 5 * math.log(2.5))
+    assert score(np.zeros(3), counts, "counts") == pytest.approx(expected)
+    with pytest.raises(ValueError, match="counts are >= 0"):
+        score(np.zeros(3), counts - 1, "counts")
 
 
 @pytest.mark.parametrize("unit", [1e-200, 1e200])

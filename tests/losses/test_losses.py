@@ -1,4 +1,5 @@
 from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -7,104 +8,153 @@ import pytest
 import reference
 
 from jaxrelu.core.pytrees import register
-from jaxrelu.losses import LogisticLoss, SquaredLoss, base, checks
+from jaxrelu.losses import (
+    HuberLoss,
+    LogisticLoss,
+    PoissonLoss,
+    SquaredHingeLoss,
+    SquaredLoss,
+    base,
+    checks,
+)
 
 
 @register
 @dataclass(frozen=True, eq=False)
-class Huber:
-    """A loss that a user writes: quadratic up to delta, linear beyond."""
+class PseudoHuber:
+    """A loss that a user writes, with the five members that it needs."""
 
-    delta: jax.Array
+    delta: Any
     smoothness = 1.0
 
     def value(self, fit, target):
-        excess = jnp.maximum(jnp.abs(fit - target) - self.delta, 0.0)
-        return 0.5 * (fit - target) ** 2 - 0.5 * excess**2
+        return self.delta**2 * (jnp.sqrt(1 + ((fit - target) / self.delta) ** 2) - 1)
 
     def gradient(self, fit, target):
-        return jnp.clip(fit - target, -self.delta, self.delta)
+        return (fit - target) / jnp.sqrt(1 + ((fit - target) / self.delta) ** 2)
 
     def conjugate(self, dual, target):
-        quadratic = dual * target + 0.5 * dual**2
-        return jnp.where(jnp.abs(dual) > self.delta, jnp.inf, quadratic)
+        far = jnp.abs(dual) > self.delta
+        root = jnp.sqrt(jnp.where(far, 1.0, 1 - (dual / self.delta) ** 2))
+        return jnp.where(far, jnp.inf, dual * target + self.delta**2 * (1 - root))
 
     def check_target(self, target):
         pass
 
 
-LOSSES = [SquaredLoss(), LogisticLoss(), Huber(jnp.asarray(0.85))]
-NAMES = ["squared", "logistic", "huber"]
-every_loss = pytest.mark.parametrize("loss", LOSSES, ids=NAMES)
+LABELS = jnp.asarray([1.0, -1.0, 1.0, 1.0, -1.0, 1.0])
+RATES = jnp.asarray([1.0, 0.0, 2.0, 0.8, 3.0, 1e-3])
+FIT = jnp.asarray([-2.0, -0.3, 0.0, 0.4, 1.1, 3.0])
+WEIGHT = jnp.asarray([0.5, 2.0, 0.0, 1.0, 3.0, 1.0])
+# Inside the domain of every conjugate here.
+DUAL = jnp.asarray([-0.6, 0.3, -0.05, -0.5, 0.65, -0.2])
+OFFSET = jnp.asarray([0.3, -0.2, 0.0, 1.0, -1.0, 0.1])
+
+
+class Case(NamedTuple):
+    """A loss with targets that it takes, and fits that are as far out as it can be computed."""
+
+    loss: Any
+    target: Any = LABELS
+    dual: Any = DUAL
+    far: float = 1e3
+    twin: str | None = None
+
+
+CASES = {
+    "squared": Case(SquaredLoss(), twin="squared"),
+    "logistic": Case(LogisticLoss(), twin="logistic"),
+    "huber": Case(HuberLoss(jnp.asarray(0.85))),
+    "huber, as the twin": Case(HuberLoss(reference.HUBER_DELTA), dual=0.7 * DUAL, twin="huber"),
+    "huber, one delta a sample": Case(HuberLoss(0.7 + jnp.abs(OFFSET))),
+    "squared hinge": Case(SquaredHingeLoss(), twin="squared_hinge"),
+    "poisson": Case(PoissonLoss(), RATES, DUAL.at[5].set(0.2), 30.0, twin="poisson"),
+    "poisson, offset": Case(PoissonLoss(OFFSET), RATES, DUAL.at[5].set(0.2), 30.0),
+    "a user's": Case(PseudoHuber(jnp.asarray(0.85))),
+}
+every_loss = pytest.mark.parametrize("case", CASES.values(), ids=list(CASES))
 # With the loss as an argument, its parameters are traced leaves and nothing compiles twice.
 value = jax.jit(lambda loss, f, y: loss.value(f, y))
 gradient = jax.jit(lambda loss, f, y: loss.gradient(f, y))
 conjugate = jax.jit(lambda loss, u, y: loss.conjugate(u, y))
 curvature, total, total_conjugate = map(jax.jit, (base.curvature, base.total, base.total_conjugate))
 
-FIT = jnp.asarray([-2.0, -0.3, 0.0, 0.4, 1.1, 3.0])
-TARGET = jnp.asarray([1.0, -1.0, 1.0, 1.0, -1.0, 1.0])
-WEIGHT = jnp.asarray([0.5, 2.0, 0.0, 1.0, 3.0, 1.0])
-DUAL = jnp.asarray([-0.6, 0.3, -0.05, -0.5, 0.65, -0.2])  # inside the domain of every loss here
+
+@every_loss
+def test_gradient_is_the_derivative_of_the_value(case):
+    loss, y, step = case.loss, case.target, 1e-6
+    difference = (value(loss, FIT + step, y) - value(loss, FIT - step, y)) / (2 * step)
+    np.testing.assert_allclose(gradient(loss, FIT, y), difference, rtol=1e-8, atol=1e-9)
 
 
 @every_loss
-def test_gradient_is_the_derivative_of_the_value(loss):
-    step = 1e-6
-    difference = (value(loss, FIT + step, TARGET) - value(loss, FIT - step, TARGET)) / (2 * step)
-    np.testing.assert_allclose(gradient(loss, FIT, TARGET), difference, rtol=1e-8, atol=1e-9)
-
-
-@every_loss
-def test_curvature_is_the_derivative_of_the_gradient_and_at_most_the_smoothness(loss):
-    step = 1e-6
-    high, low = (gradient(loss, FIT + s, TARGET) for s in (step, -step))
-    second = curvature(loss, FIT, TARGET)
+def test_curvature_is_the_derivative_of_the_gradient_and_bounded(case):
+    loss, y, step = case.loss, case.target, 1e-6
+    high, low = (gradient(loss, FIT + s, y) for s in (step, -step))
+    second = curvature(loss, FIT, y)
     np.testing.assert_allclose(second, (high - low) / (2 * step), rtol=1e-7, atol=1e-8)
-    wide = jnp.linspace(-5.0, 5.0, 1001)
-    largest = curvature(loss, wide, jnp.ones(1001)).max()
-    # Tight as well as valid: a constant twice too large would halve every step.
-    np.testing.assert_allclose(largest, loss.smoothness, rtol=1e-4)
+    radius = 0.5
+    around = FIT[None] + radius * jnp.linspace(-1.0, 1.0, 401)[:, None]
+    largest = jax.vmap(lambda f: curvature(loss, f, y))(around).max(0)
+    assert (largest <= base.curvature_within(loss, FIT, radius, y) * (1 + 1e-12)).all()
+    if np.isfinite(loss.smoothness):
+        wide = jnp.linspace(-5.0, 5.0, 1001)[:, None]
+        overall = jax.vmap(lambda f: curvature(loss, f * jnp.ones(6), y))(wide).max()
+        # Tight as well as valid: a constant twice too large would halve every step.
+        np.testing.assert_allclose(overall, loss.smoothness, rtol=1e-4)
 
 
 @every_loss
-def test_conjugate_is_the_supremum_over_fits(loss):
+def test_conjugate_is_the_supremum_over_fits(case):
+    loss, u, y = case.loss, case.dual, case.target
     fits = jnp.linspace(-30.0, 30.0, 600_001)
-    for u, y in zip(DUAL, TARGET, strict=True):
-        supremum = (u * fits - value(loss, fits, jnp.full_like(fits, y))).max()
-        np.testing.assert_allclose(conjugate(loss, u[None], y[None])[0], supremum, atol=1e-8)
+    below = jax.jit(jax.vmap(lambda f: u * f - loss.value(jnp.full_like(u, f), y)))(fits)
+    supremum = below.max(0)
+    np.testing.assert_allclose(conjugate(loss, u, y), supremum, atol=1e-8)
 
 
 @every_loss
-def test_fenchel_young_is_tight_at_the_gradient_only(loss):
+def test_fenchel_young_is_tight_at_the_gradient_only(case):
     def gap(dual):
-        return value(loss, FIT, TARGET) + conjugate(loss, dual, TARGET) - dual * FIT
+        f_y = value(case.loss, FIT, case.target) + conjugate(case.loss, dual, case.target)
+        return f_y - dual * FIT
 
-    slope = gradient(loss, FIT, TARGET)
-    np.testing.assert_allclose(gap(slope), np.zeros(6), atol=1e-14)
-    assert (gap(0.9 * slope) > 0).all()
-    assert (gap(1.1 * slope) > 0).all()
+    slope = gradient(case.loss, FIT, case.target)
+    np.testing.assert_allclose(gap(slope), np.zeros(6), atol=2e-14)
+    steep = slope != 0
+    assert (gap(0.9 * slope)[steep] > 0).all()
+    assert (gap(1.1 * slope)[steep] > 0).all()
 
 
-@pytest.mark.parametrize("name", ["squared", "logistic"])
-def test_agrees_with_the_twin_in_loops(name):
-    loss = dict(zip(NAMES, LOSSES, strict=True))[name]
-    pairs = list(zip(np.asarray(FIT), np.asarray(TARGET), strict=True))
-    expected = [reference.sample_loss(f, y, name) for f, y in pairs]
-    np.testing.assert_allclose(value(loss, FIT, TARGET), expected, rtol=1e-14)
-    expected = [reference.sample_gradient(f, y, name) for f, y in pairs]
-    np.testing.assert_allclose(gradient(loss, FIT, TARGET), expected, rtol=1e-14)
+@every_loss
+def test_agrees_with_the_twin_in_loops(case):
+    name, loss, y = case.twin, case.loss, case.target
+    if name is None:
+        return
+    pairs = list(zip(np.asarray(FIT), np.asarray(y), strict=True))
+    expected = [reference.sample_loss(f, t, name) for f, t in pairs]
+    np.testing.assert_allclose(value(loss, FIT, y), expected, rtol=1e-14, atol=1e-15)
+    expected = [reference.sample_gradient(f, t, name) for f, t in pairs]
+    np.testing.assert_allclose(gradient(loss, FIT, y), expected, rtol=1e-14)
     np.testing.assert_allclose(
-        total(loss, FIT, TARGET, WEIGHT),
-        reference.total_loss(FIT, TARGET, name, WEIGHT),
-        rtol=1e-14,
+        total(loss, FIT, y, WEIGHT), reference.total_loss(FIT, y, name, WEIGHT), rtol=1e-14
     )
-    dual = WEIGHT * DUAL
+    dual = WEIGHT * case.dual
     np.testing.assert_allclose(
-        -total_conjugate(loss, dual, TARGET, WEIGHT),
-        reference.dual_value(np.asarray(-dual), TARGET, name, WEIGHT),
+        -total_conjugate(loss, dual, y, WEIGHT),
+        reference.dual_value(np.asarray(-dual), y, name, WEIGHT),
         rtol=1e-13,
     )
+
+
+@every_loss
+def test_what_is_scaled_with_the_target_is_the_same_loss(case):
+    # By powers of two no digit changes.
+    degree, t = base.homogeneity(case.loss), 2.0**-7
+    if degree:
+        loss = base.scaled(case.loss, jnp.asarray(-7))
+        scaled = value(loss, t * FIT, t * case.target)
+        np.testing.assert_array_equal(scaled, t**degree * value(case.loss, FIT, case.target))
 
 
 def test_logistic_at_extreme_margins():
@@ -137,9 +187,9 @@ def test_logistic_conjugate_at_the_edges_of_its_domain():
 
 
 @every_loss
-def test_derivatives_are_finite_at_saturated_samples(loss):
-    fit = jnp.asarray([1e3, -1e3, 0.0])
-    ones = jnp.ones(3)
+def test_derivatives_are_finite_at_saturated_samples(case):
+    fit = case.far * jnp.asarray([1.0, -1.0, 0.0, 1.0, -1.0, 0.0])
+    loss, ones = case.loss, jnp.ones(6)
 
     def gap(f):
         dual = loss.gradient(f, ones)
@@ -151,59 +201,66 @@ def test_derivatives_are_finite_at_saturated_samples(loss):
 
 
 @every_loss
-def test_a_sample_of_weight_zero_counts_for_nothing(loss):
+def test_a_sample_of_weight_zero_counts_for_nothing(case):
     kept = np.flatnonzero(WEIGHT)
-    f, y, w = FIT[kept], TARGET[kept], WEIGHT[kept]
-    np.testing.assert_allclose(total(loss, FIT, TARGET, WEIGHT), total(loss, f, y, w), rtol=1e-15)
-    np.testing.assert_array_equal(base.total_gradient(loss, FIT, TARGET, WEIGHT)[2], 0.0)
-    np.testing.assert_array_equal(base.total_curvature(loss, FIT, TARGET, WEIGHT)[2], 0.0)
-    dual = WEIGHT * DUAL
+    loss, target, w = case.loss, case.target, WEIGHT[kept]
+    few = jax.tree.map(lambda a: a[kept] if jnp.ndim(a) else a, loss)
+    f, y = FIT[kept], target[kept]
+    np.testing.assert_allclose(total(loss, FIT, target, WEIGHT), total(few, f, y, w), rtol=1e-15)
+    np.testing.assert_array_equal(base.total_gradient(loss, FIT, target, WEIGHT)[2], 0.0)
+    np.testing.assert_array_equal(base.total_curvature(loss, FIT, target, WEIGHT)[2], 0.0)
+    dual = WEIGHT * case.dual
     np.testing.assert_allclose(
-        total_conjugate(loss, dual, TARGET, WEIGHT),
-        total_conjugate(loss, dual[kept], y, w),
+        total_conjugate(loss, dual, target, WEIGHT),
+        total_conjugate(few, dual[kept], y, w),
         rtol=1e-14,
     )
-    assert total_conjugate(loss, dual.at[2].set(1e-3), TARGET, WEIGHT) == np.inf
-    assert np.isnan(total_conjugate(loss, dual.at[2].set(jnp.nan), TARGET, WEIGHT))
+    assert total_conjugate(loss, dual.at[2].set(1e-3), target, WEIGHT) == np.inf
+    assert np.isnan(total_conjugate(loss, dual.at[2].set(jnp.nan), target, WEIGHT))
 
 
 @every_loss
-def test_weighted_conjugate_matches_the_weighted_loss(loss):
+def test_weighted_conjugate_matches_the_weighted_loss(case):
     # A weight of 2 is the same sample twice, and the dual is shared between the two.
-    twice = jnp.full(6, 2.0)
-    doubled = [jnp.concatenate([a, a]) for a in (FIT, TARGET, DUAL)]
+    loss, target, twice = case.loss, case.target, jnp.full(6, 2.0)
+    both = jax.tree.map(lambda a: jnp.concatenate([a, a]) if jnp.ndim(a) else a, loss)
+    doubled = [jnp.concatenate([a, a]) for a in (FIT, target, case.dual)]
     np.testing.assert_allclose(
-        total(loss, FIT, TARGET, twice), total(loss, *doubled[:2], jnp.ones(12)), rtol=1e-14
+        total(loss, FIT, target, twice), total(both, *doubled[:2], jnp.ones(12)), rtol=1e-14
     )
     np.testing.assert_allclose(
-        total_conjugate(loss, 2 * DUAL, TARGET, twice),
-        total_conjugate(loss, doubled[2], doubled[1], jnp.ones(12)),
+        total_conjugate(loss, 2 * case.dual, target, twice),
+        total_conjugate(both, doubled[2], doubled[1], jnp.ones(12)),
         rtol=1e-14,
     )
-    slope = base.total_gradient(loss, FIT, TARGET, WEIGHT)
-    gap = total(loss, FIT, TARGET, WEIGHT) + total_conjugate(loss, slope, TARGET, WEIGHT)
-    np.testing.assert_allclose(gap, slope @ FIT, atol=1e-14)
+    slope = base.total_gradient(loss, FIT, target, WEIGHT)
+    gap = total(loss, FIT, target, WEIGHT) + total_conjugate(loss, slope, target, WEIGHT)
+    np.testing.assert_allclose(gap, slope @ FIT, atol=1e-13)
 
 
 @every_loss
 @pytest.mark.parametrize("function", [value, gradient, conjugate])
-def test_nan_propagates(loss, function):
-    out = function(loss, DUAL.at[1].set(jnp.nan), TARGET)
+def test_nan_propagates(case, function):
+    out = function(case.loss, case.dual.at[1].set(jnp.nan), case.target)
     np.testing.assert_array_equal(np.isnan(out), np.arange(6) == 1)
 
 
 @every_loss
-def test_float32_stays_float32_and_its_gradient_stays_in_the_domain(loss, single):
-    fit, target = jnp.linspace(-60, 60, 121, dtype=jnp.float32), jnp.ones(121, dtype=jnp.float32)
-    loss = single(loss)
-    weight = jnp.full(121, 0.3, dtype=jnp.float32)
+def test_float32_stays_float32_and_its_gradient_stays_in_the_domain(case, single):
+    far = min(60.0, case.far)
+    fit = jnp.linspace(-far, far, 6 * 21, dtype=jnp.float32)
+    target = jnp.tile(jnp.abs(case.target).astype(jnp.float32), 21)
+    loss = jax.tree.map(lambda a: jnp.tile(a, 21) if jnp.ndim(a) else jnp.asarray(a), case.loss)
+    loss, weight = single(loss), jnp.full(fit.shape, 0.3, dtype=jnp.float32)
     slope = base.total_gradient(loss, fit, target, weight)
     # A GPU's division may be off by an ulp, at the edge of the domain to the outside.
     inside = slope * np.float32(1 - 1e-6)
     bound = total_conjugate(loss, inside, target, weight)
     assert {a.dtype for a in (slope, bound, value(loss, fit, target))} == {jnp.dtype("float32")}
     assert np.isfinite(bound)
-    np.testing.assert_allclose(total(loss, fit, target, weight) + bound, slope @ fit, rtol=1e-5)
+    size = float(np.abs(slope) @ np.abs(fit))
+    off = total(loss, fit, target, weight) + bound - slope @ fit
+    assert abs(float(off)) <= 1e-5 * size
     exact = np.asarray(fit, dtype=float)
     if isinstance(loss, LogisticLoss):
         tail = -1 / (1 + np.exp(exact))
@@ -212,11 +269,60 @@ def test_float32_stays_float32_and_its_gradient_stays_in_the_domain(loss, single
 
 def test_a_parameter_of_a_loss_can_be_batched_and_differentiated():
     deltas = jnp.asarray([0.1, 0.5, 10.0])
-    values = jax.jit(jax.vmap(lambda d: Huber(d).value(FIT, TARGET)))(deltas)
-    np.testing.assert_allclose(values[2], SquaredLoss().value(FIT, TARGET), rtol=1e-14)
+    values = jax.jit(jax.vmap(lambda d: HuberLoss(d).value(FIT, LABELS)))(deltas)
+    np.testing.assert_allclose(values[2], SquaredLoss().value(FIT, LABELS), rtol=1e-14)
     assert (values[0] <= values[1]).all()
     in_delta = jax.jit(jax.grad(lambda h: h.value(jnp.float64(3.0), jnp.float64(1.0))))
-    np.testing.assert_allclose(in_delta(Huber(jnp.float64(0.5))).delta, 1.5)
+    np.testing.assert_allclose(in_delta(HuberLoss(jnp.float64(0.5))).delta, 1.5)
+    offsets = jnp.asarray([0.0, 0.7])
+    values = jax.jit(jax.vmap(lambda o: PoissonLoss(o).value(FIT, RATES)))(offsets)
+    np.testing.assert_allclose(values[1], PoissonLoss().value(FIT + 0.7, RATES), rtol=1e-13)
+    by_offset = jax.grad(lambda loss: jnp.sum(loss.value(FIT, RATES)))(PoissonLoss(OFFSET)).offset
+    np.testing.assert_allclose(by_offset, PoissonLoss(OFFSET).gradient(FIT, RATES), rtol=1e-13)
+
+
+def test_poisson_of_counts_over_exposures_is_that_of_the_counts():
+    counts, exposures = np.asarray([3.0, 0.0, 7.0]), np.asarray([2.0, 0.5, 10.0])
+    fit = jnp.asarray([0.2, -1.0, 0.1])
+    by_rates = total(PoissonLoss(), fit, jnp.asarray(counts / exposures), jnp.asarray(exposures))
+    by_counts = PoissonLoss(jnp.log(exposures)).value(fit, jnp.asarray(counts))
+    np.testing.assert_allclose(by_rates, by_counts.sum(), rtol=1e-14)
+
+
+def test_poisson_does_not_overflow_on_the_way():
+    loss, ones = PoissonLoss(), jnp.ones(2)
+    fit = jnp.asarray([1e4, -1e4])
+    assert np.isfinite(gradient(loss, fit, ones)).all()
+    np.testing.assert_array_equal(value(loss, fit, ones), [np.inf, 1e4 - 1])
+    # A rate that is next to nothing is no reason for it either.
+    tiny = jnp.full(2, 1e-300)
+    np.testing.assert_allclose(value(loss, jnp.asarray([100.0, 2.0]), tiny), np.exp([100.0, 2.0]))
+
+
+def test_poisson_conjugate_at_the_edges_of_its_domain():
+    duals = jnp.asarray([-2.0, 0.0, -1e-9, 0.0, -2.0 - 1e-9, jnp.nan])
+    rates = jnp.asarray([2.0, 0.0, 0.0, 2.0, 2.0, 2.0])
+    edges = conjugate(PoissonLoss(), duals, rates)
+    expected = [2 - 2 * np.log(2), 0.0, np.inf, 0.0, np.inf, np.nan]
+    np.testing.assert_allclose(edges, expected, rtol=1e-15)
+
+
+@pytest.mark.parametrize(
+    ("loss", "target", "message"),
+    [
+        (PoissonLoss(), [1.0, -2.0], "PoissonLoss takes rates and counts >= 0, but y holds -2"),
+        (PoissonLoss(np.zeros(3)), [1.0, 2.0], r"offset has shape \(3,\)"),
+        (PoissonLoss(np.nan), [1.0, 2.0], "offset"),
+        (HuberLoss(0.0), [1.0, 2.0], "delta is 0; pass a positive number"),
+        (HuberLoss(np.asarray([1.0, -1.0])), [1.0, 2.0], "delta is -1"),
+        (HuberLoss(np.ones(3)), [1.0, 2.0], r"delta has shape \(3,\)"),
+        (HuberLoss(np.inf), [1.0, 2.0], "delta"),
+        (SquaredHingeLoss(), [0.0, 1.0], r"SquaredHingeLoss .* pass 2 \* y - 1"),
+    ],
+)
+def test_what_a_loss_cannot_take_is_refused(loss, target, message):
+    with pytest.raises(ValueError, match=message):
+        loss.check_target(np.asarray(target))
 
 
 @pytest.mark.parametrize(
@@ -241,7 +347,7 @@ def test_targets_that_pass():
     assert traced(jnp.zeros(2)).shape == (2,)  # values are not known here: nothing to refuse
 
 
-@pytest.mark.parametrize("loss", [SquaredLoss(), LogisticLoss()])
+@pytest.mark.parametrize("loss", [SquaredLoss(), LogisticLoss(), PoissonLoss()])
 def test_the_derivative_by_a_weight_of_zero_is_the_loss_of_the_sample(loss):
     fit, y = jnp.asarray([0.5, -2.0]), jnp.asarray([1.0, 1.0])
     weight = jnp.asarray([1.0, 0.0])

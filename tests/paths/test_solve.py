@@ -182,7 +182,7 @@ def test_small_lams_from_nothing():
 def test_a_loss_without_curvature_at_zero():
     """Huber's loss is linear at most targets: blocks once entered with lengths of 1e30."""
     X = np.linalg.qr(np.random.default_rng(0).standard_normal((4, 4)))[0].T
-    loss = zoo.Huber(jnp.asarray(0.5))
+    loss = jr.HuberLoss(jnp.asarray(0.5))
     patterns = jr.enumerate_patterns(X)
     for y in ([1.0, -1.0, 0.3, -0.6], [2.0, 0.1, -3.0, 0.8], [-1.0, -2.0, 5.0, 4.0]):
         solution = jr.solve(jr.ConvexProgram(X, np.asarray(y), patterns, loss), 0.3)

@@ -155,7 +155,8 @@ EVERY_CALL = [
 ]
 # Members of `Loss` and of `Solver`, which the package calls with what it has checked.
 CALLED_BY_US = {
-    "value", "gradient", "conjugate", "value_error", "conjugate_error", "check_target",
+    "value", "gradient", "conjugate", "value_error", "conjugate_error", "check_target", "scaled",
+    "curvature_within",
     "check", "run", "slots", "after", "screened", "evidence",
 }  # fmt: skip
 # Made by the package alone, or protocols and words.
@@ -164,7 +165,7 @@ NOT_BUILT = {
     "FollowedPath", "Improved", "KKTResidual", "L0L1", "LogisticLoss", "Loss", "MarginConditions",
     "MaxMargin", "MinimumNorm", "NetworkPath", "OptimalSet", "Path", "PolarGauge", "Pruned",
     "Refined", "SelfTest", "Sensitivity", "Separable", "Solution", "SpikeFree", "Spline", "Split",
-    "SquaredLoss", "Stationarity", "Status", "Task",
+    "SquaredHingeLoss", "SquaredLoss", "Stationarity", "Status", "Task",
 }  # fmt: skip
 
 

@@ -23,6 +23,12 @@ def data(tmp_path_factory):
         header = "f1,f2,f3,f4,label"
         path = folder / "uci" / f"{name}.csv.gz"
         np.savetxt(path, np.column_stack([X, y]), delimiter=",", header=header, comments="")
+    (folder / "regression").mkdir()
+    for name in ("boston-housing", "concrete", "airfoil", "yacht"):
+        X = rng.standard_normal((60, 4))
+        y = 3.0 + 2.0 * np.abs(X[:, 0]) + rng.standard_normal(60)
+        path = folder / "regression" / f"{name}.csv.gz"
+        np.savetxt(path, np.column_stack([X, y]), delimiter=",", header="a,b,c,d,y", comments="")
     (folder / "images").mkdir()
     parts = {}
     for part, number in (("train", 800), ("test", 80)):
@@ -55,11 +61,11 @@ def test_all_run_and_resume(data, tmp_path):
     command += ["--data", str(data), "--out", str(tmp_path)]
     subprocess.run(command, check=True, timeout=1800)
     before = {path: path.read_text() for path in (tmp_path / "quick").glob("*.csv")}
-    assert len(before) == 20
+    assert len(before) == 21
     for path in (tmp_path / "quick").glob("*.csv"):
         with path.open() as file:
             assert list(csv.DictReader(file))
-    assert len(list((tmp_path / "quick").glob("*.png"))) == 16
+    assert len(list((tmp_path / "quick").glob("*.png"))) == 17
     resuming = ("optimal_accuracy", "pruning_uci", "pruning_images", "early_alignment")
     for name in (*resuming, "training_dynamics", "training_margin", "discontinuous_path"):
         script = str(EXPERIMENTS / f"{name}.py")

@@ -21,8 +21,9 @@ from jaxrelu.geometry.correlation_bounds import (
     after_projection,
     is_over,
 )
+from jaxrelu.losses.base import usual_curvature
 from jaxrelu.programs.bounds import Blocks
-from jaxrelu.programs.units import out_of_units
+from jaxrelu.programs.units import into_units, out_of_units
 from jaxrelu.solvers import verdict
 from jaxrelu.solvers.active_newton import rounds, slot_certificates, working_set
 from jaxrelu.solvers.active_newton.rounds import Finding, Overall, Schedule, Solved
@@ -181,17 +182,19 @@ def conclude(
     given = verdict.in_users_numbers(at, tolerance)
     upper, gap = judged.upper, judged.upper - judged.lower
     allowed = given.absolute + given.relative * jnp.abs(upper)
-    answer = Answer(judged, steps, _reach(at, solved.residual, allowed))
+    answer = Answer(judged, steps, _reach(at, solved.residual, judged.fit, allowed))
     return answer, *rounds.after_certificate(given, schedule, found, upper, gap, gap_before)
 
 
-def _reach(at: Prepared, residual: Array, allowed: Array) -> Array:
+def _reach(at: Prepared, residual: Array, users_fit: Array, allowed: Array) -> Array:
     r"""The largest 1 - t at which weights with the dual point t r may have an allowed gap.
 
     Fenchel and Young leave sum_i (1 - t)^2 r_i^2 / (2 L c_i) at least for l'' <= L, and just that
-    for the squared loss.
+    for the squared loss. A loss without an L has about as much with its curvature at the fit.
     """
-    weight, smoothness = at.scaled.weight, jnp.asarray(at.loss.smoothness, residual.dtype)
-    share = jnp.where(weight > 0, residual**2 / jnp.where(weight > 0, weight, 1.0), 0.0)
-    least = out_of_units(0.5 * jnp.sum(share / smoothness), at.units.objective)
+    fit, y = into_units(users_fit, at.units.fit), jnp.asarray(at.scaled.program.y)
+    weight, bend = at.scaled.weight, usual_curvature(at.loss, fit, y)
+    some = (weight > 0) & (bend > 0)
+    share = jnp.where(some, residual**2 / jnp.where(some, weight * bend, 1.0), 0.0)
+    least = out_of_units(0.5 * jnp.sum(share), at.units.objective)
     return jnp.where(least > 0, jnp.sqrt(allowed / jnp.where(least > 0, least, 1.0)), jnp.inf)

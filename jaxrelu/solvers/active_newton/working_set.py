@@ -28,6 +28,7 @@ from jaxrelu.geometry.correlation_bounds import (
     next_lanes,
     polar_bounds,
 )
+from jaxrelu.losses.base import usual_curvature
 from jaxrelu.programs.program import loss_value
 from jaxrelu.solvers.augmented_lagrangian.newton_method import Iterate
 from jaxrelu.solvers.augmented_lagrangian.subproblem import Subproblem
@@ -252,8 +253,9 @@ def enter(scaled: ScaledProgram, lam: Array, working: WorkingSet, screened: Scre
     direction = unit(q)
     features = scaled.gathered(block) * matmul(direction, scaled.X.T)
     # A loss that is linear at the fit (Huber's far away) is not so all along the way.
-    largest = problem.sample_weight * jnp.asarray(problem.loss.smoothness, features.dtype)
-    bend = jnp.maximum(problem.curvature(problem.fit(working.at.weights)), _LEAST_BEND * largest)
+    fit = problem.fit(working.at.weights)
+    largest = problem.sample_weight * usual_curvature(problem.loss, fit, problem.y)
+    bend = jnp.maximum(problem.curvature(fit), _LEAST_BEND * largest)
     steepness = matmul(features * features, bend[:, None])[:, 0]
     share = jnp.maximum(jnp.sum(enters), 1).astype(q.dtype)
     magnitude = (size[lane] - lam) / jnp.where(steepness > 0, steepness, 1.0) / share
