@@ -260,23 +260,11 @@ def train_network(X, y, lam, width, loss="squared", restarts=100, seed=0):
     return best_value, hidden, output
 
 
-def solve_with_clarabel(X, y, masks, lam, loss="squared", gated=False, sample_weight=None):
-    """The program by CVXPY with Clarabel: the optimal value and the weights.
-
-    The value is accurate to about 1e-8 (squared) or 1e-6 (logistic); blocks that should be zero are
-    only small, so look at their cones after dropping them.
-    """
+def _loss_in_cvxpy(fit, y, weight, loss):
+    """The loss of a fit, and a size of it in which Clarabel does not fail."""
     import cvxpy as cp
 
-    X, y, masks = (np.asarray(a, dtype=float) for a in (X, y, masks))
-    weight, unit = _ones(y, sample_weight), 1.0
-    shape = (X.shape[1], masks.shape[1])
-    signs = (1.0,) if gated else (1.0, -1.0)
-    blocks = [cp.Variable(shape) for _ in signs]
-    fit = sum(
-        sign * cp.sum(cp.multiply(masks, X @ block), axis=1)
-        for sign, block in zip(signs, blocks, strict=True)
-    )
+    unit = 1.0
     if loss == "squared":
         data_term = cp.sum_squares(cp.multiply(np.sqrt(weight), fit - y)) / 2
     elif loss == "huber":
@@ -291,6 +279,45 @@ def solve_with_clarabel(X, y, masks, lam, loss="squared", gated=False, sample_we
         unit = max(1.0, total_loss(np.zeros(len(y)), y, loss, weight) / 3)
     else:
         data_term = weight @ cp.logistic(-cp.multiply(y, fit))
+    return data_term, unit
+
+
+def _solve_in_clarabel(problem):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # "solution may be inaccurate": the last digit only
+        problem.solve(solver="CLARABEL", tol_gap_abs=1e-10, tol_gap_rel=1e-10, tol_feas=1e-10)
+
+
+def whitened_with_clarabel(y, lam, loss="squared"):
+    """The value of min l(f) + lam (||f_+|| + ||f_-||), the program where X X^T = I."""
+    import cvxpy as cp
+
+    plus, minus = cp.Variable(len(y), nonneg=True), cp.Variable(len(y), nonneg=True)
+    data_term, unit = _loss_in_cvxpy(plus - minus, np.asarray(y, float), np.ones(len(y)), loss)
+    norms = cp.norm(plus) + cp.norm(minus)
+    problem = cp.Problem(cp.Minimize((data_term + lam * norms) / unit))
+    _solve_in_clarabel(problem)
+    return unit * float(problem.value)
+
+
+def solve_with_clarabel(X, y, masks, lam, loss="squared", gated=False, sample_weight=None):
+    """The program by CVXPY with Clarabel: the optimal value and the weights.
+
+    The value is accurate to about 1e-8 (squared) or 1e-6 (logistic); blocks that should be zero are
+    only small, so look at their cones after dropping them.
+    """
+    import cvxpy as cp
+
+    X, y, masks = (np.asarray(a, dtype=float) for a in (X, y, masks))
+    weight = _ones(y, sample_weight)
+    shape = (X.shape[1], masks.shape[1])
+    signs = (1.0,) if gated else (1.0, -1.0)
+    blocks = [cp.Variable(shape) for _ in signs]
+    fit = sum(
+        sign * cp.sum(cp.multiply(masks, X @ block), axis=1)
+        for sign, block in zip(signs, blocks, strict=True)
+    )
+    data_term, unit = _loss_in_cvxpy(fit, y, weight, loss)
     group_norm = sum(cp.sum(cp.norm(block, axis=0)) for block in blocks)
     cones = [] if gated else [cp.multiply(2 * masks - 1, X @ block) >= 0 for block in blocks]
     problem = cp.Problem(cp.Minimize((data_term + lam * group_norm) / unit), cones)

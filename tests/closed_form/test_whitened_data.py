@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import reference
 from closed_form_checks import LAM, Hidden, check, orthonormal, solved
 
 import jaxrelu as jr
@@ -88,12 +89,45 @@ def test_whitened_general_losses_take_the_roots(rng, name, lam):
         np.testing.assert_allclose(found.fit, known.fit, rtol=1e-10, atol=1e-12)
 
 
+LOSSES = {
+    "squared": jr.SquaredLoss(),
+    "huber": jr.HuberLoss(jnp.asarray(reference.HUBER_DELTA)),
+    "logistic": jr.LogisticLoss(),
+    "squared_hinge": jr.SquaredHingeLoss(),
+    "poisson": jr.PoissonLoss(),
+}
+
+
+def target_of(name):
+    y = np.asarray([0.8, -0.7, 2.6, -0.6])
+    rates = np.asarray([0.0, 3.0, 0.7, 12.0])
+    return {"huber": y, "squared": y, "poisson": rates}.get(name, np.sign(y))
+
+
+@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("lam", [0.05, 0.4])
+def test_whitened_against_an_independent_solver(rng, name, lam):
+    X, y = orthonormal(rng, 4, 6), target_of(name)
+    found = closed_form.whitened(X, y, lam, LOSSES[name])
+    check(found, X, y, lam, LOSSES[name])
+    value = reference.whitened_with_clarabel(y, lam, name)
+    np.testing.assert_allclose(found.value, value, rtol=2e-6 if name == "poisson" else 2e-7)
+
+
+def test_whitened_squared_hinge_is_the_squared_loss_of_the_labels(rng):
+    # No margin exceeds one.
+    X, y = orthonormal(rng, 5, 7), np.asarray([1.0, -1.0, 1.0, 1.0, -1.0])
+    found = closed_form.whitened(X, y, LAM, jr.SquaredHingeLoss())
+    np.testing.assert_allclose(found.fit, closed_form.whitened(X, y, LAM).fit, rtol=1e-10)
+    for count, sign in ((3, 1.0), (2, -1.0)):
+        np.testing.assert_allclose(found.fit[y == sign], sign * (1 - LAM / count**0.5), rtol=1e-10)
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("loss", [jr.LogisticLoss(), jr.HuberLoss(jnp.asarray(0.5))])
-def test_whitened_against_the_solver_for_other_losses(loss):
+@pytest.mark.parametrize("name", [name for name in LOSSES if name != "squared"])
+def test_whitened_against_the_solver_for_other_losses(name):
     rng = np.random.default_rng(0)
-    X, y = orthonormal(rng, 4, 4), np.asarray([0.8, -0.7, 0.6, -0.6])
-    y = np.sign(y) if isinstance(loss, jr.LogisticLoss) else y
+    X, y, loss = orthonormal(rng, 4, 4), target_of(name), LOSSES[name]
     found = closed_form.whitened(X, y, LAM, loss)
     solution = jr.solve(jr.ConvexProgram(X, y, jr.enumerate_patterns(X), loss), LAM)
     lower, upper = float(solution.certificate.lower), float(solution.certificate.upper)
