@@ -24,7 +24,7 @@ import jaxrelu as jr
 from jaxrelu.datasets import score, standardize
 
 REAL, COUNTS = ("boston-housing", "concrete", "airfoil"), ("boston-housing", "concrete", "yacht")
-GATES, LAMS, SEEDS, RATIO = 100, 20, 3, 3e-3
+GATES, LAMS, SEEDS, RATIO = 100, 20, 3, 1e-2
 
 
 def read(data: Path, name: str, most: int) -> tuple[Floats, Floats]:
@@ -135,7 +135,7 @@ def draw(table: Table, out: Path) -> None:
         panel_row[0].set_ylabel(
             "R² on clean test rows" if kind == "outliers" else "D² on test rows"
         )
-        panel_row[0].legend(fontsize=8)
+        panel_row[-1].legend(fontsize=8, loc="lower center")
     for panel in panels[1]:
         panel.set_xlabel("lam / lambda_max")
         panel.invert_xaxis()
