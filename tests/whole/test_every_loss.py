@@ -94,6 +94,21 @@ def test_against_an_independent_solver(name, table, loss):
         assert value <= float(path[k].upper) + share * abs(value)
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(not DATA.exists(), reason="no ../shared/data beside the repository")
+@pytest.mark.parametrize("name", ["yacht", "energy"])
+def test_counts_close_in_float32(name, single):
+    """Blocks in slots are bounded by their own multipliers: those have to be good enough."""
+    rows = np.loadtxt(DATA / "regression" / f"{name}.csv.gz", delimiter=",", skiprows=1)
+    X, y = rows[:, :-1], np.round(rows[:, -1])
+    X = np.column_stack([(X - X.mean(0)) / X.std(0), np.ones(len(X))])
+    patterns = jax.tree.map(np.asarray, jr.sample_patterns(jax.random.key(0), X, 100))
+    loss = jr.PoissonLoss(np.asarray(np.log(y.mean())))
+    program = single(jr.ConvexProgram(X, y, patterns, loss))
+    path = jr.solve_path(program, jr.lambda_grid(program, num=20, ratio=0.01), rtol=1e-3)
+    assert np.all(np.asarray(path.status) == jr.Status.OPTIMAL)
+
+
 @every_loss()
 def test_solve_grid(name):
     problem = zoo.problem(BUILDS[name])
