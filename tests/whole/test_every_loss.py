@@ -191,6 +191,28 @@ def test_vmap_over_the_parameters(name, make, values):
         zoo.assert_same(zoo.row(together, k), answer(value))
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "make", "value"), [("huber", jr.HuberLoss, 0.5), ("poisson", jr.PoissonLoss, 0.2)]
+)
+def test_derivatives_by_the_parameters(name, make, value):
+    problem = zoo.problem(BUILDS[name])
+    program, (lam,) = problem.program, problem.lams(0.2)
+    direction = np.random.default_rng(0).standard_normal(zoo.SAMPLES)
+
+    def along(parameter):
+        answer = jr.solve(replace(program, loss=make(parameter)), lam, rtol=1e-12)
+        return jnp.sum(jnp.asarray(direction) * answer.fit)
+
+    def end(parameter):
+        moved = replace(program, loss=make(jnp.asarray(parameter)))
+        return float(direction @ np.asarray(jr.solve_path(moved, [lam], rtol=1e-13)[0].fit))
+
+    slope, step = float(jax.grad(along)(jnp.asarray(value))), 1e-5
+    difference = (end(value + step) - end(value - step)) / (2 * step)
+    np.testing.assert_allclose(slope, difference, rtol=1e-6)
+
+
 @every_loss()
 def test_derivatives_of_the_value_and_of_the_fit(name):
     problem, solution = solved(name)
