@@ -46,9 +46,9 @@ from jaxrelu.programs.mapping import from_network as from_network
 from jaxrelu.programs.mapping import to_network as to_network
 from jaxrelu.programs.program import ConvexProgram as ConvexProgram
 from jaxrelu.programs.program import GatedProgram as GatedProgram
-from jaxrelu.programs.critical_lam import lambda_grid as lambda_grid
-from jaxrelu.programs.critical_lam import lambda_max as lambda_max
-from jaxrelu.programs.critical_lam import lambda_max_interval as lambda_max_interval
+from jaxrelu.paths.critical_lam import lambda_grid as lambda_grid
+from jaxrelu.paths.critical_lam import lambda_max as lambda_max
+from jaxrelu.paths.critical_lam import lambda_max_interval as lambda_max_interval
 from jaxrelu.programs.optimality import objective as objective
 from jaxrelu.programs.sharding import shard_samples as shard_samples
 from jaxrelu.programs.solution import Solution as Solution

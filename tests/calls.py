@@ -276,13 +276,20 @@ def _line():
     return {"X": real(np.array([[2.0], [-1]])), "y": real(np.array([3.0, -2]))}
 
 
-def _program_leaves():
+def _program_leaves(blocks=(2, 3)):
     return {
         "X": leaf(X, traceable=True), "y": leaf(Y, *NAN, traceable=True),
         "patterns": thing(patterns(), traceable=True),
         "loss": thing(jr.SquaredLoss()),
         "sample_weight": leaf(WEIGHT, "none", *NAN, traceable=True),
+        "block_weights": leaf(np.ones(blocks), "none", "an entry of inf", traceable=True),
+        "skip": flag(False),
     }  # fmt: skip
+
+
+def _no_skip():
+    """Of a program that has none."""
+    return thing(None, "none")
 
 
 def _layer(value):
@@ -305,6 +312,7 @@ CALLS = {
         lambda: {
             "program": _program(True), "lam": _lam(traceable=True),
             "weights": same(WEIGHTS, *NAN, traceable=True), "multipliers": flag(False),
+            "skip": _no_skip(),
         }, True,
     ),
     "certify_global": (
@@ -357,6 +365,7 @@ CALLS = {
         lambda: {
             "network": _network(), "X": same(X), "y": same(Y), "loss": _loss(),
             "sample_weight": same(WEIGHT, "none"),
+            "neuron_weight": real(np.ones(3), "none", "an entry of inf"),
         },
         False,
     ),
@@ -377,7 +386,7 @@ CALLS = {
         jr.kkt_residual,
         lambda: {
             "program": _program(True), "lam": _lam(traceable=True),
-            "weights": same(WEIGHTS, *NAN, traceable=True),
+            "weights": same(WEIGHTS, *NAN, traceable=True), "skip": _no_skip(),
         }, True,
     ),
     "lambda_grid": (
@@ -417,13 +426,14 @@ CALLS = {
             "network": _network(True), "X": real(X, *NAN, traceable=True),
             "y": real(Y, *NAN, traceable=True), "lam": _lam(LAM, "zero", traceable=True),
             "loss": thing(jr.SquaredLoss()), "sample_weight": _weight(*NAN, traceable=True),
+            "neuron_weight": real(np.ones(3), "none", "an entry of inf", traceable=True),
         }, False,
     ),
     "objective": (
         jr.objective,
         lambda: {
             "program": _program(True), "lam": _lam(LAM, "zero", traceable=True),
-            "weights": same(WEIGHTS, *NAN, traceable=True),
+            "weights": same(WEIGHTS, *NAN, traceable=True), "skip": _no_skip(),
         }, False,
     ),
     "optimal_set": (
@@ -642,7 +652,8 @@ CALLS = {
         lambda **given: jr.lambda_max(jr.ConvexProgram(**given)), _program_leaves, True,
     ),
     "GatedProgram": (
-        lambda **given: jr.lambda_max(jr.GatedProgram(**given)), _program_leaves, True,
+        lambda **given: jr.lambda_max(jr.GatedProgram(**given)), lambda: _program_leaves((3,)),
+        True,
     ),
     "Patterns": (
         lambda **given: jr.lambda_max(jr.ConvexProgram(X, Y, jr.Patterns(**given))),
@@ -658,6 +669,7 @@ CALLS = {
         lambda **given: jr.nonconvex_objective(jr.Network(**given), X, Y, LAM),
         lambda: {
             "hidden": _layer(NETWORK.hidden), "output": _layer(NETWORK.output),
+            "skip": leaf(np.ones(2), "float32", "none", *NAN, traceable=True),
         }, False,
     ),
     "GatedNetwork": (
@@ -665,6 +677,7 @@ CALLS = {
         lambda: {
             "gates": _layer(NETWORK.hidden), "hidden": _layer(NETWORK.hidden),
             "output": _layer(NETWORK.output),
+            "skip": leaf(np.ones(2), "float32", "none", *NAN, traceable=True),
         }, False,
     ),
     "HuberLoss": (

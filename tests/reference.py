@@ -132,21 +132,27 @@ def gated_fit(X, masks, weights):
     return relu_fit(X, masks, np.stack([weights, np.zeros_like(weights)]))
 
 
-def penalty(weights):
-    """Sum of the Euclidean norms of the blocks (the last axis)."""
-    return sum(math.sqrt(float(b @ b)) for b in weights.reshape(-1, weights.shape[-1]))
+def penalty(weights, block_weights=None):
+    """Sum of the Euclidean norms of the blocks (the last axis), each with its weight."""
+    blocks = weights.reshape(-1, weights.shape[-1])
+    own = np.ones(len(blocks)) if block_weights is None else np.ravel(block_weights)
+    return sum(w * math.sqrt(float(b @ b)) for w, b in zip(own, blocks, strict=True) if b.any())
 
 
-def relu_objective(X, y, masks, lam, weights, loss="squared", sample_weight=None):
+def relu_objective(
+    X, y, masks, lam, weights, loss="squared", sample_weight=None, block_weights=None
+):
     """Objective of the ReLU program; the cones are not looked at."""
     fit = relu_fit(X, masks, weights)
-    return total_loss(fit, y, loss, sample_weight) + lam * penalty(weights)
+    return total_loss(fit, y, loss, sample_weight) + lam * penalty(weights, block_weights)
 
 
-def gated_objective(X, y, masks, lam, weights, loss="squared", sample_weight=None):
+def gated_objective(
+    X, y, masks, lam, weights, loss="squared", sample_weight=None, block_weights=None
+):
     """Objective of the gated program."""
     fit = gated_fit(X, masks, weights)
-    return total_loss(fit, y, loss, sample_weight) + lam * penalty(weights)
+    return total_loss(fit, y, loss, sample_weight) + lam * penalty(weights, block_weights)
 
 
 def gated_correlations(X, masks, residual):
@@ -186,10 +192,11 @@ def dual_value(residual, y, loss="squared", sample_weight=None):
     return value
 
 
-def dual_excess(X, masks, residual, lam, gated=False):
-    """How far a dual point is from feasible: max_i ||q_i|| / lam - 1, at most zero if feasible."""
+def dual_excess(X, masks, residual, lam, gated=False, block_weights=None):
+    """How far a dual point is from feasible: max_i ||q_i|| / (lam w_i) - 1."""
     norms = np.linalg.norm(correlations(X, masks, residual, gated), axis=-1)
-    return float(norms.max() / lam - 1)
+    own = 1.0 if block_weights is None else np.asarray(block_weights)
+    return float((norms / own).max() / lam - 1)
 
 
 def cone_violation(X, masks, weights):
@@ -300,8 +307,13 @@ def whitened_with_clarabel(y, lam, loss="squared"):
     return unit * float(problem.value)
 
 
-def solve_with_clarabel(X, y, masks, lam, loss="squared", gated=False, sample_weight=None):
+def solve_with_clarabel(
+    X, y, masks, lam, loss="squared", gated=False, sample_weight=None, block_weights=None,
+    skip=False,
+):  # fmt: skip
     """The program by CVXPY with Clarabel: the optimal value and the weights.
+
+    Blocks of infinite weight are held at zero, a skip connection is free and not returned.
 
     The value is accurate to about 1e-8 (squared) or 1e-6 (logistic); blocks that should be zero are
     only small, so look at their cones after dropping them.
@@ -317,10 +329,19 @@ def solve_with_clarabel(X, y, masks, lam, loss="squared", gated=False, sample_we
         sign * cp.sum(cp.multiply(masks, X @ block), axis=1)
         for sign, block in zip(signs, blocks, strict=True)
     )
+    fit = fit + X @ cp.Variable(X.shape[1]) if skip else fit
     data_term, unit = _loss_in_cvxpy(fit, y, weight, loss)
-    group_norm = sum(cp.sum(cp.norm(block, axis=0)) for block in blocks)
+    own = np.ones((len(signs), shape[1]))
+    if block_weights is not None:
+        own = np.asarray(block_weights, float).reshape(own.shape)
+    there = np.isfinite(own)
+    group_norm = sum(
+        np.where(t, w, 0.0) @ cp.norm(block, axis=0)
+        for w, t, block in zip(own, there, blocks, strict=True)
+    )
+    absent = [block[:, ~t] == 0 for t, block in zip(there, blocks, strict=True) if not t.all()]
     cones = [] if gated else [cp.multiply(2 * masks - 1, X @ block) >= 0 for block in blocks]
-    problem = cp.Problem(cp.Minimize((data_term + lam * group_norm) / unit), cones)
+    problem = cp.Problem(cp.Minimize((data_term + lam * group_norm) / unit), cones + absent)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # "solution may be inaccurate": the last digit only
         # With exponential cones of large counts it gives up at the tighter one.

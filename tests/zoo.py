@@ -66,14 +66,14 @@ def data(seed=0, shape=(SAMPLES, FEATURES)):
     return X, y
 
 
-def program(X, y, patterns=None, loss=None, sample_weight=None, gated=False):
+def program(X, y, patterns=None, loss=None, sample_weight=None, gated=False, block_weights=None):
     """A program of arrays alone; sample weights are always given, so that one shape serves all."""
     if patterns is None:
         patterns = tiled(jr.sample_patterns(jax.random.key(1), X, 24))
     loss = jr.SquaredLoss() if loss is None else loss
     weight = np.ones(len(y)) if sample_weight is None else sample_weight
     kind = jr.GatedProgram if gated else jr.ConvexProgram
-    return kind(np.asarray(X), np.asarray(y), patterns, loss, np.asarray(weight))
+    return kind(np.asarray(X), np.asarray(y), patterns, loss, np.asarray(weight), block_weights)
 
 
 def generic():
@@ -172,6 +172,23 @@ def gated_logistic():
     return program(X, y, loss=jr.LogisticLoss(), sample_weight=weight, gated=True)
 
 
+def unequal_weights(shape, seed):
+    """Weights of blocks, some of them infinite."""
+    weights = np.exp(np.random.default_rng(seed).standard_normal(shape))
+    weights.flat[::5] = np.inf
+    return weights
+
+
+def block_weights():
+    return program(*data(21), block_weights=unequal_weights((2, PATTERNS), 21))
+
+
+def gated_block_weights():
+    X, y = data(22)
+    y, weights = np.where(y >= 0, 1.0, -1.0), unequal_weights((PATTERNS,), 22)
+    return program(X, y, loss=jr.LogisticLoss(), gated=True, block_weights=weights)
+
+
 def more_features_than_samples():
     return program(*data(14, (8, 12)))
 
@@ -205,6 +222,7 @@ COMMON = [
 ]  # fmt: skip
 OTHERS = [
     gated, logistic, huber, squared_hinge, poisson, gated_logistic, gated_poisson,
+    block_weights, gated_block_weights,
     more_features_than_samples, one_sample, one_feature,
 ]  # fmt: skip
 ALL = COMMON + OTHERS
@@ -221,7 +239,13 @@ def problem_of(made):
     masks = np.asarray(made.patterns.masks)
     zero = np.zeros(len(made.y))
     q = reference.correlations(made.X, masks, residual(made, zero), is_gated(made))
-    return Problem(made, float(np.linalg.norm(q, axis=-1).max()))
+    return Problem(made, float((np.linalg.norm(q, axis=-1) / weights_of(made)).max()))
+
+
+def weights_of(program):
+    """The weights of a program's blocks, in their shape."""
+    given = program.block_weights
+    return np.ones(program.block_shape) if given is None else np.asarray(given, float)
 
 
 def parametrize(builds, quick=()):
@@ -330,9 +354,10 @@ def bounds(program, lam, solution):
         assert reference.cone_violation(X, masks, weights) <= 64 * eps
     fit = (reference.gated_fit if is_gated(program) else reference.relu_fit)(X, masks, weights)
     dual = np.asarray(solution.certificate.dual, float)
-    excess = reference.dual_excess(X, masks, dual, lam, is_gated(program))
+    own = weights_of(program)
+    excess = reference.dual_excess(X, masks, dual, lam, is_gated(program), own)
     lower = dual_value(program, dual / (1.0 + max(excess, 0.0)))
-    return lower, loss_value(program, fit) + lam * reference.penalty(weights)
+    return lower, loss_value(program, fit) + lam * reference.penalty(weights, own)
 
 
 def recheck(program, lam, solution, rtol=1e-6, digits=1e-10):
@@ -351,7 +376,8 @@ def recheck(program, lam, solution, rtol=1e-6, digits=1e-10):
     assert upper - lower <= rtol * size + tiny
     assert upper - lower >= -digits * size - tiny
     dual = np.asarray(certificate.dual, float)
-    assert reference.dual_excess(X, masks, dual, lam, is_gated(program)) <= digits
+    own = weights_of(program)
+    assert reference.dual_excess(X, masks, dual, lam, is_gated(program), own) <= digits
     np.testing.assert_array_equal(certificate.weights, solution.weights)
 
     fit = (reference.gated_fit if is_gated(program) else reference.relu_fit)(X, masks, weights)

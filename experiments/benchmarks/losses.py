@@ -70,7 +70,7 @@ def line(name: str, table: str, data: Path, repeats: int) -> list[str]:
         jr.ConvexProgram(X, other, patterns, jr.SquaredLoss()),
     ]
     (seconds, steps, optimal), (usual, usual_steps, _) = in_turns(programs, repeats)
-    single = jax.tree.map(_in_single, programs[0])
+    single = jax.tree.map(in_single, programs[0])
     path = jr.solve_path(single, lams_of(single), rtol=1e-3)
     return [
         name, Path(table).name, f"{X.shape[0]} x {X.shape[1]}", f"{seconds:.2f} ({steps})",
@@ -124,7 +124,8 @@ def optimal_of(path: Any) -> int:
     return int(np.sum(np.asarray(path.status) == jr.Status.OPTIMAL))
 
 
-def _in_single(leaf: Any) -> Any:
+def in_single(leaf: Any) -> Any:
+    """A leaf of a program in float32."""
     array = np.asarray(leaf)
     return array.astype(np.float32) if array.dtype == np.float64 else array
 

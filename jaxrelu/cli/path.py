@@ -29,8 +29,8 @@ from jaxrelu.cli.threads import import_ahead, one_lapack_thread
 from jaxrelu.core.compilation import compiled
 from jaxrelu.core.status import Status, describe, remedy
 from jaxrelu.geometry.patterns import sample_patterns
+from jaxrelu.paths.critical_lam import lambda_grid, lambda_max
 from jaxrelu.paths.path import solve_path
-from jaxrelu.programs.critical_lam import lambda_grid, lambda_max
 from jaxrelu.programs.mapping import to_network
 from jaxrelu.programs.program import ConvexProgram
 

@@ -139,3 +139,10 @@ def unit(x: Array, axis: int = -1) -> Array:
     z, _, square = _scaled(x, axis)
     zero = square == 0
     return jnp.where(zero, 0.0, z / jnp.sqrt(jnp.where(zero, 1.0, square)))
+
+
+def weighted(weights: Array, sizes: Array) -> Array:
+    """Weights in [0, inf] times sizes >= 0 with inf x 0 = 0, in derivatives too; NaN stays NaN."""
+    empty = sizes == 0
+    product = jnp.where(empty, 1.0, weights) * sizes
+    return jnp.where(empty, jnp.where(jnp.isnan(weights), weights, 0.0), product)

@@ -27,6 +27,7 @@ class Status(IntEnum):
     INVALID = 5
     SKIPPED = 6
     INFEASIBLE = 7
+    UNBOUNDED = 8
 
 
 _DESCRIPTIONS = {
@@ -40,6 +41,9 @@ _DESCRIPTIONS = {
     Status.INVALID: "lam is not a positive finite number",
     Status.SKIPPED: "the path stopped early, before this lam was solved",
     Status.INFEASIBLE: "no network over these patterns meets the constraints, as `farkas` proves",
+    Status.UNBOUNDED: (
+        "nothing bounds the blocks that are not penalised, and so there is no lower bound either"
+    ),
 }
 
 _REMEDIES = {
@@ -65,6 +69,10 @@ _REMEDIES = {
     Status.INFEASIBLE: (
         "pass more patterns or features (a column of ones, for example), or use solve, which "
         "allows for errors"
+    ),
+    Status.UNBOUNDED: (
+        "leave out columns of X that depend on each other, make fewer block_weights zero, or pass "
+        "small ones in their place; labels that unpenalised blocks separate have no optimum"
     ),
 }
 

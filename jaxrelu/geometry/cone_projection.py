@@ -180,14 +180,15 @@ def _cutting_planes(
     sweep, so that no set of rows comes twice; every bound is valid for all rows.
     """
     (m, n), dtype = signs.shape, points.dtype
-    offsets = jnp.broadcast_to(jnp.asarray(offset, dtype), (n,))
+    offset = jnp.asarray(offset, dtype)
+    offsets = jnp.broadcast_to(offset if offset.ndim != 1 else offset[None], (m, n))
     limit = jnp.broadcast_to(jnp.asarray(threshold, dtype), (m,))
     lane = jnp.arange(m)[:, None]
     scale = safe_norm(points)
     scale = jnp.where(scale > 0, scale, 1.0)
 
     def choose(u: Array, mu: Array) -> tuple[Array, Array]:
-        slack = signs * rows.forward(u) - offsets[None]
+        slack = signs * rows.forward(u) - offsets
         index = nearest(slack, mu, points.shape[1])
         return index, jnp.max(-slack, axis=1, initial=0.0) / jnp.maximum(scale, plain_norm(u))
 
@@ -199,7 +200,7 @@ def _cutting_planes(
             own,
             jnp.take_along_axis(signs, index, axis=1),
             jnp.where(done[:, None], 0.0, points),
-            offset=jnp.where(done[:, None], 0.0, offsets[index]),
+            offset=jnp.where(done[:, None], 0.0, jnp.take_along_axis(offsets, index, axis=1)),
             multipliers=warm,
             cold=cold,
             threshold=limit,

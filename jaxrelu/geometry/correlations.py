@@ -71,46 +71,59 @@ def _correlations_jvp(primals: Any, tangents: Any) -> tuple[Array, Array]:
 
 
 @jax.custom_jvp
-def longest_correlation(X: Array, masks: Array, residual: Array) -> Array:
+def longest_correlation(
+    X: Array, masks: Array, residual: Array, factors: Array | None = None
+) -> Array:
     """The largest length of a block correlation.
 
     Args:
         X: (n, d), floating.
         masks: (n, p), 0/1 or bool.
         residual: (n,).
+        factors: (2p,), what correlations are multiplied by in place of their signs.
 
     Returns:
-        Scalar. Its derivative is NaN where blocks of different directions have the same length.
+        Scalar. Its derivative is NaN where blocks of different directions have the same length, and
+        by the factors where two blocks have it.
     """
-    blocks = _blocks(X, masks)
+    blocks = _blocks(X, masks, factors)
     found = largest_correlation(blocks.rows, masks, blocks.pattern, blocks.raw(residual))
     return jnp.max(found.bound, initial=0.0)
 
 
 @longest_correlation.defjvp
 def _longest_correlation_jvp(primals: Any, tangents: Any) -> tuple[Array, Array]:
-    X, masks, residual = first_order("lambda_max", primals)
-    blocks = _blocks(X, masks)
+    X, masks, residual, factors = first_order("lambda_max", primals)
+    blocks = _blocks(X, masks, factors)
     c, small = blocks.raw(residual), close(X.dtype)
     bound = largest_correlation(blocks.rows, masks, blocks.pattern, c).bound
     # All but a few are known to be shorter.
-    few = blocks.chosen(jax.lax.top_k(bound, min(_LONGEST, len(bound)))[1])
+    index = jax.lax.top_k(bound, min(_LONGEST, len(bound)))[1]
+    few = blocks.chosen(index)
     q, mu, face, _, free = _settled(few, residual)
     length, direction = safe_norm(q), unit(q)
     best = jnp.argmax(length)
     value = length[best]
-    other = few.sides != few.sides[best]
+    other = jnp.sign(few.sides) != jnp.sign(few.sides[best])
     other = other | (safe_norm(direction - direction[best][None]) > 100 * small)
     near = (1.0 - small) * value
     tied = jnp.any((length >= near) & other) | (jnp.sum(bound >= near) > len(length))
     dX, dr = tangents[0], tangents[2]
     dc = few.change(X, residual, dX, dr) + face.pulled(mu, dX)
     change = jnp.sum(direction[best] * dc[best]) + still(free[best][None], dX, 1)[0, 0]
+    if factors is not None:
+        moves = jnp.asarray(tangents[3])
+        alone = jnp.sum(length >= near) == 1
+        change = change + value * moves[index[best]] / few.sides[best]
+        change = change + still(jnp.broadcast_to(alone, (1, len(moves))), moves[:, None], 1)[0, 0]
     return value, known_where((value > 0) & ~tied, change)
 
 
 class _Blocks(NamedTuple):
-    """Blocks of cones in flat order: rows in a basis where d > n, patterns, sides, signs (m, n)."""
+    """Blocks of cones in flat order: rows in a basis where d > n, patterns, sides, signs (m, n).
+
+    A side is +1 or -1, or what stands in its place.
+    """
 
     rows: Rows
     basis: Array | None
@@ -140,7 +153,7 @@ class _Blocks(NamedTuple):
         return matmul(masks * change[None], X) + matmul(masks * residual[None], dX)
 
 
-def _blocks(X: Array, masks: Array) -> _Blocks:
+def _blocks(X: Array, masks: Array, factors: Array | None = None) -> _Blocks:
     basis, inner = None, X
     if X.shape[1] > X.shape[0]:
         basis, r = jnp.linalg.qr(X.T)
@@ -148,6 +161,7 @@ def _blocks(X: Array, masks: Array) -> _Blocks:
     p = masks.shape[1]
     pattern = block_patterns((2, p))
     sides = jnp.concatenate([jnp.ones(p, X.dtype), -jnp.ones(p, X.dtype)])
+    sides = sides if factors is None else factors
     return _Blocks(shared_rows(inner), basis, pattern, sides, cone_signs(masks, pattern, X.dtype))
 
 

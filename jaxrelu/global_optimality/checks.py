@@ -13,7 +13,12 @@ from jaxrelu.core.options import count
 from jaxrelu.core.status import Status
 from jaxrelu.paths.checks import check_lams, warm_point, working_set_solver
 from jaxrelu.programs.certificates import Certificate
-from jaxrelu.programs.checks import check_kind, check_known_program, check_lam
+from jaxrelu.programs.checks import (
+    check_kind,
+    check_known_program,
+    check_lam,
+    check_no_block_weights,
+)
 from jaxrelu.programs.program import GatedProgram
 from jaxrelu.programs.solution import Solution
 from jaxrelu.programs.units import are_lost
@@ -59,6 +64,7 @@ def check_search(
             "as it stands. Pass a ConvexProgram."
         )
     check_known_program(program)
+    check_no_block_weights(program, "a search goes through patterns that it does not name")
     working_set_solver(program, solver)
     warm_point(program, init)
     for name in ("patterns", "rounds"):

@@ -17,6 +17,7 @@ from typing import Any
 import jax.numpy as jnp
 from jax import Array
 
+from jaxrelu.core.numerics import matmul
 from jaxrelu.core.pytrees import register
 from jaxrelu.core.status import Status
 from jaxrelu.core.tracing import on_host
@@ -108,11 +109,13 @@ def improve(
     solver = checked_solver(program, solver)
     tolerances(program, rtol, None)
     step_limit(solver, max_steps)
-    start = certify(program, strength, weights)
+    start = certify(program, strength, weights, skip=network.skip)
     f = fit(program, start.weights)
+    if start.skip is not None:
+        f = f + matmul(jnp.asarray(program.X), start.skip)
     init = Solution(
         start.weights, strength, f, residual_at(program, f), start,
-        jnp.asarray(Status.STALLED, jnp.int32), jnp.asarray(0, jnp.int32),
+        jnp.asarray(Status.STALLED, jnp.int32), jnp.asarray(0, jnp.int32), start.skip,
     )  # fmt: skip
     solution = solve(program, strength, rtol=rtol, max_steps=max_steps, init=init, solver=solver)
 

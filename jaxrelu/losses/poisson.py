@@ -54,9 +54,13 @@ class PoissonLoss:
         return math.inf
 
     def curvature_within(self, fit: Array, radius: Array, target: Array) -> Array:
-        """The largest second derivative at fits that close, e^(g + radius), shape (n,)."""
+        """The largest second derivative at fits that close, e^(g + radius), shape (n,).
+
+        Infinite where the gradient is capped: by it nothing is bounded there.
+        """
         del target
-        return jnp.exp(self._log_rate(fit) + radius)
+        g = self._log_rate(fit) + radius
+        return jnp.where(g > _largest_log_rate(fit.dtype), jnp.inf, jnp.exp(g))
 
     def value(self, fit: Array, target: Array) -> Array:
         """Value (n,): y (e^t - 1 - t) with t = g - log y, and e^g where y = 0."""
@@ -72,8 +76,7 @@ class PoissonLoss:
 
         No step is so long that a search along it meets infinities.
         """
-        largest = 0.5 * math.log(float(jnp.finfo(fit.dtype).max))
-        return jnp.exp(jnp.minimum(self._log_rate(fit), largest)) - target
+        return jnp.exp(jnp.minimum(self._log_rate(fit), _largest_log_rate(fit.dtype))) - target
 
     def conjugate(self, dual: Array, target: Array) -> Array:
         """Conjugate a log a - dual - y log y - dual offset with a = dual + y, (n,).
@@ -145,6 +148,11 @@ class PoissonLoss:
         if self.offset is None:
             return jnp.abs(fit)
         return jnp.abs(fit) + jnp.abs(parameter(self.offset, fit))
+
+
+def _largest_log_rate(dtype: Any) -> float:
+    """The g up to which e^g is not capped in the gradient."""
+    return 0.5 * math.log(float(jnp.finfo(dtype).max))
 
 
 def _log_of_one_and(s: Array) -> Array:

@@ -55,8 +55,8 @@ from jaxrelu.global_optimality.polar_gauge.gauge import WORK, polar_gauge
 from jaxrelu.losses.checks import check_labels
 from jaxrelu.networks.checks import check_known_network
 from jaxrelu.networks.network import Network
+from jaxrelu.paths.critical_lam import lambda_max
 from jaxrelu.programs.checks import check_program
-from jaxrelu.programs.critical_lam import lambda_max
 from jaxrelu.programs.program import ConvexProgram
 
 _SUPPORT = 1e-6

@@ -8,7 +8,9 @@ from jaxrelu.core.checks import check_finite, check_type
 from jaxrelu.networks.network import GatedNetwork, Network, check_layers
 
 
-def check_network(network: Any, name: str = "network", *, gated: bool = False) -> None:
+def check_network(
+    network: Any, name: str = "network", *, gated: bool = False, skip: bool = False
+) -> None:
     """Refuses what is no network, or has layers that do not fit each other.
 
     A `GatedNetwork` has the same fields and another function: what is said of the one does not hold
@@ -18,6 +20,7 @@ def check_network(network: Any, name: str = "network", *, gated: bool = False) -
         network: what was given as a network.
         name: the argument's name, for the message.
         gated: whether a `GatedNetwork` will do, too.
+        skip: whether a network with a skip connection will do, too.
 
     Raises:
         ValueError, TypeError: it is something else.
@@ -28,9 +31,16 @@ def check_network(network: Any, name: str = "network", *, gated: bool = False) -
     )
     check_type(network, name, kinds, fix)
     check_layers(network, name)
+    if network.skip is not None and not skip:
+        raise ValueError(
+            f"{name} has a skip connection, of which this function knows nothing: take it out with "
+            "dataclasses.replace(network, skip=None), and X @ skip from the target."
+        )
 
 
-def check_known_network(network: Any, name: str = "network", *, gated: bool = False) -> None:
+def check_known_network(
+    network: Any, name: str = "network", *, gated: bool = False, skip: bool = False
+) -> None:
     """Refuses networks that a function of the host cannot look at, or that are not finite.
 
     Every comparison with a NaN is false, so that a NaN would pass as a neuron that is not there.
@@ -39,10 +49,12 @@ def check_known_network(network: Any, name: str = "network", *, gated: bool = Fa
         network: what was given as a network.
         name: the argument's name, for the message.
         gated: whether a `GatedNetwork` will do, too.
+        skip: whether a network with a skip connection will do, too.
 
     Raises:
         ValueError, TypeError: as `check_network`; an entry that is not finite.
     """
-    check_network(network, name, gated=gated)
+    check_network(network, name, gated=gated, skip=skip)
     for layer, value in vars(network).items():
-        check_finite(value, f"{name}.{layer}")
+        if value is not None:
+            check_finite(value, f"{name}.{layer}")

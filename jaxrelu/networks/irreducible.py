@@ -174,6 +174,7 @@ class Neurons(NamedTuple):
         gates: (d, k) of a gated network, None for a ReLU network.
         dtype: that of the network.
         data, size: exponents, so that numbers of any network and any X are around one.
+        skip: (d,), the network's skip connection, or None.
     """
 
     directions: Floats
@@ -185,6 +186,7 @@ class Neurons(NamedTuple):
     dtype: Any
     data: int
     size: int
+    skip: Any = None
 
     def network(self, a: Floats) -> Network | GatedNetwork:
         """The balanced network of coefficients (k,), without the neurons that have none."""
@@ -193,13 +195,14 @@ class Neurons(NamedTuple):
         hidden = jnp.asarray((self.directions[kept] * root[:, None]).T, self.dtype)
         output = jnp.asarray(self.signs[kept] * root, self.dtype)
         if self.gates is None:
-            return Network(hidden, output)
-        return GatedNetwork(jnp.asarray(self.gates[:, kept], self.dtype), hidden, output)
+            return Network(hidden, output, self.skip)
+        gates = jnp.asarray(self.gates[:, kept], self.dtype)
+        return GatedNetwork(gates, hidden, output, self.skip)
 
 
 def neurons_of(network: Network | GatedNetwork, X: Any) -> Neurons:
     """The living neurons of a network, after a check of it and of X."""
-    check_known_network(network, gated=True)
+    check_known_network(network, gated=True, skip=True)
     data = checked_input(known_matrix(X, "X"), network)
     gated = isinstance(network, GatedNetwork)
     opening = network.gates if isinstance(network, GatedNetwork) else network.hidden
@@ -220,6 +223,7 @@ def neurons_of(network: Network | GatedNetwork, X: Any) -> Neurons:
     apart = Neurons(
         unit[alive], signs[alive], coefficients[alive],
         masks[:, alive], features[:, alive], gates, network.hidden.dtype, power, size,
+        network.skip,
     )  # fmt: skip
     return _merged(apart, rows)
 
@@ -250,5 +254,5 @@ def _merged(neurons: Neurons, X: Floats) -> Neurons:
     gates = neurons.gates[:, first] if neurons.gates is not None else None
     return Neurons(
         directions, neurons.signs[first], sizes, masks, features, gates, neurons.dtype,
-        neurons.data, neurons.size,
+        neurons.data, neurons.size, neurons.skip,
     )  # fmt: skip

@@ -6,7 +6,8 @@ x -> 1[x.g >= 0] (x.u) a. The derivative of relu at 0 is 0 (`jax.nn.relu`).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -16,10 +17,10 @@ from jax.typing import ArrayLike
 
 from jaxrelu.core.aliases import Bools
 from jaxrelu.core.checks import as_float, check_leaf, check_shape, check_type
-from jaxrelu.core.numerics import matmul
+from jaxrelu.core.numerics import matmul, weighted
 from jaxrelu.core.options import nonnegative_scalar
 from jaxrelu.core.pytrees import register
-from jaxrelu.core.tracing import on_host
+from jaxrelu.core.tracing import is_traced, on_host
 from jaxrelu.losses.base import Loss, total
 from jaxrelu.losses.checks import checked_loss, checked_samples
 from jaxrelu.losses.squared import SquaredLoss
@@ -30,11 +31,12 @@ _SQUARED_LOSS = SquaredLoss()
 @register
 @dataclass(frozen=True, eq=False)
 class Network:
-    """A two-layer ReLU network, f(X) = relu(X hidden) output.
+    """A two-layer ReLU network, f(X) = relu(X hidden) output + X skip.
 
     Attributes:
         hidden: array (d, m), one neuron a column.
         output: array (m,), the output weights.
+        skip: array (d,), a linear part, or None for none.
 
     Example:
         >>> import jax.numpy as jnp
@@ -46,6 +48,7 @@ class Network:
 
     hidden: Array
     output: Array
+    skip: Array | None = None
 
     def __call__(self, X: ArrayLike) -> Array:
         """Predictions of the network.
@@ -60,7 +63,8 @@ class Network:
             ValueError, TypeError: X does not have the d columns of `hidden`; arrays of other types.
         """
         X = checked_input(X, self)
-        return matmul(jax.nn.relu(matmul(X, self.hidden)), self.output)
+        neurons = matmul(jax.nn.relu(matmul(X, self.hidden)), self.output)
+        return neurons if self.skip is None else neurons + matmul(X, self.skip)
 
     @property
     def num_neurons(self) -> int:
@@ -79,18 +83,19 @@ class Network:
             TypeError: it is traced; shapes cannot depend on values that are not there.
         """
         kept = _nonzero_slots(self)
-        return Network(hidden=self.hidden[:, kept], output=self.output[kept])
+        return replace(self, hidden=self.hidden[:, kept], output=self.output[kept])
 
 
 @register
 @dataclass(frozen=True, eq=False)
 class GatedNetwork:
-    """A two-layer gated ReLU network, f(X) = sum_k 1[X g_k >= 0] (X u_k) a_k.
+    """A two-layer gated ReLU network, f(X) = sum_k 1[X g_k >= 0] (X u_k) a_k + X skip.
 
     Attributes:
         gates: array (d, m), the gate g_k of each neuron.
         hidden: array (d, m), the weights u_k.
         output: array (m,), the output weights a_k.
+        skip: array (d,), a linear part, or None for none.
 
     Example:
         >>> import jax.numpy as jnp
@@ -104,6 +109,7 @@ class GatedNetwork:
     gates: Array
     hidden: Array
     output: Array
+    skip: Array | None = None
 
     def __call__(self, X: ArrayLike) -> Array:
         """Predictions of the network.
@@ -121,7 +127,8 @@ class GatedNetwork:
         linear = matmul(X, self.hidden)
         # A product with the mask, not a `where`: a closed gate must not hide a NaN.
         open_gates = (matmul(X, self.gates) >= 0).astype(linear.dtype)
-        return matmul(open_gates * linear, self.output)
+        neurons = matmul(open_gates * linear, self.output)
+        return neurons if self.skip is None else neurons + matmul(X, self.skip)
 
     @property
     def num_neurons(self) -> int:
@@ -140,8 +147,8 @@ class GatedNetwork:
             TypeError: it is traced; shapes cannot depend on values that are not there.
         """
         kept = _nonzero_slots(self)
-        return GatedNetwork(
-            gates=self.gates[:, kept], hidden=self.hidden[:, kept], output=self.output[kept]
+        return replace(
+            self, gates=self.gates[:, kept], hidden=self.hidden[:, kept], output=self.output[kept]
         )
 
 
@@ -152,13 +159,15 @@ def nonconvex_objective(
     lam: ArrayLike,
     loss: Loss = _SQUARED_LOSS,
     sample_weight: ArrayLike | None = None,
+    neuron_weight: ArrayLike | None = None,
 ) -> Array:
     """The non-convex training objective: loss plus weight decay.
 
-    sum_i weight_i loss(f_i, y_i) + lam/2 sum_k (||hidden_k||^2 + output_k^2),  f = network(X)
+    sum_i weight_i loss(f_i, y_i) + lam/2 sum_k w_k (||hidden_k||^2 + output_k^2),  f = network(X)
 
     With the factor 1/2 it equals the objective of the convex program at the weights of the same
-    network, once its neurons are balanced (||hidden_k|| = |output_k|). Gates carry no penalty.
+    network, once its neurons are balanced (||hidden_k|| = |output_k|). Gates and a skip connection
+    carry no penalty.
 
     Args:
         network: a `Network` or a `GatedNetwork`.
@@ -167,6 +176,8 @@ def nonconvex_objective(
         lam: scalar >= 0, the strength of the regularization.
         loss: a `Loss`, a sum over samples.
         sample_weight: array (n,), non-negative; ones when missing.
+        neuron_weight: array (m,) in [0, inf], w: of the network of `to_network` the flat
+            ``block_weights`` of its program; ones when missing. inf x 0 = 0.
 
     Returns:
         A scalar.
@@ -190,19 +201,35 @@ def nonconvex_objective(
     strength = nonnegative_scalar(lam, "lam", fit.dtype)
     target, weight = checked_samples(loss, fit, y, sample_weight)
     squares = jnp.sum(network.hidden**2) + jnp.sum(network.output**2)
+    if neuron_weight is not None:
+        own = checked_neuron_weight(neuron_weight, network)
+        each = jnp.sum(network.hidden**2, axis=0) + network.output**2
+        squares = jnp.sum(weighted(own, each))
     return total(loss, fit, target, weight) + 0.5 * strength * squares
+
+
+def checked_neuron_weight(weight: Any, network: Network | GatedNetwork) -> Array:
+    """Weights of neurons in the penalty, one each and none negative."""
+    own = as_float(weight, "neuron_weight")
+    check_shape(own, "neuron_weight", network.output.shape, "one a neuron")
+    if not is_traced(weight) and not bool(np.all(np.asarray(weight) >= 0)):
+        raise ValueError("neuron_weight holds a negative number or NaN: weights are >= 0.")
+    return jnp.where(own < 0, jnp.nan, own).astype(network.output.dtype)
 
 
 def check_layers(network: Network | GatedNetwork, name: str = "network") -> None:
     """Refuses layers that are no arrays of float32 or float64, or do not fit each other."""
     for layer, value in vars(network).items():
-        check_leaf(value, f"{name}.{layer}")
+        if layer != "skip" or value is not None:
+            check_leaf(value, f"{name}.{layer}")
     if network.hidden.ndim != 2:
         raise ValueError(
             f"{name}.hidden has shape {network.hidden.shape}; pass a matrix (d, m), one neuron a "
             "column."
         )
     check_shape(network.output, f"{name}.output", network.hidden.shape[1:], "one a neuron")
+    if network.skip is not None:
+        check_shape(network.skip, f"{name}.skip", network.hidden.shape[:1], "one a feature")
     if isinstance(network, GatedNetwork):
         check_shape(network.gates, f"{name}.gates", network.hidden.shape, "that of hidden")
 

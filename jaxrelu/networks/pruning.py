@@ -28,6 +28,7 @@ from jaxrelu.geometry.host.scaling import exponents, times_power
 from jaxrelu.losses.base import Loss, homogeneity, scaled, total, total_gradient
 from jaxrelu.losses.checks import check_known_samples, checked_samples, chosen_loss
 from jaxrelu.losses.squared import SquaredLoss
+from jaxrelu.networks.checks import check_network
 from jaxrelu.networks.irreducible import DEPENDENT, Neurons, neurons_of, reductions
 from jaxrelu.networks.network import GatedNetwork, Network
 
@@ -119,6 +120,7 @@ def prune(
     loss = chosen_loss(loss)
     X = known_matrix(X, "X")
     check_known_samples(len(X), y)
+    check_network(network, gated=True)
     neurons = neurons_of(network, X)
     features, X = neurons.features, X.astype(np.float64)
     # Targets and fits are in units of 2^power, coefficients in those of 2^neurons.size.

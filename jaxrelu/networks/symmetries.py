@@ -11,7 +11,7 @@ by the steps of Haeffele and Vidal and of Pilanci and Ergen, in the order derive
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax.numpy as jnp
@@ -51,12 +51,12 @@ def balance(network: Network) -> Network:
 
     Reference: Neyshabur, Tomioka and Srebro (2015), In search of the real inductive bias.
     """
-    check_network(network)
+    check_network(network, skip=True)
     hidden, output = jnp.asarray(network.hidden), jnp.asarray(network.output)
     norm, size = safe_norm(hidden.T), jnp.abs(output)
     root = _geometric_mean(norm, size)
     hidden = hidden * (root / jnp.where(norm > 0, norm, 1.0))[None]
-    return Network(hidden, jnp.sign(output) * root)
+    return replace(network, hidden=hidden, output=jnp.sign(output) * root)
 
 
 def _geometric_mean(a: Array, b: Array) -> Array:
@@ -91,7 +91,7 @@ def split(network: Network, neuron: int, shares: Any) -> Network:
 
     Reference: Mishkin and Pilanci (ICML 2023), Section 2.
     """
-    check_network(network)
+    check_network(network, skip=True)
     refuse_traced("split", {"neuron": neuron, "shares": shares})
     g = host_numbers(shares, "shares")
     if g.ndim != 1 or not (np.all(g >= 0) and abs(g.sum() - 1.0) <= 1e-6):
@@ -105,9 +105,10 @@ def split(network: Network, neuron: int, shares: Any) -> Network:
     hidden, output = jnp.asarray(network.hidden), jnp.asarray(network.output)
     root = jnp.asarray(np.sqrt(g), hidden.dtype)
     more = jnp.outer(hidden[:, neuron], root[1:])
-    return Network(
-        jnp.concatenate([hidden.at[:, neuron].multiply(root[0]), more], axis=1),
-        jnp.concatenate([output.at[neuron].multiply(root[0]), output[neuron] * root[1:]]),
+    return replace(
+        network,
+        hidden=jnp.concatenate([hidden.at[:, neuron].multiply(root[0]), more], axis=1),
+        output=jnp.concatenate([output.at[neuron].multiply(root[0]), output[neuron] * root[1:]]),
     )
 
 
@@ -133,7 +134,7 @@ def merge(network: Network) -> Network:
 
     Reference: Mishkin and Pilanci (ICML 2023), Section 2.
     """
-    check_known_network(network)
+    check_known_network(network, skip=True)
     alive = balance(network).compact()
     hidden, output = np.asarray(alive.hidden), np.asarray(alive.output)
     unit, norms = unit_rows(hidden.T)
@@ -144,8 +145,10 @@ def merge(network: Network) -> Network:
     directions, sizes = unit_rows(total)
     root = roots(sizes, exponent)
     dtype = network.hidden.dtype
-    return Network(
-        jnp.asarray((directions * root[:, None]).T, dtype), jnp.asarray(signs[first] * root, dtype)
+    return replace(
+        network,
+        hidden=jnp.asarray((directions * root[:, None]).T, dtype),
+        output=jnp.asarray(signs[first] * root, dtype),
     )
 
 
@@ -170,14 +173,14 @@ def permute(network: Network, order: Any) -> Network:
 
     Reference: Mishkin and Pilanci (ICML 2023), Section 2.
     """
-    check_network(network)
+    check_network(network, skip=True)
     refuse_traced("permute", {"order": order})
     places = host_numbers(order, "order")
     m = network.num_neurons
     if places.shape != (m,) or not np.array_equal(np.sort(places), np.arange(m)):
         raise ValueError(f"order is no permutation of {m} slots: pass each of 0 to {m - 1} once.")
     index = places.astype(np.int64)
-    return Network(network.hidden[:, index], network.output[index])
+    return replace(network, hidden=network.hidden[:, index], output=network.output[index])
 
 
 @register

@@ -9,7 +9,12 @@ import jax.numpy as jnp
 from jaxrelu.core.checks import check_type
 from jaxrelu.core.status import Status
 from jaxrelu.optimal_sets.optimal_set import OptimalSet
-from jaxrelu.programs.checks import check_double, check_known_program, check_weights
+from jaxrelu.programs.checks import (
+    check_double,
+    check_known_program,
+    check_no_free_blocks,
+    check_weights,
+)
 from jaxrelu.programs.program import Program
 from jaxrelu.programs.solution import Solution
 
@@ -28,6 +33,7 @@ def check_optimum(program: Program, solution: Any) -> None:
     """
     check_known_program(program)
     check_double(program)
+    check_no_free_blocks(program, "the optimal set")
     check_type(solution, "solution", Solution, "a Solution of jr.solve")
     if jnp.ndim(solution.lam) != 0:
         raise ValueError(

@@ -36,7 +36,8 @@ from jaxrelu.optimal_sets.optimal_set import OptimalSet
 from jaxrelu.paths.path import solve_path
 from jaxrelu.programs.certificates import Certificate, certify
 from jaxrelu.programs.optimality import block_correlations
-from jaxrelu.programs.program import Program, block_signs, fit, residual_at, sample_weights
+from jaxrelu.programs.penalties import block_factors
+from jaxrelu.programs.program import Program, fit, residual_at, sample_weights
 from jaxrelu.programs.solution import Solution, solution_in_units
 from jaxrelu.programs.units import in_units, out_of_units
 
@@ -105,16 +106,19 @@ def optimal_set(
     # of the answer as given may be the smaller one and its residual far less exact.
     if not _relative_gap(polished) <= max(_CLOSED, _relative_gap(claimed)):
         polished = claimed
-    q = _correlations(program, polished.residual, lam)
+    factor = np.asarray(block_factors(program))
+    q = _correlations(program, polished.residual, lam, factor)
     size = np.linalg.norm(q, axis=1)
     tight = np.flatnonzero(size >= lam * (1 - _TIGHT))
     doubtful = bool(np.any((size < lam * (1 - _TIGHT)) & (size > lam * (1 - _DOUBTFUL))))
     directions = q[tight] / size[tight, None]
-    signs = np.asarray(block_signs(program))[tight]
+    signs = factor[tight]
     features, gates = _features(program, directions, signs, tight)
     first, member_of = distinct(directions, signs, None if program.has_cones else features)
 
+    # Blocks with weights w in the penalty are w theta from here on.
     weights = np.array(polished.weights).reshape(-1, q.shape[1])
+    weights /= np.where(factor == 0, np.inf, np.abs(factor))[:, None]
     along = np.maximum(np.sum(weights[tight] * directions, axis=1), 0.0)
     # At an optimum nothing lies along other directions, and no correlation exceeds lam.
     total = float(np.sum(np.linalg.norm(weights, axis=1)))
@@ -159,16 +163,21 @@ def optimal_set(
     fewest = np.zeros(first.size)
     fewest[support] = np.where(sparse > polytopes.ZERO * inside.size, sparse, 0.0)
 
+    own = np.abs(signs)
+    if program.block_weights is not None and dimension:
+        # Orthonormal where coefficients are those of the weights themselves.
+        basis = np.linalg.qr(own[:, None] * basis)[0]
+
     def out(values: Any, exponent: Any) -> Array:
         return out_of_units(jnp.asarray(values), exponent)
 
     return OptimalSet(
         directions=jnp.asarray(directions),
-        signs=jnp.asarray(signs),
-        features=out(features, units.features),
-        coefficients=out(coefficients, units.weights),
-        interior=out(interior, units.weights),
-        fewest=out(fewest, units.weights),
+        signs=jnp.asarray(np.sign(signs)),
+        features=out(features / own, units.features),
+        coefficients=out(own * coefficients, units.weights),
+        interior=out(own * interior, units.weights),
+        fewest=out(own * fewest, units.weights),
         support=jnp.asarray(support),
         basis=jnp.asarray(basis),
         gates=None if gates is None else jnp.asarray(gates[:, first]),
@@ -216,23 +225,23 @@ def _certified(program: Program, solution: Solution, known: Certificate) -> Solu
     )
 
 
-def _correlations(program: Program, residual: Array, lam: float) -> Floats:
-    """Block correlations (b, d); those near lam exact to rounding, by non-negative least squares.
+def _correlations(program: Program, residual: Array, lam: float, factor: Floats) -> Floats:
+    """Block correlations over weights (b, d), those near lam by non-negative least squares.
 
-    On data with many equal rows the batched projection can stop at six digits.
+    These are exact to rounding: on data with many equal rows the batched projection can stop at six
+    digits.
     """
     found = np.array(block_correlations(program, residual))
-    q: Floats = found.reshape(-1, found.shape[-1])
+    q: Floats = np.abs(factor)[:, None] * found.reshape(-1, found.shape[-1])
     if not program.has_cones:
         return q
     X, r = np.asarray(program.X), np.asarray(residual)
     masks, pattern = np.asarray(program.patterns.masks) > 0, block_patterns(program.block_shape)
-    sign = np.asarray(block_signs(program))
     unit = unit_rows(X)[0]
     for block in np.flatnonzero(np.linalg.norm(q, axis=1) > lam * (1 - 10 * _DOUBTFUL)):
         mask = masks[:, int(pattern[block])]
         cone = cone_rows(mask, unit)
-        c = sign[block] * (X.T @ (mask * r))
+        c = factor[block] * (X.T @ (mask * r))
         # Rows far from the projection have no multiplier, and are checked.
         near = cone @ q[block] <= 1e-3 * lam
         exact = project(cone[near], c)

@@ -7,7 +7,8 @@ are exactly
 
 over the equicorrelation set E = {b : ||q_b|| = lam}; all other blocks are zero. Since <r, z_e> =
 lam for each of them, sum_e a_e is constant, and the set of coefficients is a polytope whose
-vertices have linearly independent features.
+vertices have linearly independent features. With weights w of blocks in the penalty, lam is lam w_e
+here, and sum_e w_e a_e is constant.
 
 Reference: Mishkin and Pilanci (ICML 2023), Theorem 3.1, with the sign of the fit corrected.
 """
@@ -38,7 +39,7 @@ class OptimalSet:
 
     Coefficients a (k,) >= 0 are optimal if and only if ``features @ a`` equals `fit` on the samples
     that count; the neuron of direction e then has the convex weight ``a[e] * directions[e]``. Their
-    sum is the same for all.
+    sum is the same for all; where blocks have weights in the penalty, that of w_e a_e is.
 
     Attributes:
         directions: (k, d), unit norm, the equicorrelation set E.

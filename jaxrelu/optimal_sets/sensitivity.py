@@ -141,7 +141,7 @@ def _structure(host: HostProgram, optima: OptimalSet) -> tuple[list[Neuron], Act
     direction_of = np.asarray(optima.direction_of).ravel()
     blocks = [int(np.argmax(direction_of == e)) for e in np.flatnonzero(support)]
     neurons = [Neuron(block, on) for block, on in zip(blocks, walls, strict=True)]
-    sizes = np.asarray(optima.interior)[support]
+    sizes = np.asarray(optima.interior)[support] / np.abs(host.factors[blocks])
     residual, fit = np.asarray(optima.residual), np.asarray(optima.fit)
     return neurons, ActivePoint(float(optima.lam), sizes, directions, fit, residual)
 

@@ -28,6 +28,7 @@ from jaxrelu.paths.checks import check_lams, step_limit, warm_point, working_set
 from jaxrelu.programs.certificates import Certificate
 from jaxrelu.programs.checks import check_lam, check_program
 from jaxrelu.programs.program import Program
+from jaxrelu.programs.skip import skip_apart
 from jaxrelu.programs.solution import Solution
 from jaxrelu.solvers.active_newton.driven_rounds import Answer
 from jaxrelu.solvers.active_newton.path_driver import PathDriver, slot_count
@@ -54,6 +55,7 @@ class Path:
         fit, residual, dual: (L, n).
         lower, upper, gap: (L,), the certificates.
         status, num_steps: (L,) int32.
+        skip: (L, d), the skip connections of a program that has one, else None.
     """
 
     program: Program
@@ -68,6 +70,7 @@ class Path:
     gap: Array
     status: Array
     num_steps: Array
+    skip: Array | None = None
 
     @property
     def lam(self) -> Array:
@@ -147,17 +150,23 @@ class PathCertificate:
         """(L, 2, p, d) or (L, p, d): allocates them all."""
         return self.path.weights
 
+    @property
+    def skip(self) -> Array | None:
+        """(L, d), the skip connections, or None."""
+        return self.path.skip
+
 
 @partial(compiled, optimised=False)
 def _solution_at(path: Path, k: Array) -> Solution:
     """One program for all k: a path is read solution by solution."""
-    weights = path._dense(k)
+    weights, skip = path._dense(k), None if path.skip is None else path.skip[k]
     certificate = Certificate(
         lower=path.lower[k],
         upper=path.upper[k],
         gap=path.gap[k],
         weights=weights,
         dual=path.dual[k],
+        skip=skip,
     )
     return Solution(
         weights=weights,
@@ -167,6 +176,7 @@ def _solution_at(path: Path, k: Array) -> Solution:
         certificate=certificate,
         status=path.status[k],
         num_steps=path.num_steps[k],
+        skip=skip,
     )
 
 
@@ -301,7 +311,10 @@ def interpolate(path: Path, lam: Any) -> Solution:
         raise ValueError(f"the neighbours of lam {value:g} on the path were not solved.")
     apart = high.lam - low.lam
     t = jnp.where(apart > 0, (lam - low.lam) / jnp.where(apart > 0, apart, 1.0), 0.0)
-    return certified(path.program, lam, (1 - t) * low.weights + t * high.weights)
+    skip = None
+    if low.skip is not None and high.skip is not None:
+        skip = (1 - t) * low.skip + t * high.skip
+    return certified(path.program, lam, (1 - t) * low.weights + t * high.weights, skip)
 
 
 def _assemble(program: Program, lams: Array, answers: list[Answer | None]) -> Path:
@@ -320,14 +333,21 @@ def _assemble(program: Program, lams: Array, answers: list[Answer | None]) -> Pa
         status=np.int32(Status.SKIPPED),
     )
     rows = [nothing if a is None else a.verdict for a in answers]
-    kept = [np.flatnonzero(np.any(row.weights != 0, axis=1)) for row in rows]
+    apart = [skip_apart(program, row.blocks) for row in rows]
+    kept = [
+        np.flatnonzero(np.any(row.weights != 0, axis=1) & ~own)
+        for row, (_, own) in zip(rows, apart, strict=True)
+    ]
     # Rounded up as the slots are: other supports must not mean other shapes.
     width = min(slot_count(max(k.size for k in kept)), total)
     blocks = np.full((len(rows), width), total, np.int32)
     weights = np.zeros((len(rows), width, d), dtype)
-    for k, (row, index) in enumerate(zip(rows, kept, strict=True)):
-        blocks[k, : index.size] = row.blocks[index]
+    skip = np.zeros((len(rows), d), dtype) if program.skip else None
+    for k, (row, index, (ids, own)) in enumerate(zip(rows, kept, apart, strict=True)):
+        blocks[k, : index.size] = ids[index]
         weights[k, : index.size] = row.weights[index]
+        if skip is not None:
+            skip[k] = np.nan if answers[k] is None else np.sum(row.weights[own], axis=0)
 
     def column(name: str) -> Array:
         return jnp.asarray(np.stack([getattr(row, name) for row in rows]))
@@ -347,4 +367,5 @@ def _assemble(program: Program, lams: Array, answers: list[Answer | None]) -> Pa
         gap=upper - lower,
         status=column("status"),
         num_steps=jnp.asarray(np.stack(steps)),
+        skip=None if skip is None else jnp.asarray(skip),
     )

@@ -37,8 +37,11 @@ from jaxrelu.losses.base import (
     total_conjugate,
     value_error,
 )
+from jaxrelu.programs.penalties import block_weights, sizes
 from jaxrelu.programs.preparation import RowSpace
 from jaxrelu.programs.program import Program, block_signs, sample_weights
+from jaxrelu.programs.skip import is_skip
+from jaxrelu.programs.unpenalised import unpenalised_loss
 
 
 class Blocks(NamedTuple):
@@ -86,8 +89,12 @@ def inside(program: Program, blocks: Blocks) -> Blocks:
 
     def some(part: Blocks) -> Array:
         pattern = part.ids % num_patterns
-        signs = cone_signs(masks, pattern, part.weights.dtype)
-        return pushed_inside(rows, signs, part.weights, witnesses[pattern])
+        skip = is_skip(program, pattern)
+        # What has no cone is inside; the first one stands in.
+        where = pattern if skip is None else jnp.where(skip, 0, pattern)
+        signs = cone_signs(masks, where, part.weights.dtype)
+        moved = pushed_inside(rows, signs, part.weights, witnesses[where])
+        return moved if skip is None else jnp.where(skip[:, None], part.weights, moved)
 
     weights = in_chunks(some, blocks, chunk_size(masks.shape[0]))
     return blocks._replace(weights=weights)
@@ -119,8 +126,10 @@ def fit_of(program: Program, blocks: Blocks) -> tuple[Array, Array]:
 def upper_value(program: Program, lam: Array, blocks: Blocks) -> tuple[Value, Array]:
     """The objective at blocks that are inside, rounded up; and their fit."""
     fit, off = fit_of(program, blocks)
-    size, d = safe_norm(blocks.weights), blocks.weights.shape[1]
-    return objective_at(program, lam, fit, off, size, d), fit
+    size, roundings = sizes(program, blocks.weights, blocks.ids), blocks.weights.shape[1]
+    if program.block_weights is not None:
+        roundings += 1
+    return objective_at(program, lam, fit, off, size, roundings), fit
 
 
 def objective_at(
@@ -141,7 +150,8 @@ def objective_at(
     off = unit * off
     # A sample of weight zero may have no target.
     values = _present(weight, loss.value(fit, y))
-    bent = 0.5 * curvature_within(loss, fit, off, y) * off**2
+    # A curvature may be infinite.
+    bent = jnp.where(off == 0, 0.0, 0.5 * curvature_within(loss, fit, off, y) * off**2)
     wrong = jnp.abs(loss.gradient(fit, y)) * off + bent + eps(fit.dtype) * value_error(loss, fit, y)
     terms = weight * values
     penalty = lam * added(size)
@@ -171,16 +181,20 @@ def correlation_rounding(program: Program, residual: Array) -> Array:
 
 
 class CorrelationBound(NamedTuple):
-    """An upper bound of max_b ||q_b|| at a residual, and the part of it that is rounding."""
+    """An upper bound of max_b ||q_b|| / w_b at a residual, and the part of it that is rounding.
+
+    `free` is one of max_b ||q_b|| over the blocks of weight zero, which are left out of it.
+    """
 
     bound: Array
     rounding: Array
+    free: Array
 
 
 def correlation_bound(
     program: Program, residual: Array, duals: DualElements, space: RowSpace | None = None
 ) -> CorrelationBound:
-    """max_b ||c_b + t_b v_b|| for elements v_b of the dual cones, rounded up.
+    """max_b ||c_b + t_b v_b|| / w_b for elements v_b of the dual cones, rounded up.
 
     Args:
         program: in units; in its row space where `space` is given.
@@ -224,13 +238,52 @@ def correlation_bound(
     if space is not None:
         reached = added(jnp.abs(residual) * safe_norm(X)) * (1.0 + unit * times)
         rounding = rounding + space.slip * reached * (1.0 + space.stretch)
-    return CorrelationBound(upward(jnp.max(found, initial=0.0), rounding), rounding)
+    weight = block_weights(program)
+    if weight is None:
+        largest = upward(jnp.max(found, initial=0.0), rounding)
+        return CorrelationBound(largest, rounding, jnp.zeros_like(largest))
+    free = upward(jnp.max(found.T.reshape(-1), initial=0.0, where=weight == 0), rounding)
+    weight = jnp.where(weight == 0, jnp.inf, weight)
+    # A quotient rounds once more.
+    each = upward(found.T.reshape(-1), rounding) * (1.0 + 4.0 * unit) / weight
+    worst = jnp.argmax(each)
+    return CorrelationBound(each[worst], rounding / weight[worst], free)
+
+
+def lower_bound(
+    program: Program,
+    lam: Array,
+    residual: Array,
+    bound: CorrelationBound,
+    upper: Array,
+    fit: Array,
+    reduced: Program | None = None,
+) -> tuple[Value, Array]:
+    """A lower bound of the optimum from a residual, and its dual vector over the residual, t.
+
+    Args:
+        program: in units.
+        lam: scalar.
+        residual: (n,).
+        bound: its `correlation_bound`.
+        upper: scalar, the objective at some weights.
+        fit: (n,), of these.
+        reduced: the program in its row space; where it is not given, the program itself.
+    """
+    value, t = lower_value(program, lam, residual, bound.bound)
+    if program.block_weights is None:
+        return value, t
+    inner = program if reduced is None else reduced
+    dual = t * residual
+    lost = unpenalised_loss(inner, lam, dual, value.value, t * bound.free, upper, fit)
+    return Value(value.value - lost, value.rounding), t
 
 
 def lower_value(program: Program, lam: Array, residual: Array, bound: Array) -> tuple[Value, Array]:
     """The dual value of the best feasible multiple t r of a residual, rounded down; and that t.
 
-    `bound` is at least max_b ||q_b|| at the residual, its rounding included (`correlation_bound`).
+    `bound` is at least max_b ||q_b|| / w_b at the residual, its rounding included
+    (`correlation_bound`). Blocks of weight zero are not looked at: `lower_bound` does.
     """
     loss, y, weight = program.loss, jnp.asarray(program.y), sample_weights(program)
     unit, n = roundoff(residual.dtype), residual.shape[0]

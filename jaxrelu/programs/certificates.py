@@ -40,12 +40,15 @@ from jaxrelu.programs.bounds import (
     correlation_bound,
     dense,
     inside,
-    lower_value,
+    lower_bound,
     upper_value,
 )
-from jaxrelu.programs.checks import check_lam, check_program, check_weights
+from jaxrelu.programs.checks import check_lam, check_program, check_skip, check_weights
+from jaxrelu.programs.free_pairs import shortest_pairs
+from jaxrelu.programs.penalties import VANISHING, block_weights, weighed_correlations
 from jaxrelu.programs.preparation import lifted, lowered, row_space, with_interior
-from jaxrelu.programs.program import Program, fit, raw_correlations, residual_at
+from jaxrelu.programs.program import Program, fit, residual_at
+from jaxrelu.programs.skip import is_skip, with_skip, without_skip
 from jaxrelu.programs.units import in_units, into_units, out_of_units, printed
 
 
@@ -62,6 +65,7 @@ class Certificate:
             cone holds exactly.
         dual: (n,), dual feasible: ||Proj_K(s X^T D_j dual)|| <= lam for every block.
         multipliers: None, or what `certify(..., multipliers=True)` returns.
+        skip: (d,), the skip connection beside `weights`, or None.
     """
 
     lower: Array
@@ -70,6 +74,7 @@ class Certificate:
     weights: Array
     dual: Array
     multipliers: Array | None = None
+    skip: Array | None = None
 
 
 class Certified:
@@ -97,7 +102,9 @@ class Certified:
         return self.certificate.gap
 
 
-def certify(program: Program, lam: Any, weights: Any, *, multipliers: bool = False) -> Certificate:
+def certify(
+    program: Program, lam: Any, weights: Any, *, multipliers: bool = False, skip: Any = None
+) -> Certificate:
     r"""Certified bounds of the optimum from weights of any origin.
 
     The weights are repaired (negligible blocks dropped, each block projected onto its cone, then
@@ -111,6 +118,7 @@ def certify(program: Program, lam: Any, weights: Any, *, multipliers: bool = Fal
         multipliers: return the mu >= 0 that prove the dual point feasible, too: with K_j =
             (2 D_j - I) X, ||s X^T D_j dual + K_j^T mu[s, j]|| <= lam holds exactly. (2, p, n)
             numbers, from a full projection of every block; not for gated programs, which need none.
+        skip: array (d,), the skip connection of a program that has one, zero by default.
 
     Returns:
         `Certificate`, with lower <= optimum <= upper as printed. Bad weights give a wide gap, never
@@ -135,8 +143,9 @@ def certify(program: Program, lam: Any, weights: Any, *, multipliers: bool = Fal
     multipliers = flag(multipliers, "multipliers")
     if multipliers and not program.has_cones:
         raise ValueError("multipliers=True: blocks of a gated program have no cones; leave it out.")
+    weights = with_skip(program, check_weights(program, weights), check_skip(program, skip))
     prove = _certify_with_multipliers if multipliers else _certify
-    return prove(program, lam, check_weights(program, weights))
+    return prove(program, lam, weights)
 
 
 @compiled
@@ -157,23 +166,29 @@ def _certified(multipliers: bool, program: Program, lam: Array, weights: Array) 
     lam = into_units(lam, units.lam)
     found = evidence(reduced, lam, lowered(into_units(weights, units.weights), space), multipliers)
     blocks = all_blocks(lifted(found.weights, space))
-    if space is not None:  # in fewer dimensions they are inside; lifted they were rounded again
-        blocks = inside(whole, blocks)
-    upper, _ = upper_value(whole, lam, blocks)
+    paired = shortest_pairs(whole, *blocks)
+    # In fewer dimensions they are inside; lifted they were rounded again, as those of pairs were.
+    if space is not None or paired is not blocks.weights:
+        blocks = inside(whole, blocks._replace(weights=paired))
+    upper, fit = upper_value(whole, lam, blocks)
     bound = correlation_bound(reduced, found.residual, found.duals, space)
-    lower, t = lower_value(whole, lam, found.residual, bound.bound)
+    lower, t = lower_bound(whole, lam, found.residual, bound, upper.value, fit, reduced)
     low = printed(lower.value, units.objective, -1)
     high = printed(upper.value, units.objective, 1)
     mu = None
     if found.multipliers is not None:
-        mu = out_of_units(t * found.multipliers, units.residual).reshape(*program.block_shape, -1)
+        mu = out_of_units(t * found.multipliers, units.residual).reshape(*whole.block_shape, -1)
+        mu, _ = without_skip(program, mu)
+    dense_weights = out_of_units(dense(whole, blocks), units.weights)
+    given_weights, given_skip = without_skip(program, dense_weights)
     return Certificate(
         lower=low,
         upper=high,
         gap=high - low,
-        weights=out_of_units(dense(whole, blocks), units.weights),
+        weights=given_weights,
         dual=out_of_units(t * found.residual, units.residual),
         multipliers=mu,
+        skip=given_skip,
     )
 
 
@@ -215,13 +230,17 @@ def evidence(program: Program, lam: Array, weights: Array, multipliers: bool = F
     """
     weights = feasible_weights(program, weights)
     residual = residual_at(program, fit(program, weights))
-    c = raw_correlations(program, residual)
-    c = c.reshape(-1, c.shape[-1])
+    # What is not penalised has no correlation at an optimum: it is projected until that is seen.
+    c = weighed_correlations(program, residual, free=1.0 / VANISHING)
     duals = DualElements.nothing(c.shape[0], c.shape[1], c.dtype)
     if not program.has_cones:
         return Evidence(weights, residual, duals, None)
     rows, masks = shared_rows(jnp.asarray(program.X)), jnp.asarray(program.patterns.masks)
     pattern, batch = block_patterns(program.block_shape), projection_batch(len(c), len(masks))
+    skip = is_skip(program, pattern)
+    if skip is not None:
+        # Without a cone there is nothing to project.
+        c, pattern = jnp.where(skip[:, None], 0.0, c), jnp.where(skip, 0, pattern)
     if not multipliers:
         duals = polar_bounds(rows, masks, pattern, c, duals, lam, batch=batch).duals
         return Evidence(weights, residual, duals, None)
@@ -241,7 +260,14 @@ def evidence(program: Program, lam: Array, weights: Array, multipliers: bool = F
 
 
 def feasible_weights(program: Program, weights: Array) -> Array:
-    """Weights inside the cones near given ones (the program carries its interior witnesses)."""
+    """Weights inside the cones near given ones (the program carries its interior witnesses).
+
+    A block of infinite weight becomes zero.
+    """
+    weight = block_weights(program)
+    if weight is not None:
+        there = (weight < jnp.inf).reshape(program.block_shape)[..., None]
+        weights = jnp.where(there | jnp.isnan(weights), weights, 0.0)
     if not program.has_cones:
         return weights
     flat = weights.reshape(-1, weights.shape[-1])
@@ -257,10 +283,19 @@ def feasible_weights(program: Program, weights: Array) -> Array:
 
     # A chunk drops what is negligible in it, so negligible is decided here, over all blocks.
     flat = drop_negligible(flat)
+    given, skip = flat, is_skip(program, pattern)
+    if skip is not None:
+        flat, pattern = jnp.where(skip[:, None], 0.0, flat), jnp.where(skip, 0, pattern)
+        interior = jnp.where(skip[:, None], interior[:1], interior)
+
+    def whole(repaired: Array) -> Array:
+        found = repaired if skip is None else jnp.where(skip[:, None], given, repaired)
+        return found.reshape(weights.shape)
+
     batch = projection_batch(flat.shape[0], masks.shape[0])
     if batch == flat.shape[0]:
-        return repair((flat, interior, pattern)).reshape(weights.shape)
+        return whole(repair((flat, interior, pattern)))
     # Zero blocks need no work: with the others first, most chunks are free.
     order = jnp.argsort(-safe_norm(flat))
     repaired = in_chunks(repair, (flat[order], interior[order], pattern[order]), batch)
-    return jnp.zeros_like(flat).at[order].set(repaired).reshape(weights.shape)
+    return whole(jnp.zeros_like(flat).at[order].set(repaired))

@@ -43,14 +43,18 @@ def check_program(program: Program) -> None:
     Raises:
         TypeError: something that is not a program, arrays of other types, or mixed dtypes.
         ValueError: wrong shapes, empty data, labels that the loss cannot take, masks that are not
-            0/1 or do not match the gates, negative sample weights. The sentence names the fix.
+            0/1 or do not match the gates, negative weights of samples or blocks. The sentence
+            names the fix.
         RuntimeError: a jaxlib or a device that computes wrong values.
     """
     check_kind(program)
     check_data(program)
+    check_type(program.skip, "skip", bool, "True or False")
     check_device(program.X.dtype)
     if program.sample_weight is not None:
         check_weights_sign(program.sample_weight)
+    if program.block_weights is not None:
+        check_block_weights(program.block_weights, program.skip)
     check_patterns(program.patterns, program.X)
     check_target(checked_loss(program.loss), program.y)
 
@@ -67,6 +71,59 @@ def check_data(program: Program) -> None:
             check_per_row(value, name, X.shape[0])
     fix = "jr.sample_patterns(key, X, num_gates) or jr.Patterns(gates, masks)"
     check_type(program.patterns, "patterns", Patterns, fix)
+    weights = program.block_weights
+    if weights is not None:
+        check_leaf(weights, "block_weights", X.dtype)
+        check_shape(weights, "block_weights", program.block_shape, "one a block of the program")
+
+
+def check_block_weights(weights: Any, skip: bool = False) -> None:
+    """Refuses known weights of blocks that are negative or NaN, and such that leave no block."""
+    if is_traced(weights):
+        return
+    known = np.asarray(weights)
+    if not bool(np.all(known >= 0)):
+        raise ValueError(
+            "block_weights holds a negative number or NaN: weights are >= 0, and inf for a block "
+            "that is not there."
+        )
+    if known.size and not skip and bool(np.all(np.isinf(known))):
+        raise ValueError("block_weights are all inf, which leaves no block: make some finite.")
+
+
+def check_skip(program: Program, skip: Any, name: str = "skip") -> Array | None:
+    """The skip connection of a program that has one, or None for zero."""
+    if skip is None:
+        return None
+    if not program.skip:
+        raise ValueError(f"{name} is given, and the program has none: build it with skip=True.")
+    skip = as_float(skip, name)
+    check_shape(skip, name, program.X.shape[1:], "one a feature")
+    check_dtype(skip, name, program.X.dtype)
+    return skip
+
+
+def check_no_skip(program: Program, why: str) -> None:
+    """Refuses a program with a skip connection where it has no meaning."""
+    if program.skip:
+        raise ValueError(f"the program has a skip connection, and {why}: build it with skip=False.")
+
+
+def check_no_free_blocks(program: Program, who: str) -> None:
+    """Refuses a known program some of whose blocks are not penalised."""
+    check_no_skip(program, f"{who} goes by correlations of length lam, which it has not")
+    if program.block_weights is not None and bool(np.any(np.asarray(program.block_weights) == 0)):
+        raise ValueError(
+            f"block_weights holds zeros, and {who} goes by correlations of length lam, which a "
+            "block without penalty has not: pass a small weight, 1e-6 times the others, say."
+        )
+
+
+def check_no_block_weights(program: Program, why: str) -> None:
+    """Refuses a program with weights of blocks or a skip connection, which have no meaning."""
+    check_no_skip(program, why)
+    if program.block_weights is not None:
+        raise ValueError(f"the program has block_weights, and {why}: leave them out.")
 
 
 def check_known_program(program: Program) -> None:

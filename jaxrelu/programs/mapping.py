@@ -1,5 +1,6 @@
 r"""From convex weights to networks and back, without changing fit or objective.
 
+Weights of blocks in the penalty are those of their neurons, w (||u||^2 + a^2) / 2 = w ||theta||.
 A block theta of sign s is the neuron u = theta / sqrt(||theta||), a = s sqrt(||theta||): then
 relu(X u) a = s D X theta on the training data and (||u||^2 + a^2) / 2 = ||theta||, so the network's
 `nonconvex_objective` equals the convex objective. Back, a neuron (u, a) adds u |a| to the block of
@@ -23,8 +24,13 @@ from jaxrelu.geometry.patterns import Patterns, patterns_from_weights
 from jaxrelu.losses.base import Loss
 from jaxrelu.losses.checks import check_known_samples, chosen_loss
 from jaxrelu.networks.checks import check_known_network
-from jaxrelu.networks.network import GatedNetwork, Network, checked_input
-from jaxrelu.programs.checks import check_kind, check_program, check_weights
+from jaxrelu.networks.network import (
+    GatedNetwork,
+    Network,
+    checked_input,
+    checked_neuron_weight,
+)
+from jaxrelu.programs.checks import check_kind, check_program, check_skip, check_weights
 from jaxrelu.programs.program import ConvexProgram, GatedProgram, Program
 from jaxrelu.programs.solution import Solution
 
@@ -34,7 +40,8 @@ def to_network(program: Program, solution: Solution | Any) -> Network | GatedNet
 
     Args:
         program: the program that was solved.
-        solution: a `Solution`, or convex weights of the program's shape.
+        solution: a `Solution`, or convex weights of the program's shape, which say nothing of a
+            skip connection.
 
     Returns:
         `Network` with 2p slots, positive output weights first, or `GatedNetwork` with p slots.
@@ -59,16 +66,17 @@ def to_network(program: Program, solution: Solution | Any) -> Network | GatedNet
     check_kind(program)
     if isinstance(solution, Solution):
         weights = check_weights(program, solution.weights, "solution.weights")
+        skip = check_skip(program, solution.skip, "solution.skip")
     else:
-        weights = check_weights(program, solution, "solution")
+        weights, skip = check_weights(program, solution, "solution"), None
     flat = weights.reshape(-1, weights.shape[-1])
     root = safe_sqrt(safe_norm(flat))
     empty = (root == 0)[:, None]
     hidden = jnp.where(empty, 0.0, flat / jnp.where(empty, 1.0, root[:, None])).T
     if isinstance(program, GatedProgram):
-        return GatedNetwork(jnp.asarray(program.patterns.gates), hidden, root)
+        return GatedNetwork(jnp.asarray(program.patterns.gates), hidden, root, skip)
     p = weights.shape[1]
-    return Network(hidden, jnp.concatenate([root[:p], -root[p:]]))
+    return Network(hidden, jnp.concatenate([root[:p], -root[p:]]), skip)
 
 
 @on_host()
@@ -79,6 +87,7 @@ def from_network(
     loss: Loss | None = None,
     *,
     sample_weight: Any = None,
+    neuron_weight: Any = None,
 ) -> tuple[Program, Array]:
     """The program over a network's own cells, and the network's convex weights in it.
 
@@ -88,15 +97,20 @@ def from_network(
         y: array (n,).
         loss: a `Loss`; default the squared loss.
         sample_weight: array (n,), or None.
+        neuron_weight: array (m,) in [0, inf], the weights of the neurons in the penalty, or None
+            for ones. They become the ``block_weights`` of the program; a block without a neuron has
+            the weight of its pattern's other sign.
 
     Returns:
         ``(program, weights)``: the weights have the network's fit, and their convex objective is at
         most `nonconvex_objective` (equal when every neuron is balanced, ||u|| = |a|, and neurons
         that share a signed cell are collinear). A neuron on a wall, which has no pattern of its
-        own, goes to a deterministic full-dimensional adjacent cell.
+        own, goes to a deterministic full-dimensional adjacent cell. The program has a skip
+        connection if the network has one, which is then that of the weights.
 
     Raises:
-        ValueError, TypeError: shapes or dtypes that do not fit; a network with no neurons.
+        ValueError, TypeError: shapes or dtypes that do not fit; a network with no neurons; weights
+            of neurons that share a block and differ.
 
     Example:
         >>> import jaxrelu as jr, numpy as np
@@ -110,7 +124,7 @@ def from_network(
     Reference: Mishkin and Pilanci (ICML 2023); the cells of wall neurons as corrected in
     `jaxrelu.geometry.patterns.patterns_from_weights`.
     """
-    check_known_network(network, gated=True)
+    check_known_network(network, gated=True, skip=True)
     loss = chosen_loss(loss)
     data = known_matrix(X, "X")
     check_known_samples(len(data), y, sample_weight)
@@ -120,26 +134,57 @@ def from_network(
     hidden, output = jnp.asarray(network.hidden), jnp.asarray(network.output)
     check_dtype(hidden, "network.hidden", X.dtype)
     check_dtype(output, "network.output", X.dtype)
+    own = None
+    if neuron_weight is not None:
+        own = np.asarray(checked_neuron_weight(neuron_weight, network), X.dtype)
     scaled = (hidden * jnp.abs(output)[None]).T
     if isinstance(network, GatedNetwork):
-        return _from_gated(network, X, y, loss, sample_weight, (hidden * output[None]).T)
+        return _from_gated(network, X, y, loss, sample_weight, (hidden * output[None]).T, own)
     patterns, index = patterns_from_weights(X, hidden)
-    program = ConvexProgram(X, y, patterns, loss, sample_weight)
-    check_program(program)
     sign = jnp.where(output >= 0, 0, 1)
+    of_blocks = None
+    if own is not None:
+        p = patterns.masks.shape[1]
+        known = _of_blocks(own, np.asarray(sign) * p + np.asarray(index), 2 * p).reshape(2, p)
+        of_blocks = jnp.asarray(np.where(np.isnan(known), known[::-1], known))
+    has_skip = network.skip is not None
+    program = ConvexProgram(X, y, patterns, loss, sample_weight, of_blocks, skip=has_skip)
+    check_program(program)
     weights = jnp.zeros((*program.block_shape, X.shape[1]), X.dtype)
     return program, weights.at[sign, index].add(scaled)
 
 
 def _from_gated(
-    network: GatedNetwork, X: Array, y: Array, loss: Loss, sample_weight: Any, scaled: Array
+    network: GatedNetwork,
+    X: Array,
+    y: Array,
+    loss: Loss,
+    sample_weight: Any,
+    scaled: Array,
+    own: Any,
 ) -> tuple[Program, Array]:
     """Neurons with the same gate pattern share a block; every gate keeps its pattern."""
     gates = jnp.asarray(network.gates)
     masks = np.asarray(matmul(X, gates) >= 0)  # to the bit as the network evaluates it
     _, first, index = np.unique(masks, axis=1, return_index=True, return_inverse=True)
     patterns = Patterns(gates[:, first], jnp.asarray(masks[:, first]))
-    program = GatedProgram(X, y, patterns, loss, sample_weight)
+    of_blocks = None
+    if own is not None:
+        of_blocks = jnp.asarray(_of_blocks(own, index.reshape(-1), len(first)))
+    has_skip = network.skip is not None
+    program = GatedProgram(X, y, patterns, loss, sample_weight, of_blocks, skip=has_skip)
     check_program(program)
     weights = jnp.zeros((*program.block_shape, X.shape[1]), X.dtype)
     return program, weights.at[jnp.asarray(index.reshape(-1))].add(scaled)
+
+
+def _of_blocks(own: Any, block: Any, blocks: int) -> Any:
+    """The weights of neurons as those of their blocks; NaN for a block without a neuron."""
+    found = np.full(blocks, np.nan, own.dtype)
+    found[block] = own
+    if not np.array_equal(found[block], own):
+        raise ValueError(
+            "neuron_weight differs between neurons of one sign in one cell, which make one block: "
+            "give them the same weight, or merge them."
+        )
+    return found

@@ -1,7 +1,7 @@
 r"""The objective, block correlations, and how far weights are from the optimality conditions.
 
 With r = -(c o loss')(f) and q_b = Proj_{K_b}(s X^T D_j r), weights are optimal if and only if they
-are feasible, ||q_b|| <= lam for every block, and theta_b = (||theta_b|| / lam) q_b.
+are feasible, ||q_b|| <= lam w_b for every block, and w_b theta_b = (||theta_b|| / lam) q_b.
 
 Reference: Mishkin and Pilanci (ICML 2023), Section 3 (KKT conditions of C-ReLU), with the sign of
 the residual corrected.
@@ -21,7 +21,14 @@ from jaxrelu.core.numerics import matmul, safe_norm, unit
 from jaxrelu.core.options import nonnegative_scalar
 from jaxrelu.geometry.cones import block_patterns
 from jaxrelu.geometry.correlations import correlations
-from jaxrelu.programs.checks import check_kind, check_lam, check_program, check_weights
+from jaxrelu.programs.checks import (
+    check_kind,
+    check_lam,
+    check_program,
+    check_skip,
+    check_weights,
+)
+from jaxrelu.programs.penalties import block_weights, sizes, weighing
 from jaxrelu.programs.program import (
     Program,
     block_signs,
@@ -32,6 +39,7 @@ from jaxrelu.programs.program import (
     raw_correlations,
     residual_at,
 )
+from jaxrelu.programs.skip import extended, is_skip, with_skip
 
 
 class KKTResidual(NamedTuple):
@@ -41,7 +49,10 @@ class KKTResidual(NamedTuple):
         stationarity: max over non-zero blocks of ||q - lam theta / ||theta|| || / lam.
         dual_feasibility: max over blocks of (||q|| - lam)_+ / lam.
         primal_feasibility: max over rows and blocks of [-(2 d - 1) <x, theta>]_+ over
-            ||x|| ||theta||.
+            ||x|| ||theta||; inf if a block of infinite weight is not zero.
+
+    With weights w of blocks, lam is lam w_b, which is zero for w_b = 0; a violation there counts
+    relative to lam times the largest finite weight.
     """
 
     stationarity: Array
@@ -49,15 +60,16 @@ class KKTResidual(NamedTuple):
     primal_feasibility: Array
 
 
-def objective(program: Program, lam: Any, weights: Any) -> Array:
+def objective(program: Program, lam: Any, weights: Any, *, skip: Any = None) -> Array:
     r"""The objective of the convex program (see the docstring of `jaxrelu.programs.program`).
 
-    sum_i c_i loss(f_i, y_i) + lam sum_blocks ||theta||_2. Cone constraints are not looked at.
+    sum_i c_i loss(f_i, y_i) + lam sum_blocks w ||theta||_2. Cone constraints are not looked at.
 
     Args:
         program: a `ConvexProgram` or `GatedProgram`.
         lam: scalar >= 0, the regularization strength.
         weights: array (2, p, d), or (p, d) for a gated program.
+        skip: array (d,), the skip connection of a program that has one, zero by default.
 
     Returns:
         Scalar. Differentiable; the derivative of a norm at a zero block is 0.
@@ -75,9 +87,13 @@ def objective(program: Program, lam: Any, weights: Any) -> Array:
         1.0
     """
     check_kind(program)
-    weights = check_weights(program, weights)
+    weights, skip = check_weights(program, weights), check_skip(program, skip)
     strength = nonnegative_scalar(lam, "lam", weights.dtype)
-    return loss_value(program, fit(program, weights)) + strength * jnp.sum(safe_norm(weights))
+    flat = weights.reshape(-1, weights.shape[-1])
+    f = fit(program, weights)
+    if skip is not None:
+        f = f + matmul(jnp.asarray(program.X), skip)
+    return loss_value(program, f) + strength * jnp.sum(sizes(program, flat))
 
 
 def block_correlations(program: Program, residual: Any) -> Array:
@@ -120,13 +136,14 @@ def _block_correlations(program: Program, residual: Array) -> Array:
     return correlations(jnp.asarray(program.X), jnp.asarray(program.patterns.masks), residual)
 
 
-def kkt_residual(program: Program, lam: Any, weights: Any) -> KKTResidual:
+def kkt_residual(program: Program, lam: Any, weights: Any, *, skip: Any = None) -> KKTResidual:
     """How far weights are from the optimality conditions, relative.
 
     Args:
         program: a `ConvexProgram` or `GatedProgram`.
         lam: scalar, > 0.
         weights: array (2, p, d), or (p, d) for a gated program.
+        skip: array (d,), the skip connection of a program that has one, zero by default.
 
     Returns:
         `KKTResidual`, three scalars. Their derivatives are NaN at kinks: where a condition begins
@@ -149,26 +166,54 @@ def kkt_residual(program: Program, lam: Any, weights: Any) -> KKTResidual:
     """
     check_program(program)
     lam = check_lam(program, lam)
-    return _kkt_residual(program, lam, check_weights(program, weights))
+    weights = with_skip(program, check_weights(program, weights), check_skip(program, skip))
+    return _kkt_residual(extended(program), lam, weights)
 
 
 @compiled
 def _kkt_residual(program: Program, lam: Array, weights: Array) -> KKTResidual:
     X, flat = jnp.asarray(program.X), weights.reshape(-1, weights.shape[-1])
-    q = _block_correlations(program, residual_at(program, fit(program, weights)))
+    residual = residual_at(program, fit(program, weights))
+    q = _block_correlations(program, residual)
     q, size, small = q.reshape(flat.shape), safe_norm(flat), close(weights.dtype)
-    away = jnp.where((size > 0)[:, None], q - lam * unit(flat), 0.0)
-    off = jnp.where(jnp.any(size > 0), longest(away, at_least=small * lam), 0.0)
+    skip = is_skip(program, block_patterns(program.block_shape))
+    if skip is not None:  # its correlation is raw
+        raw = raw_correlations(program, residual).reshape(flat.shape)
+        q = jnp.where(skip[:, None], raw, q)
     # The derivative of ||q|| by the residual is s D_j X u, u its direction.
     masks = float_masks(program).T[block_patterns(program.block_shape)]
     features = block_signs(program)[:, None] * masks * matmul(unit(q), X.T)
-    beyond = excess(longest(q, features) - lam, lam)
+    pull, weight = lam * unit(flat), block_weights(program)
+    if weight is not None:
+        # A block of weight zero has q = 0 at an optimum, and one of infinite weight any q.
+        scale, bears = 1.0 / weighing(program), weight > 0
+        q, features = scale[:, None] * q, scale[:, None] * features
+        pull = jnp.where(bears[:, None], pull, 0.0)
+    away = jnp.where((size > 0)[:, None], q - pull, 0.0)
+    off = jnp.where(jnp.any(size > 0), longest(away, at_least=small * lam), 0.0)
+    if weight is None:
+        beyond = excess(longest(q, features) - lam, lam)
+    else:
+        beyond = _beyond(lam, q, features, bears)
     violation = jnp.zeros((), weights.dtype)
     if program.has_cones:
         scale = size[:, None] * safe_norm(X)[None]
         outside = -cone_values(program, weights).reshape(scale.shape)
         outside = jnp.where(scale > 0, outside / jnp.where(scale > 0, scale, 1.0), -1.0)
+        outside = outside if skip is None else jnp.where(skip[:, None], -1.0, outside)
         # A row of zeros bounds no cone and is violated by nothing, until it moves.
         jump = jump_at_zero(X, jnp.any(size > 0))
         violation, off = excess(largest(outside.ravel()), 1.0) + jump, off + jump
+    if weight is not None:
+        violation = jnp.where(jnp.any((size > 0) & (weight == jnp.inf)), jnp.inf, violation)
     return KKTResidual(off / lam, beyond / lam, violation)
+
+
+def _beyond(lam: Array, q: Array, features: Array, bears: Array) -> Array:
+    """How far correlations go beyond lam, or beyond zero in blocks that are not penalised."""
+
+    def of(some: Array) -> Array:
+        return longest(jnp.where(some[:, None], q, 0.0), jnp.where(some[:, None], features, 0.0))
+
+    free = jnp.where(jnp.any(~bears), of(~bears), 0.0)
+    return jnp.maximum(excess(of(bears) - lam, lam), free)

@@ -13,12 +13,24 @@ weights c_i >= 0 (one if not given), a convex loss that is a *sum* over samples.
 
     minimise    sum_i c_i loss(f_i, y_i) + lam sum_j ||u_j||_2,     f = sum_j D_j X u_j.
 
+**Block weights** w_b in [0, inf], one for every block, turn the penalty into
+lam sum_b w_b ||theta_b||_2, with inf x 0 = 0. A block of weight inf is not there: its weights are
+zero. A block of weight zero is not penalised; of its optimal weights those of the least norm are
+meant, the limit of vanishing weights.
+
+**A skip connection** adds X theta_0 to the fit, a block without cone and penalty; of its optimal
+weights those of the least norm are meant, too.
+
 There is no 1/n, and the squared loss is 1/2 (f - y)^2. C-ReLU equals the training problem
 sum_i c_i loss + lam/2 (||W1||_F^2 + ||w2||^2) of the network f = relu(X W1) w2, once all patterns
 are present and the network is wide enough; note the 1/2 on weight decay.
 
 With the residual r = -(c o loss')(f) the raw correlation of block (s, j) is s X^T D_j r, and
-`lambda_max` is the largest norm of its projection onto the cone, at zero weights.
+`lambda_max` is the largest norm of its projection onto the cone, over w_b, at zero weights.
+
+With theta'_b = w_b theta_b a program of positive block weights has the penalty lam sum ||theta'_b||
+and the fit sum_b (s_b / w_b) D_j X theta'_b: the same with other factors than the signs
+(`jaxrelu.programs.penalties`), on which solvers work.
 
 Reference: Pilanci and Ergen (ICML 2020); Mishkin and Pilanci (ICML 2023), Section 2.
 """
@@ -50,6 +62,10 @@ class ConvexProgram:
         patterns: `Patterns` with masks (n, p).
         loss: a `Loss`; its parameters are leaves.
         sample_weight: array (n,), >= 0, or None for ones.
+        block_weights: array (2, p) in [0, inf], the weights of the blocks in the penalty, or None
+            for ones.
+        skip: whether there is a skip connection, a linear part X theta_0 of the fit that is not
+            penalised (static); answers have it in `skip`, (d,).
 
     Nothing is checked here (JAX rebuilds programs from placeholders); the entry points check.
 
@@ -68,6 +84,8 @@ class ConvexProgram:
     patterns: Patterns
     loss: Loss = field(default_factory=SquaredLoss)
     sample_weight: Any = None
+    block_weights: Any = None
+    skip: bool = field(default=False, kw_only=True, metadata={"static": True})
 
     @property
     def block_shape(self) -> tuple[int, ...]:
@@ -87,6 +105,8 @@ class GatedProgram:
 
     Args:
         X, y, patterns, loss, sample_weight: as in `ConvexProgram`.
+        block_weights: array (p,), as there.
+        skip: as there.
 
     Example:
         >>> import jax, jaxrelu as jr, numpy as np
@@ -102,6 +122,8 @@ class GatedProgram:
     patterns: Patterns
     loss: Loss = field(default_factory=SquaredLoss)
     sample_weight: Any = None
+    block_weights: Any = None
+    skip: bool = field(default=False, kw_only=True, metadata={"static": True})
 
     @property
     def block_shape(self) -> tuple[int, ...]:

@@ -83,6 +83,7 @@ def shard_samples(program: Program, mesh: Mesh) -> Program:
             interior=put(patterns.interior, whole),
         ),
         sample_weight=put(program.sample_weight, rows),
+        block_weights=put(program.block_weights, whole),
     )
     check_program(spread)  # values only now: one device need not hold them all
     return spread

@@ -33,6 +33,7 @@ class Solution(Certified):
             `upper` and `gap` are attributes of the solution as well.
         status: int32, a member of `Status`.
         num_steps: int32, Newton steps or iterations taken.
+        skip: (d,), the skip connection of a program that has one, else None.
     """
 
     weights: Array
@@ -42,6 +43,7 @@ class Solution(Certified):
     certificate: Certificate
     status: Array
     num_steps: Array
+    skip: Array | None = None
 
 
 class Solved(Certified):
@@ -73,14 +75,15 @@ def joined(parts: list[Solution], join: Callable[[Any], Array]) -> Solution:
 
     def light(part: Solution) -> Solution:
         none: Any = None
-        return replace(part, certificate=replace(part.certificate, weights=none))
+        return replace(part, certificate=replace(part.certificate, weights=none, skip=none))
 
     return shared(jax.tree.map(lambda *leaves: join(leaves), *map(light, parts)))
 
 
 def shared(answer: Solution) -> Solution:
     """The same answer holding its weights once; compiled code returns them in two arrays."""
-    return replace(answer, certificate=replace(answer.certificate, weights=answer.weights))
+    proof = replace(answer.certificate, weights=answer.weights, skip=answer.skip)
+    return replace(answer, certificate=proof)
 
 
 def solution_in_units(solution: Solution, units: Units) -> Solution:

@@ -1,16 +1,17 @@
 r"""Units: a program in numbers around one, by powers of two, which change no digit.
 
 X = 2^a X', c = 2^e c' and, for a loss with l(t f, t y) = t^m l(f, y), y = 2^b y', together with the
-parameters of the loss that are in units of y (b = 0 for all other losses). Then weights are
-theta = 2^(b - a) theta', the objective is 2^(e + m b) times as large, and
-lam = 2^(a + e + (m - 1) b) lam'. Targets of 1e-153 or 1e200, whose squares no float64 holds, are
-ordinary numbers in between; what does not fit on the way out shows in the answer.
+parameters of the loss that are in units of y (b = 0 for all other losses), and weights of blocks
+w = 2^g w' (g = 0 where there are none). Then weights are theta = 2^(b - a) theta', the objective is
+2^(e + m b) times as large, and lam = 2^(a + e + (m - 1) b - g) lam'. Targets of 1e-153 or 1e200,
+whose squares no float64 holds, are ordinary numbers in between; what does not fit on the way out
+shows in the answer.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 from jax import Array
@@ -18,9 +19,9 @@ from jax import Array
 from jaxrelu.core.numerics import safe_norm
 from jaxrelu.core.rounding import largest_exponent, times_power, tiny
 from jaxrelu.losses.base import homogeneity, scaled
+from jaxrelu.programs.penalties import block_weights
 from jaxrelu.programs.program import Program, sample_weights
-
-P = TypeVar("P", bound=Program)
+from jaxrelu.programs.skip import extended
 
 
 class Units(NamedTuple):
@@ -45,8 +46,9 @@ class Units(NamedTuple):
         return cls(features, fit, fit - features, features + residual, residual, residual + fit)
 
 
-def in_units(program: P) -> tuple[P, Units]:
-    """The program in numbers around one, and the way back."""
+def in_units(program: Program) -> tuple[Any, Units]:
+    """The program in numbers around one, its skip connection a block of it, and the way back."""
+    program = extended(program)
     X, y = jnp.asarray(program.X), jnp.asarray(program.y)
     feature = largest_exponent(X)
     X = times_power(X, -feature)
@@ -65,7 +67,13 @@ def in_units(program: P) -> tuple[P, Units]:
         scaled_weight = times_power(given, -weight)
     loss, y = scaled(program.loss, -target), times_power(y, -target)
     inside = replace(program, X=X, y=y, loss=loss, sample_weight=scaled_weight)
-    return inside, Units.of(feature, target, weight, degree)
+    units = Units.of(feature, target, weight, degree)
+    blocks = block_weights(program)
+    if blocks is not None:
+        power = largest_exponent(jnp.where(jnp.isfinite(blocks), blocks, 0.0))
+        blocks = times_power(blocks, -power).reshape(program.block_shape)
+        inside, units = replace(inside, block_weights=blocks), units._replace(lam=units.lam - power)
+    return inside, units
 
 
 def into_units(values: Any, exponent: Array) -> Array:

@@ -33,14 +33,19 @@ from jaxrelu.geometry.cones import block_patterns, cone_signs, projection_batch
 from jaxrelu.geometry.correlation_bounds import DualElements, polar_bounds
 from jaxrelu.geometry.gram import shared_rows
 from jaxrelu.losses.base import total_curvature, total_gradient
+from jaxrelu.programs.penalties import (
+    block_factors,
+    is_free,
+    norm_shares,
+    weighed_correlations,
+)
 from jaxrelu.programs.program import (
     Program,
-    block_signs,
     float_masks,
-    raw_correlations,
     residual_at,
     sample_weights,
 )
+from jaxrelu.programs.skip import is_skip
 from jaxrelu.solvers.support_system import SupportSystem, support_system
 
 # Correlations this near lam, relative, are tight; nearer than half of it no other may come.
@@ -57,7 +62,8 @@ class ActiveSupport(NamedTuple):
     """Tight blocks in k slots, the neurons that they make, and what is true of them.
 
     Attributes:
-        blocks: (k,) int32, in flat order; the number of blocks for slots that hold none.
+        blocks: (k,) int32, in flat order; the number of blocks for slots that hold none. Blocks
+            with weights w_b in the penalty are w_b theta_b here (`jaxrelu.programs.penalties`).
         neuron: (k,) int32, the slot that stands for the neuron of a block.
         shares: (k,), of the neuron's weight.
         weights: (k, d), of neurons, in the slots that stand for them; zero elsewhere.
@@ -103,7 +109,7 @@ def active_support(
     Args:
         program: a program with d <= n.
         lam: scalar.
-        weights: of the program's shape.
+        weights: of the program's shape, times those of the blocks in the penalty.
         residual: (n,), minus the gradient of the loss at their fit.
         slots: room for tight blocks.
 
@@ -112,7 +118,8 @@ def active_support(
     """
     flat = weights.reshape(-1, weights.shape[-1])
     sizes, total = safe_norm(flat), jnp.sum(safe_norm(flat))
-    found = _tight(program, lam, residual, min(slots, len(flat)))
+    found = _tight(program, lam, flat, residual, min(slots, len(flat)))
+    radius = lam * norm_shares(program, found.blocks)
     same, unique = _same(program, found)
     neuron = jnp.argmax(same, axis=1).astype(jnp.int32)
     mass = jnp.where(found.tight, sizes[found.blocks], 0.0)
@@ -125,16 +132,18 @@ def active_support(
     face = faces(rows, found.signs, walls)
     masks = jnp.where(used[:, None], found.signed_masks, 0.0)
     start = jnp.where(used, size, 0.0)[:, None] * unit(face.onto(found.directions))
-    theta, system = _polished(program, lam, face, masks, start)
+    theta, system = _polished(program, radius, face, masks, start)
     f = system.fit(theta)
     exact = residual_at(program, f)
 
     near = jnp.all(safe_norm(theta - start) <= 0.5 * safe_norm(start))
     # Nothing that was not tight may have become so.
     reach = safe_norm(rows.length[None])[0] * safe_norm((exact - residual)[None])[0]
+    if program.block_weights is not None:
+        reach = reach * jnp.max(jnp.abs(block_factors(program)))
     lost = total - jnp.sum(mass)
     near = near & (reach <= 0.5 * _TIGHT * lam) & (lost <= _LOST * total) & found.all_here
-    right, touch, mu = _checked(lam, found, system, theta[neuron], exact, program.has_cones)
+    right, touch, mu = _checked(lam, radius, found, system, theta[neuron], exact, program.has_cones)
     optimal = near & jnp.all(~used | right)
     stay = jnp.all(~found.tight | (used[neuron] & right & touch.stays))
     return ActiveSupport(
@@ -152,25 +161,38 @@ def active_support(
     )
 
 
-def _tight(program: Program, lam: Array, residual: Array, slots: int) -> _Tight:
+def _tight(program: Program, lam: Array, flat: Array, residual: Array, slots: int) -> _Tight:
     X, limit = jnp.asarray(program.X), lam * (1.0 - _margin(program, _TIGHT))
     pattern = block_patterns(program.block_shape)
-    c = raw_correlations(program, residual).reshape(len(pattern), -1)
+    c = weighed_correlations(program, residual)
     bound = safe_norm(c)
     if program.has_cones:
         masks, batch = jnp.asarray(program.patterns.masks), projection_batch(len(pattern), len(X))
         zero = DualElements.nothing(c.shape[0], c.shape[1], c.dtype)
         bound = polar_bounds(shared_rows(X), masks, pattern, c, zero, limit, batch=batch).bound
+    free = is_free(program)
+    if free is not None:  # a block without a penalty has no correlation to go by
+        bound = jnp.where(free & (safe_norm(flat) > 0), jnp.inf, bound)
     size, blocks = jax.lax.top_k(bound, slots)
     tight = size > limit
     all_here = jnp.sum(bound > limit) <= slots
     signs = cone_signs(jnp.asarray(program.patterns.masks), pattern[blocks], X.dtype)
-    signed = block_signs(program)[blocks][:, None] * float_masks(program).T[pattern[blocks]]
-    q, mu = c[blocks], jnp.zeros_like(signs)
+    signed = block_factors(program)[blocks][:, None] * float_masks(program).T[pattern[blocks]]
+    q, mu, u = c[blocks], jnp.zeros_like(signs), unit(c[blocks])
+    if free is not None:
+        own = weighed_correlations(program, residual, free=1.0)
+        q = own.reshape(c.shape)[blocks]
     if program.has_cones:
-        there = project(shared_rows(X), signs, jnp.where(tight[:, None], q, 0.0))
-        q, mu = there.points, there.multipliers
-    return _Tight(blocks, tight, signs, signed, mu, unit(q), all_here)
+        skip = is_skip(program, pattern[blocks])
+        walled = tight if skip is None else tight & ~skip
+        there = project(shared_rows(X), signs, jnp.where(walled[:, None], q, 0.0))
+        mu, u = there.multipliers, unit(there.points)
+        if skip is not None:
+            signs = jnp.where(skip[:, None], 0.0, signs)
+            mu = jnp.where(skip[:, None], 0.0, mu)
+    if free is not None:
+        u = jnp.where(free[blocks][:, None], unit(flat[blocks]), u)
+    return _Tight(blocks, tight, signs, signed, mu, u, all_here)
 
 
 def _margin(program: Program, share: float) -> float:
@@ -183,13 +205,13 @@ def _same(program: Program, found: _Tight) -> tuple[Array, Array]:
     both = found.tight[:, None] & found.tight[None]
     angle = 2.0 - 2.0 * matmul(u, u.T)
     close_by = angle <= max(_SAME**2, 16 * eps(dtype))
-    sign = block_signs(program)[found.blocks]
-    same = both & close_by & (sign[:, None] == sign[None])
+    factor = block_factors(program)[found.blocks]
+    same = both & close_by & (factor[:, None] == factor[None])
     if program.has_cones:
         return same, jnp.asarray(True)
     # Without cones a direction computes what its mask lets through.
     real = (safe_norm(jnp.asarray(program.X)) > 0).astype(dtype)
-    masks = found.signed_masks
+    masks = (found.signed_masks != 0).astype(dtype)
     ones = jnp.sum(masks * real[None], axis=1)
     apart = ones[:, None] + ones[None] - 2.0 * matmul(masks * real[None], masks.T)
     same = both & (apart < 0.5)
@@ -198,7 +220,7 @@ def _same(program: Program, found: _Tight) -> tuple[Array, Array]:
 
 
 def _polished(
-    program: Program, lam: Array, face: Faces, masks: Array, start: Array
+    program: Program, radius: Array, face: Faces, masks: Array, start: Array
 ) -> tuple[Array, SupportSystem]:
     """The neurons where their equations hold to rounding, by Newton's method, and their system."""
     y, weight = jnp.asarray(program.y), sample_weights(program)
@@ -208,30 +230,39 @@ def _polished(
         return total_curvature(program.loss, f, y, weight)
 
     # The inverse of the start serves to the end, which is near.
-    system = support_system(face, masks, start, bends(start), lam)
+    system = support_system(face, masks, start, bends(start), radius)
+    pull = radius if radius.ndim == 0 else radius[:, None]
 
     def newton(theta: Array, _: None) -> tuple[Array, None]:
         gradient = total_gradient(program.loss, system.fit(theta), y, weight)
-        return theta - system.step(system.back(gradient) + lam * unit(theta)), None
+        return theta - system.step(system.back(gradient) + pull * unit(theta)), None
 
     theta, _ = jax.lax.scan(newton, start, None, length=_NEWTON_STEPS)
-    return theta, system.at(theta, bends(theta), lam)
+    return theta, system.at(theta, bends(theta), radius)
 
 
 def _checked(
-    lam: Array, found: _Tight, system: SupportSystem, theta: Array, residual: Array, cones: bool
+    lam: Array,
+    radius: Array,
+    found: _Tight,
+    system: SupportSystem,
+    theta: Array,
+    residual: Array,
+    cones: bool,
 ) -> tuple[Array, Contact, Array]:
     """Whether slots are tight with given neurons (k,), what becomes of them, and multipliers."""
     face, dtype = system.face, theta.dtype
     u, c = unit(theta), matmul(found.signed_masks * residual[None], system.X)
     small = close(dtype) * lam + 1e3 * eps(dtype) * safe_norm(c)
+    pull = (radius if radius.ndim == 0 else radius[:, None]) * u
     if not cones:
-        right, every = safe_norm(c - lam * u) <= small, jnp.ones(found.signs.shape, bool)
+        right, every = safe_norm(c - pull) <= small, jnp.ones(found.signs.shape, bool)
         return right, Contact(every[:, 0], every), found.multipliers
     mu = jnp.where(face.walls, found.multipliers, 0.0)
-    mu = mu + face.multipliers(lam * u - c - face.push(mu))
-    right = safe_norm(lam * u - c - face.push(mu)) <= small
-    slack = face.slack(u)
+    mu = mu + face.multipliers(pull - c - face.push(mu))
+    right = safe_norm(pull - c - face.push(mu)) <= small
+    # What has no cone lies on no wall.
+    slack = jnp.where(found.signs == 0, 1.0, face.slack(u))
     on = ~face.walls | ((slack <= close(dtype)) & (mu > 0))
     right = right & jnp.all(on & (slack >= -close(dtype)), axis=1)
     return right, contact(face, slack <= close(dtype)), mu

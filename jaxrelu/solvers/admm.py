@@ -46,7 +46,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxrelu.core.loops import iterate
-from jaxrelu.core.numerics import eps, matmul, safe_norm
+from jaxrelu.core.numerics import eps, matmul
 from jaxrelu.core.options import check_static_count
 from jaxrelu.core.pytrees import register
 from jaxrelu.geometry.cones import project_cones
@@ -55,11 +55,11 @@ from jaxrelu.programs.bounds import (
     Value,
     all_blocks,
     correlation_bound,
-    lower_value,
+    lower_bound,
     upper_value,
 )
 from jaxrelu.programs.certificates import feasible_weights
-from jaxrelu.programs.penalties import block_soft_threshold
+from jaxrelu.programs.penalties import block_soft_threshold, sizes
 from jaxrelu.programs.program import (
     Program,
     fit,
@@ -144,12 +144,17 @@ class ADMM:
         return 20_000
 
     def check(self, program: Any) -> None:
-        """Raises ValueError or TypeError for a wrong `check_every` and a loss that is not smooth.
+        """Raises ValueError or TypeError for what it cannot take: a loss, a skip connection.
 
         One penalty for all fits cannot follow a second derivative that grows without bound.
         """
         check_static_count(self.check_every, "check_every")
         loss = program.loss
+        if program.skip and program.has_cones:
+            raise ValueError(
+                "ADMM factors the cones of all blocks at once, and a skip connection has none: "
+                "leave solver out, or pass jr.ActiveNewton()."
+            )
         if isinstance(loss.smoothness, float) and math.isinf(loss.smoothness):
             raise ValueError(
                 f"ADMM takes losses whose second derivative is bounded, and that of "
@@ -220,7 +225,7 @@ def _start(split: Splitting, init: WarmStart | None) -> tuple[Point, Penalty]:
     # Multipliers are proportional to lam to first order.
     ratio = lam / jnp.where(init.lam > 0, init.lam, lam)
     dual, cone_dual = ratio * dual, ratio * cone_dual
-    dual = dual - block_soft_threshold(dual, lam)
+    dual = dual - block_soft_threshold(dual, split.threshold)
     size, dual_size = joint_norm(theta, cone), joint_norm(dual, cone_dual)
     usable = (size > 0) & (dual_size > 0)
     rho = jnp.where(usable, dual_size / jnp.where(usable, size, 1.0), rho)
@@ -261,7 +266,9 @@ def _check(
     residual = residual_at(program, fit(program, a))
     duals = split.dual_elements(-penalty.rho * jnp.minimum(point.cone, 0.0))
     bound = correlation_bound(program, residual, duals)
-    found, _ = lower_value(program, lam, residual, bound.bound)
+    f = fit(program, a)
+    known = loss_value(program, f) + lam * jnp.sum(sizes(program, a.reshape(-1, a.shape[-1])))
+    found, _ = lower_bound(program, lam, residual, bound, known, f)
     higher = found.value > best.lower
     residual, duals = jax.tree.map(
         lambda new, old: jnp.where(higher, new, old), (residual, duals), (best.residual, best.duals)
@@ -276,7 +283,7 @@ def _check(
 
     def value(weights: Array) -> tuple[Value, Array]:
         upper, _ = upper_value(program, lam, all_blocks(weights))
-        return upper, lam * jnp.sum(safe_norm(weights))
+        return upper, lam * jnp.sum(sizes(program, weights.reshape(-1, weights.shape[-1])))
 
     repair = last | enough(*value(a))
     weights = feasible_weights(program, jnp.where(repair, a, 0.0))

@@ -16,7 +16,7 @@ from jaxrelu.geometry.correlation_bounds import DualElements
 from jaxrelu.geometry.gram import Rows, shared_rows
 from jaxrelu.losses.base import Loss, curvature, total_curvature
 from jaxrelu.losses.squared import SquaredLoss
-from jaxrelu.programs.penalties import block_soft_threshold
+from jaxrelu.programs.penalties import block_soft_threshold, block_weights
 from jaxrelu.programs.program import (
     Program,
     fit,
@@ -43,6 +43,12 @@ class Splitting(NamedTuple):
     vectors: Array
     values: Array
     root: Array
+
+    @property
+    def threshold(self) -> Array:
+        """What lengths of blocks are shrunk by: lam, or lam w (2, p) or (p,)."""
+        weight = block_weights(self.program)
+        return self.lam if weight is None else self.lam * weight.reshape(self.program.block_shape)
 
     @property
     def quadratic(self) -> bool:
@@ -142,7 +148,7 @@ def prox_loss(loss: Loss, point: Array, target: Array, eta: Array) -> Array:
 
 def copies(split: Splitting, point: Point, rho: Array) -> tuple[Array, Array]:
     """The copies a and s of the module's docstring."""
-    return block_soft_threshold(point.norm, split.lam / rho), jnp.maximum(point.cone, 0.0)
+    return block_soft_threshold(point.norm, split.threshold / rho), jnp.maximum(point.cone, 0.0)
 
 
 def relaxed_step(split: Splitting, point: Point, penalty: Penalty) -> tuple[Point, Array, Array]:

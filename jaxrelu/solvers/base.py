@@ -44,7 +44,7 @@ class Tolerance(NamedTuple):
 
 
 class WarmStart(NamedTuple):
-    """A point to start from: weights, the residual there, and its lam."""
+    """A point to start from: weights, with a skip connection one of them; residual there; lam."""
 
     weights: Array
     residual: Array

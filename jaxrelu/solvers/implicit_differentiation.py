@@ -39,7 +39,9 @@ from jaxrelu.core.derivatives import close, first_order, known_where, still
 from jaxrelu.core.numerics import eps, matmul, safe_norm, unit
 from jaxrelu.losses.base import total, total_curvature, total_gradient
 from jaxrelu.programs.certificates import Certificate
+from jaxrelu.programs.penalties import norm_shares, sizes, weighed, working_weights
 from jaxrelu.programs.program import Program, sample_weights
+from jaxrelu.programs.skip import extended, with_skip, without_skip
 from jaxrelu.programs.solution import Solution
 from jaxrelu.solvers.active_support import ActiveSupport, active_support
 from jaxrelu.solvers.base import Tolerance
@@ -56,11 +58,14 @@ class Parameters(NamedTuple):
     sample_weight: Any
     loss: Any
     lam: Any
+    block_weights: Any
 
 
 def parameters(program: Program, lam: Array) -> Parameters:
     """The differentiable leaves of a program and lam."""
-    return Parameters(program.X, program.y, program.sample_weight, program.loss, lam)
+    return Parameters(
+        program.X, program.y, program.sample_weight, program.loss, lam, program.block_weights
+    )
 
 
 def finest(tolerance: Tolerance) -> Tolerance:
@@ -94,10 +99,15 @@ def tangent(
         A `Solution` of tangents; those of `lower` and `upper` are the derivative of the optimum.
     """
     program, lam, solution, basis = first_order("solve", (program, lam, solution, basis))
+    given, program = program, extended(program)
+    if given.skip:
+        joined = with_skip(given, solution.weights, solution.skip)
+        solution = replace(solution, weights=joined, skip=None)
+        change = change._replace(block_weights=_with_skip(given, program, change.block_weights))
     point, X = parameters(program, lam), jnp.asarray(program.X)
     reduced = program if basis is None else replace(program, X=matmul(X, basis))
-    flat = solution.weights.reshape(-1, X.shape[1])
-    inner = solution.weights if basis is None else matmul(solution.weights, basis)
+    flat = weighed(program, solution.weights.reshape(-1, X.shape[1]))
+    inner = flat if basis is None else matmul(flat, basis)
     support = active_support(reduced, lam, inner, solution.residual, slots)
     system, mu = support.system, support.multipliers
     masks, face = system.signed_masks, system.face
@@ -108,9 +118,14 @@ def tangent(
         given = sample_weights(program) if p.sample_weight is None else p.sample_weight
         return total_gradient(p.loss, f, jnp.asarray(p.y), jnp.asarray(given))
 
+    weights = _BlockWeights.of(program, change, support)
+    shares = norm_shares(program, support.blocks)
+    pull = u if shares.ndim == 0 else shares[:, None] * u
+
     def stationarity(p: Parameters) -> tuple[Array, Array]:
-        f = jnp.sum(masks * matmul(theta, jnp.asarray(p.X).T), axis=0)
-        return matmul(masks * gradient(p, f)[None], jnp.asarray(p.X)) + p.lam * u, f
+        signed = masks if weights is None else weights.signed_masks(masks, p)
+        f = jnp.sum(signed * matmul(theta, jnp.asarray(p.X).T), axis=0)
+        return matmul(signed * gradient(p, f)[None], jnp.asarray(p.X)) + p.lam * pull, f
 
     _, (moved, fit_moved) = jax.jvp(stationarity, (point,), (change,))
     moved = moved - face.pulled(mu, dX)
@@ -125,6 +140,8 @@ def tangent(
     d_fit = fit_moved + jnp.sum(masks * matmul(d_theta, X.T), axis=0)
     _, d_gradient = jax.jvp(gradient, (point, support.fit), (change, d_fit))
     parts = support.shares[:, None] * d_theta[support.neuron]
+    if weights is not None:
+        parts = weights.unweighed(parts, support.shares[:, None] * theta[support.neuron])
     d_weights = jnp.zeros_like(flat).at[support.blocks].add(parts, mode="drop")
 
     finite = jnp.isfinite(lam) & (lam > 0) & jnp.all(jnp.isfinite(solution.weights))
@@ -135,27 +152,101 @@ def tangent(
 
     def where(there: Array, x: Array) -> Array:
         """NaN where there is no derivative at all, and where there is none by X and X moves."""
-        return known_where(there, x + still(free, dX, x.size).reshape(x.shape))
+        x = x + still(free, dX, x.size).reshape(x.shape)
+        if weights is not None:
+            x = x + weights.still(x.size).reshape(x.shape)
+        return known_where(there, x)
 
-    d_value = _value(program, solution, support, theta, change)
+    d_value = _value(program, lam, solution, support, theta, shares, change)
     value = where(finite & (support.optimal | _closed(solution)), d_value)
     d_fit, d_residual = where(known, d_fit), where(known, -d_gradient)
     d_weights = where(known & regular & support.unique, d_weights)
-    d_weights = d_weights.reshape(solution.weights.shape)
-    certificate = Certificate(value, value, jnp.zeros_like(value), d_weights, d_residual)
+    d_weights, d_skip = without_skip(given, d_weights.reshape(solution.weights.shape))
+    none = jnp.zeros_like(value)
+    certificate = Certificate(value, value, none, d_weights, d_residual, skip=d_skip)
     nothing: Any = np.zeros((), jax.dtypes.float0)  # integers have no derivative
     return Solution(
-        d_weights, jnp.asarray(change.lam), d_fit, d_residual, certificate, nothing, nothing
+        d_weights, jnp.asarray(change.lam), d_fit, d_residual, certificate, nothing, nothing, d_skip
     )
 
 
+def _with_skip(given: Program, program: Program, change: Any) -> Array:
+    """The change of the weights of all blocks, that of the skip connection among them."""
+    zero = jnp.zeros(program.block_shape, program.X.dtype)
+    return zero if given.block_weights is None else zero.at[..., :-1].set(jnp.asarray(change))
+
+
+class _BlockWeights(NamedTuple):
+    """The weights w of the blocks in slots, and how they change.
+
+    Attributes:
+        blocks: (k,), the slots' blocks.
+        own: (k,), one where a slot holds none.
+        change: (k,), of those.
+        alone: (b,) bool, whether a block shares its neuron with no other one: where it does, the
+            cheaper one takes all.
+        moves: (b,), the change of the weights of all blocks.
+    """
+
+    blocks: Array
+    own: Array
+    change: Array
+    alone: Array
+    moves: Array
+
+    @classmethod
+    def of(
+        cls, program: Program, change: Parameters, support: ActiveSupport
+    ) -> _BlockWeights | None:
+        weight = working_weights(program)
+        if weight is None:
+            return None
+        moves = jnp.asarray(change.block_weights).reshape(-1)
+        blocks, k = support.blocks, len(support.blocks)
+        there = (blocks < len(weight)).astype(jnp.int32)
+        crowd = jnp.zeros((k,), jnp.int32).at[support.neuron].add(there)[support.neuron]
+        alone = jnp.ones(weight.shape, bool).at[blocks].set(crowd <= 1, mode="drop")
+        # A weight of zero can only grow.
+        alone = alone & (jnp.asarray(program.block_weights).reshape(-1) > 0)
+        return cls(
+            blocks,
+            weight.at[blocks].get(mode="fill", fill_value=1.0),
+            moves.at[blocks].get(mode="fill", fill_value=0.0),
+            alone,
+            moves,
+        )
+
+    def signed_masks(self, masks: Array, p: Parameters) -> Array:
+        """(s_k / w_k) D_k of the parameters, from that at the point."""
+        weight = jnp.asarray(p.block_weights).reshape(-1)
+        weight = weight.at[self.blocks].get(mode="fill", fill_value=1.0)
+        # A weight of zero is worked with as another one, and has no derivative.
+        ratio = jnp.where(weight == self.own, self.own / weight, 1.0)
+        return ratio[:, None] * masks
+
+    def unweighed(self, d_theta: Array, theta: Array) -> Array:
+        """The derivative of theta' / w from those of theta' and w."""
+        own = self.own[:, None]
+        return (d_theta - theta * (self.change / self.own)[:, None]) / own
+
+    def still(self, size: int) -> Array:
+        """Zeros, or NaN where a weight moves whose block is not alone."""
+        return still(self.alone[None], self.moves[:, None], size)
+
+
 def _value(
-    program: Program, solution: Solution, support: ActiveSupport, theta: Array, change: Parameters
+    program: Program,
+    lam: Array,
+    solution: Solution,
+    support: ActiveSupport,
+    theta: Array,
+    shares: Array,
+    change: Parameters,
 ) -> Array:
     """The partial derivative of the Lagrangian, at the neurons or else at the answer as it is."""
-    exact = support.optimal
+    exact, weights = support.optimal, sizes(program, solution.weights.reshape(-1, theta.shape[1]))
     f = jnp.where(exact, support.fit, solution.fit)
-    norms = jnp.where(exact, jnp.sum(safe_norm(theta)), jnp.sum(safe_norm(solution.weights)))
+    norms = jnp.where(exact, jnp.sum(shares * safe_norm(theta)), jnp.sum(weights))
     dX = jnp.asarray(change.X)
     features = jnp.sum(support.system.signed_masks * matmul(theta, dX.T), axis=0)
     walls = jnp.sum(support.multipliers * support.system.face.slid(theta, dX))
@@ -166,7 +257,12 @@ def _value(
 
     point = (program.y, program.sample_weight, program.loss, f)
     moves = (change.y, change.sample_weight, change.loss, features)
-    return jax.jvp(loss_at, point, moves)[1] + change.lam * norms - walls
+    by_weights: Any = 0.0
+    if program.block_weights is not None:
+        # Of an infinite weight nothing changes.
+        lengths, moved = safe_norm(solution.weights), jnp.asarray(change.block_weights)
+        by_weights = lam * jnp.sum(jnp.where(lengths > 0, moved, 0.0) * lengths)
+    return jax.jvp(loss_at, point, moves)[1] + change.lam * norms + by_weights - walls
 
 
 def _closed(solution: Solution) -> Array:

@@ -16,8 +16,9 @@ from jaxrelu.core.numerics import eps, matmul
 from jaxrelu.geometry.cones import block_patterns
 from jaxrelu.geometry.gram import Rows, shared_rows
 from jaxrelu.losses.base import Loss
+from jaxrelu.programs.penalties import block_factors
 from jaxrelu.programs.preparation import RowSpace, lowered, row_space, with_interior
-from jaxrelu.programs.program import Program, block_signs, loss_value, sample_weights
+from jaxrelu.programs.program import Program, loss_value, sample_weights
 from jaxrelu.programs.units import Units, in_units, into_units
 from jaxrelu.solvers.base import Tolerance, WarmStart
 
@@ -29,7 +30,7 @@ class ScaledProgram(NamedTuple):
         program: in numbers around one, with witnesses.
         samples: the rows of X.
         rows: the rows of the cones: the same, or none if gated.
-        pattern, sign: (b,), of every block.
+        pattern, factor: (b,), of every block; factors are signs, over weights.
         at_zero: scalar, the objective at zero weights.
     """
 
@@ -37,7 +38,7 @@ class ScaledProgram(NamedTuple):
     samples: Rows
     rows: Rows
     pattern: Array
-    sign: Array
+    factor: Array
     at_zero: Array
 
     @property
@@ -80,14 +81,14 @@ class ScaledProgram(NamedTuple):
         return self.masks.T[self.pattern[blocks]].astype(self.X.dtype)
 
     def correlations(self, residual: Array, batch: int | None) -> Array:
-        """s_b X^T D_b r of all blocks, (b, d); masks are unpacked `batch` patterns at a time."""
+        """(s_b / w_b) X^T D_b r of all blocks, (b, d); `batch` patterns are unpacked at a time."""
 
         def some(masks: Array) -> Array:
             return matmul(masks.astype(self.X.dtype) * residual[None], self.X)
 
         rows = self.masks.T
         g = in_chunks(some, rows, rows.shape[0] if batch is None else batch)
-        return self.sign[:, None] * g[self.pattern]
+        return self.factor[:, None] * g[self.pattern]
 
 
 def scaled_program(program: Program) -> ScaledProgram:
@@ -96,7 +97,7 @@ def scaled_program(program: Program) -> ScaledProgram:
     samples = shared_rows(X)
     rows = samples if program.has_cones else shared_rows(X[:0])
     return ScaledProgram(
-        program, samples, rows, block_patterns(program.block_shape), block_signs(program),
+        program, samples, rows, block_patterns(program.block_shape), block_factors(program),
         loss_value(program, jnp.zeros_like(jnp.asarray(program.y))),
     )  # fmt: skip
 

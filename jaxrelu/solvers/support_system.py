@@ -156,7 +156,7 @@ def support_system(
         signed_masks: (k, n), s D of every neuron, zero in slots that hold none.
         weights: (k, d), zero in slots that hold none.
         curvature: (n,), of the loss at their fit.
-        lam: scalar.
+        lam: scalar, or (k,), one of every neuron.
 
     Returns:
         `SupportSystem`.

@@ -16,7 +16,6 @@ import numpy as np
 from jax import Array
 
 from jaxrelu.core.compilation import compiled
-from jaxrelu.core.numerics import safe_norm
 from jaxrelu.core.status import Status
 from jaxrelu.programs.bounds import (
     Blocks,
@@ -24,12 +23,15 @@ from jaxrelu.programs.bounds import (
     correlation_bound,
     dense,
     inside,
-    lower_value,
+    lower_bound,
     upper_value,
 )
 from jaxrelu.programs.certificates import Certificate, evidence
+from jaxrelu.programs.free_pairs import shortest_pairs
+from jaxrelu.programs.penalties import sizes
 from jaxrelu.programs.preparation import lifted, lowered
 from jaxrelu.programs.program import Program, residual_at
+from jaxrelu.programs.skip import shape_with_skip, with_skip, without_skip
 from jaxrelu.programs.solution import Solution, shared
 from jaxrelu.programs.units import are_lost, into_units, out_of_units, printed
 from jaxrelu.solvers.base import Evidence, Tolerance, tolerances
@@ -67,13 +69,15 @@ def conclude(at: Prepared, lam: Array, tolerance: Tolerance, found: Evidence) ->
     program, units = at.whole, at.units
     valid = (lam > 0) & jnp.isfinite(lam)
     residual, weights = found.residual, lifted(found.blocks.weights, at.space)
+    weights = shortest_pairs(program, found.blocks.ids, weights)
     blocks = inside(program, found.blocks._replace(weights=weights))
     upper, fit = upper_value(program, lam, blocks)
-    bound = correlation_bound(at.scaled.program, residual, found.duals, at.space)
-    lower, t = lower_value(program, lam, residual, bound.bound)
+    inner = at.scaled.program
+    bound = correlation_bound(inner, residual, found.duals, at.space)
+    lower, t = lower_bound(program, lam, residual, bound, upper.value, fit, inner)
     dual = t * residual
     # A bound that is too large by its rounding shortens the dual point by as much.
-    shortened = bound.rounding * jnp.sum(safe_norm(blocks.weights))
+    shortened = bound.rounding * jnp.sum(sizes(program, blocks.weights, blocks.ids))
     rounding = upper.rounding + lower.rounding + shortened
 
     weights = out_of_units(blocks.weights, units.weights)
@@ -96,6 +100,9 @@ def conclude(at: Prepared, lam: Array, tolerance: Tolerance, found: Evidence) ->
     status = jnp.where(close, Status.PRECISION_FLOOR, status)
     status = jnp.where(met & ~lost, Status.OPTIMAL, status)
     status = jnp.where(sound, status, Status.NONFINITE)
+    if program.block_weights is not None:
+        unbounded = found.finite & jnp.isfinite(high) & (low == -jnp.inf)
+        status = jnp.where(unbounded, Status.UNBOUNDED, status)
     status = jnp.where(valid, status, Status.INVALID).astype(jnp.int32)
     return Verdict(
         blocks.ids,
@@ -122,27 +129,30 @@ def solution_of(
     """The verdict on evidence as a `Solution` with dense weights."""
     verdict = conclude(at, lam, tolerance, found)
     weights = dense(at.whole, Blocks(verdict.blocks, verdict.weights))
-    return _solution(verdict, weights, users_lam, found.num_steps)
+    return _solution(verdict, *without_skip(at.whole, weights), users_lam, found.num_steps)
 
 
 def given_solution(program: Program, lam: Any, verdict: Verdict, num_steps: Any) -> Solution:
     """A verdict that is known on the host as a `Solution` with dense weights; compiles nothing."""
-    total, d = int(np.prod(program.block_shape)), program.X.shape[1]
+    shape, d = shape_with_skip(program), program.X.shape[1]
+    total = int(np.prod(shape))
     taken = verdict.blocks < total
     flat = np.zeros((total, d), verdict.weights.dtype)
     flat[verdict.blocks[taken]] = verdict.weights[taken]
     with np.errstate(invalid="ignore"):  # both bounds may be infinite
-        answer = jax.device_put(_solution(verdict, None, lam, np.asarray(num_steps)))
-    return shared(replace(answer, weights=jax.device_put(flat.reshape(*program.block_shape, d))))
+        answer = jax.device_put(_solution(verdict, None, None, lam, np.asarray(num_steps)))
+    weights, skip = jax.device_put(without_skip(program, flat.reshape(*shape, d)))
+    return shared(replace(answer, weights=weights, skip=skip))
 
 
-def _solution(verdict: Verdict, weights: Any, lam: Any, num_steps: Any) -> Solution:
+def _solution(verdict: Verdict, weights: Any, skip: Any, lam: Any, num_steps: Any) -> Solution:
     certificate = Certificate(
         lower=verdict.lower,
         upper=verdict.upper,
         gap=verdict.upper - verdict.lower,
         weights=weights,
         dual=verdict.dual,
+        skip=skip,
     )
     return Solution(
         weights=weights,
@@ -152,11 +162,13 @@ def _solution(verdict: Verdict, weights: Any, lam: Any, num_steps: Any) -> Solut
         certificate=certificate,
         status=verdict.status,
         num_steps=num_steps,
+        skip=skip,
     )
 
 
-def certified(program: Program, lam: Array, weights: Array) -> Solution:
+def certified(program: Program, lam: Array, weights: Array, skip: Array | None = None) -> Solution:
     """Weights from anywhere as a `Solution`: judged at the default tolerance, no steps taken."""
+    weights = with_skip(program, weights, skip)
     answer: Solution = _certified(program, lam, weights, tolerances(program, None, None))
     return answer
 

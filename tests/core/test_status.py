@@ -15,6 +15,7 @@ def test_numbers_are_fixed_because_they_are_stored_in_files():
         "INVALID": 5,
         "SKIPPED": 6,
         "INFEASIBLE": 7,
+        "UNBOUNDED": 8,
     }
 
 
@@ -33,8 +34,8 @@ def test_words_for_integers_and_arrays(text, value):
 
 @pytest.mark.parametrize("text", [describe, remedy])
 def test_an_unknown_number_is_an_error(text):
-    with pytest.raises(ValueError, match="8 is not a valid Status"):
-        text(8)
+    with pytest.raises(ValueError, match="9 is not a valid Status"):
+        text(9)
 
 
 def test_remedies_name_the_argument_to_change():

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import reference
 
+import jaxrelu as jr
 from jaxrelu.core.pytrees import register
 from jaxrelu.losses import (
     HuberLoss,
@@ -297,6 +298,18 @@ def test_poisson_does_not_overflow_on_the_way():
     # A rate that is next to nothing is no reason for it either.
     tiny = jnp.full(2, 1e-300)
     np.testing.assert_allclose(value(loss, jnp.asarray([100.0, 2.0]), tiny), np.exp([100.0, 2.0]))
+
+
+def test_poisson_fits_whose_gradient_is_capped_have_no_finite_upper_bound():
+    """What rounding of such a fit costs is not told by its gradient."""
+    X, y = np.full((1, 1), 1.0), np.zeros(1)
+    program = jr.ConvexProgram(X, y, jr.patterns_from_gates(X, np.ones((1, 1))), PoissonLoss())
+    weights = np.zeros((2, 1, 1))
+    for fit, finite in ((300.0, True), (400.0, False)):  # the cap is at 354.9
+        weights[0, 0, 0] = fit
+        proof = jr.certify(program, 1.0, weights)
+        assert bool(np.isfinite(proof.upper)) is finite
+        assert not proof.upper < np.exp(fit)
 
 
 def test_poisson_conjugate_at_the_edges_of_its_domain():

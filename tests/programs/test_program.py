@@ -10,7 +10,7 @@ import pytest
 import reference
 
 import jaxrelu as jr
-from jaxrelu.programs import critical_lam
+from jaxrelu.paths import critical_lam
 from jaxrelu.programs import program as programs
 from jaxrelu.programs.checks import check_program
 from jaxrelu.programs.preparation import row_space

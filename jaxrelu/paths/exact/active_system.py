@@ -41,7 +41,8 @@ from jaxrelu.geometry.cones import block_patterns
 from jaxrelu.geometry.host.projection import block_correlation, cone_rows
 from jaxrelu.geometry.host.scaling import unit_rows
 from jaxrelu.losses.base import total_curvature, total_gradient
-from jaxrelu.programs.program import Program, block_signs, sample_weights
+from jaxrelu.programs.penalties import block_factors
+from jaxrelu.programs.program import Program, sample_weights
 
 _RANK = 1e-7
 _NEWTON_STEPS = 30
@@ -96,7 +97,8 @@ class HostProgram:
         X: (n, d).
         unit: (n, d), rows of length one; zero rows stay zero.
         patterns: (B, n) bool.
-        signs: (B,).
+        factors: (B,), signs over weights; the weights of blocks are theta' of
+            `jaxrelu.programs.penalties`.
         has_cones: False for a gated program.
         derivatives: fit -> (gradient, curvature) of the loss, (n,) each.
         seen: residual / lam, (B, n), at which `lengths` was computed.
@@ -106,7 +108,7 @@ class HostProgram:
     X: Floats
     unit: Floats
     patterns: Bools
-    signs: Floats
+    factors: Floats
     has_cones: bool
     derivatives: Callable[[Floats], tuple[Floats, Floats]]
     seen: Floats
@@ -114,15 +116,15 @@ class HostProgram:
 
     @cached_property
     def spread(self) -> Floats:
-        """(B,), the largest singular value of D_b X."""
+        """(B,), the largest singular value of D_b X, over the weight."""
         masks, block = np.unique(self.patterns, axis=0, return_inverse=True)
         sizes = [np.linalg.norm(self.X[mask], 2) if mask.any() else 0.0 for mask in masks]
-        spread: Floats = np.array(sizes)[block.reshape(-1)]
+        spread: Floats = np.array(sizes)[block.reshape(-1)] * np.abs(self.factors)
         return spread
 
     def correlation(self, block: int, residual: Floats) -> Floats:
         """The correlation q_b (d,) of one block, exact to rounding."""
-        mask, pull = self.patterns[block], self.signs[block] * residual
+        mask, pull = self.patterns[block], self.factors[block] * residual
         if self.has_cones:
             return block_correlation(self.X, self.unit, mask, pull)
         c: Floats = self.X.T @ (mask * pull)
@@ -130,7 +132,7 @@ class HostProgram:
 
     def largest(self, residual: Floats) -> float:
         """The length of the longest correlation."""
-        size = [np.linalg.norm(self.correlation(b, residual)) for b in range(len(self.signs))]
+        size = [np.linalg.norm(self.correlation(b, residual)) for b in range(len(self.factors))]
         return float(np.max(size))
 
     def shortfalls(self, blocks: NDArray[np.int64], dual: Floats) -> Floats:
@@ -173,7 +175,7 @@ def host_program(program: Program) -> HostProgram:
         X,
         unit_rows(X)[0],
         patterns,
-        np.asarray(block_signs(program), np.float64),
+        np.asarray(block_factors(program), np.float64),
         program.has_cones,
         derivatives,
         np.zeros((blocks, len(X))),
@@ -201,7 +203,7 @@ def moves(host: HostProgram, neurons: list[Neuron]) -> list[tuple[Floats, Floats
     """For every neuron the basis N_k of the moves that its walls leave, and their features A_k."""
     bases = [null_space(host.unit[neuron.walls]) for neuron in neurons]
     return [
-        (N, host.signs[k.block] * host.patterns[k.block][:, None] * (host.X @ N))
+        (N, host.factors[k.block] * host.patterns[k.block][:, None] * (host.X @ N))
         for k, N in zip(neurons, bases, strict=True)
     ]
 
@@ -267,9 +269,9 @@ def families(host: HostProgram, neurons: list[Neuron]) -> list[tuple[int, int]]:
         if host.has_cones:
             matter = ~neuron.walls & np.any(host.unit != 0, axis=1)
             same = np.all(host.patterns[:, matter] == own[matter], axis=1)
-            same &= host.signs == host.signs[neuron.block]
+            same &= host.factors == host.factors[neuron.block]
         else:
-            same = np.arange(len(host.signs)) == neuron.block
+            same = np.arange(len(host.factors)) == neuron.block
         pairs += [(k, int(block)) for block in np.flatnonzero(same)]
     return pairs
 
@@ -289,7 +291,7 @@ def conditions(host: HostProgram, neurons: list[Neuron], point: ActivePoint) -> 
         slack = np.where(free, side * (point.directions @ host.unit.T), np.inf)
         for place, (which, block) in enumerate(pairs):
             multipliers[place] = multiplier_margin(*wall_system(host, neurons, point, which, block))
-    blocks = np.full(len(host.signs), np.inf)
+    blocks = np.full(len(host.factors), np.inf)
     others = np.setdiff1d(np.arange(len(blocks)), [block for _, block in pairs])
     blocks[others] = host.shortfalls(others, point.residual / lam)
     return Conditions(sizes, slack, multipliers, blocks)
@@ -301,7 +303,7 @@ def wall_system(
     """Unit rows K_J of the walls of a neuron, in a cell that holds it, and u - s X^T D r / lam."""
     mask, walls = host.patterns[block], neurons[which].walls
     rows = cone_rows(mask[walls], host.unit[walls])
-    pull = host.signs[block] * (host.X.T @ (mask * point.residual))
+    pull = host.factors[block] * (host.X.T @ (mask * point.residual))
     return rows, point.directions[which] - pull / point.lam
 
 

@@ -276,15 +276,17 @@ def _read_off(
     host: HostProgram, weights: Floats, lam: float, tolerance: float
 ) -> tuple[list[Neuron], ActivePoint] | None:
     """Neurons of independent features from weights, walls to a tolerance, and their exact point."""
-    flat = weights.reshape(len(host.signs), -1)
+    flat = weights.reshape(len(host.factors), -1)
+    some = host.factors != 0
+    flat = flat / np.where(some, np.abs(host.factors), np.inf)[:, None]
     size = np.linalg.norm(flat, axis=1)
     blocks = np.flatnonzero(size > 1e-7 * np.sum(size))
     if not blocks.size:
         return None
     u = flat[blocks] / size[blocks, None]
     linear = host.patterns[blocks] * (u @ host.X.T)
-    features = (host.signs[blocks, None] * linear).T
-    first, member_of = distinct(u, host.signs[blocks], None if host.has_cones else features)
+    features = (host.factors[blocks, None] * linear).T
+    first, member_of = distinct(u, host.factors[blocks], None if host.has_cones else features)
     a = np.zeros(first.size)
     np.add.at(a, member_of, size[blocks])
     corners = vertex_walks.to_vertex(features[:, first], a)

@@ -108,7 +108,7 @@ def _middle(host: HostProgram, stretch: Stretch) -> ActivePoint:
 
 
 def _tight(host: HostProgram, point: ActivePoint, tolerance: float) -> NDArray[np.int64]:
-    blocks = np.arange(len(host.signs))
+    blocks = np.arange(len(host.factors))
     return np.flatnonzero(host.shortfalls(blocks, point.residual / point.lam) <= tolerance)
 
 
@@ -123,7 +123,7 @@ def _dictionary(
     q = q.reshape(len(blocks), host.X.shape[1])
     u = np.vstack([point.directions, unit_rows(q)[0]])
     blocks = np.concatenate([own, blocks])
-    signs = host.signs[blocks]
+    signs = host.factors[blocks]
     features = (signs[:, None] * host.patterns[blocks] * (u @ host.X.T)).T
     first, _ = distinct(u, signs, None if host.has_cones else features)
     coefficients = np.zeros(len(blocks))

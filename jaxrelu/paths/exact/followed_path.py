@@ -17,7 +17,12 @@ from jaxrelu.paths.exact.active_system import ActivePoint, HostProgram, Neuron
 from jaxrelu.paths.exact.breakpoints import KINDS, Event, Stretch, walk
 from jaxrelu.paths.exact.continuity import jump, shape
 from jaxrelu.paths.exact.tangencies import split_at_touches
-from jaxrelu.programs.checks import check_double, check_known_program, check_lam
+from jaxrelu.programs.checks import (
+    check_double,
+    check_known_program,
+    check_lam,
+    check_no_free_blocks,
+)
 from jaxrelu.programs.program import Program
 from jaxrelu.programs.solution import Solution
 from jaxrelu.solvers.verdict import certified
@@ -90,16 +95,16 @@ class FollowedPath:
             ValueError: lam lies below the path, or in a gap of it.
         """
         value = float(check_lam(self.program, lam))
-        point, neurons = self._point(value)
+        host = active_system.host_program(self.program)
+        point, neurons = self._point(host, value)
         shape = self.program.block_shape
         flat = np.zeros((int(np.prod(shape)), point.directions.shape[1]))
         for neuron, size, u in zip(neurons, point.sizes, point.directions, strict=True):
-            flat[neuron.block] += size * u
+            flat[neuron.block] += size * abs(host.factors[neuron.block]) * u
         weights = jnp.asarray(flat.reshape(*shape, -1))
         return certified(self.program, jnp.asarray(value, weights.dtype), weights)
 
-    def _point(self, lam: float) -> tuple[ActivePoint, list[Neuron]]:
-        host = active_system.host_program(self.program)
+    def _point(self, host: HostProgram, lam: float) -> tuple[ActivePoint, list[Neuron]]:
         low, high = np.asarray(self.low), np.asarray(self.high)
         breakpoints = np.asarray(self.breakpoints)
         if not breakpoints.size or lam >= breakpoints[0]:
@@ -108,10 +113,11 @@ class FollowedPath:
                 return empty, []
         near = (low * (1 - 1e-8) <= lam) & (lam <= high * (1 + 1e-8))
         for s in np.flatnonzero(near):
-            used = np.asarray(self.blocks[s]) < len(host.signs)
+            used = np.asarray(self.blocks[s]) < len(host.factors)
             walls, blocks = np.asarray(self.walls[s])[used], np.asarray(self.blocks[s])[used]
             neurons = [Neuron(int(b), on) for b, on in zip(blocks, walls, strict=True)]
             sizes, u = np.asarray(self.sizes[s])[used], np.asarray(self.directions[s])[used]
+            sizes = sizes / np.abs(host.factors[blocks])
             zero = np.zeros(len(host.X))
             point: ActivePoint | None = ActivePoint(float(low[s]), sizes, u, zero, zero)
             ratio = (lam / low[s]) ** 0.1
@@ -166,6 +172,7 @@ def follow_path(program: Program, lam_min: Any = None, *, max_events: int = 1000
     """
     check_known_program(program)
     check_double(program)
+    check_no_free_blocks(program, "follow_path")
     max_events = count(max_events, "max_events")
     host = active_system.host_program(program)
     if lam_min is None:
@@ -184,7 +191,7 @@ def _assemble(
     events: list[Event],
     complete: bool,
 ) -> FollowedPath:
-    (n, d), total = host.X.shape, len(host.signs)
+    (n, d), total = host.X.shape, len(host.factors)
     shapes = [shape(host, stretch) for stretch in stretches]
     S, K = len(stretches), max([len(stretch.neurons) for stretch in stretches], default=0)
     blocks = np.full((S, K), total, np.int32)
@@ -193,7 +200,8 @@ def _assemble(
     for s, (neurons, _, low) in enumerate(stretches):
         k = len(neurons)
         blocks[s, :k] = [neuron.block for neuron in neurons]
-        sizes[s, :k], directions[s, :k] = low.sizes, low.directions
+        sizes[s, :k] = low.sizes * np.abs(host.factors[blocks[s, :k]])
+        directions[s, :k] = low.directions
         walls[s, :k] = np.reshape([neuron.walls for neuron in neurons], (k, n))
     jumps = np.zeros(len(events))
     for e, event in enumerate(events):

@@ -70,7 +70,7 @@ def _touches(host: HostProgram, stretch: Stretch) -> list[tuple[ActivePoint, int
     """Points inside a stretch at which a block outside touches lam, from the largest lam down."""
     neurons, point, low = stretch
     own = [block for _, block in active_system.families(host, neurons)]
-    others = np.setdiff1d(np.arange(len(host.signs)), own)
+    others = np.setdiff1d(np.arange(len(host.factors)), own)
     if not neurons or not others.size:
         return []
     intervals = max(1, int(np.ceil(np.log(low.lam / point.lam) / np.log(_RATIO))))
@@ -111,7 +111,7 @@ def _sight(
             return None
         moves.append(moved.residual / moved.lam)
     rate = (moves[0] - moves[3] + 8 * (moves[2] - moves[1])) / (12 * _APART * point.lam)
-    z = host.signs[near, None] * host.patterns[near] * (q @ host.X.T)
+    z = host.factors[near, None] * host.patterns[near] * (q @ host.X.T)
     return _Sight(point.lam, near, 1.0 - length, (z @ rate) / length)
 
 

@@ -20,6 +20,7 @@ from jaxrelu.geometry.cones import lanes_at_once
 from jaxrelu.geometry.correlation_bounds import DualElements
 from jaxrelu.geometry.driven_projection import correlations_of, make_feasible
 from jaxrelu.programs.bounds import Blocks
+from jaxrelu.programs.skip import is_skip
 from jaxrelu.solvers.active_newton import driven_rounds as driven
 from jaxrelu.solvers.active_newton.driven_rounds import Answer
 from jaxrelu.solvers.active_newton.rounds import Finding, Overall, Schedule, Solved
@@ -253,7 +254,13 @@ class PathDriver:
     def _repaired(self, given: Blocks) -> Blocks:
         """Blocks inside their cones, a few at a time in one shape."""
         blocks, weights = given.ids, np.array(given.weights)
-        active = int(np.count_nonzero(np.any(weights != 0, axis=1)))
+        # A skip connection has no cone.
+        skip = is_skip(self.scaled.program, self.scaled.pattern)
+        apart = np.zeros(0, bool) if skip is None else np.append(np.asarray(skip), False)[blocks]
+        kept = np.flatnonzero(apart)
+        given_apart = weights[kept]
+        weights[kept] = 0.0
+        active = int(np.count_nonzero(np.any(np.asarray(given.weights) != 0, axis=1)))
         lanes = lanes_at_once(self.scaled.rows.unit.shape[0])
         for start in range(0, active, lanes):
             some = np.arange(start, start + lanes) % len(blocks)
@@ -261,6 +268,7 @@ class PathDriver:
             signs, interior = driven.cones_of(self.scaled, part)
             moved = make_feasible(self.scaled.rows, signs, part.weights, interior)
             weights[some] = np.asarray(moved)
+        weights[kept] = given_apart
         return Blocks(blocks, weights)  # type: ignore[arg-type]
 
     def _non_zero(self, solved: Solved) -> Blocks:

@@ -12,11 +12,12 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 from jax import Array
 
-from jaxrelu.core.numerics import eps, plain_norm
+from jaxrelu.core.numerics import eps
 from jaxrelu.core.rounding import upward
 from jaxrelu.geometry.cones import drop_negligible
 from jaxrelu.geometry.correlation_bounds import DualElements
 from jaxrelu.programs.bounds import correlation_rounding, lower_value
+from jaxrelu.programs.penalties import bounded_factors, unweighed
 from jaxrelu.programs.program import loss_value, residual_at
 from jaxrelu.solvers.active_newton.working_set import (
     Screened,
@@ -100,7 +101,10 @@ def highest_stage(scaled: ScaledProgram) -> Array:
     """Above every correlation at zero weights, without passing the masks: sum_i |r_i| ||x_i||."""
     zero = jnp.zeros_like(jnp.asarray(scaled.program.y))
     residual = residual_at(scaled.program, zero)
-    return jnp.sum(jnp.abs(residual) * scaled.samples.length)
+    most = jnp.sum(jnp.abs(residual) * scaled.samples.length)
+    if scaled.program.block_weights is None:
+        return most
+    return most * jnp.max(jnp.abs(bounded_factors(scaled.program)))
 
 
 def first_schedule(scaled: ScaledProgram, lam: Array, known: Any, tolerance: Tolerance) -> Schedule:
@@ -195,7 +199,12 @@ def after_screening(
         rounds=rounds,
         steps=steps,
     )
-    bound = upward(screened.bound, correlation_rounding(scaled.program, residual))
+    rounding = correlation_rounding(scaled.program, residual)
+    bound = upward(screened.bound, rounding)
+    if scaled.program.block_weights is not None:
+        factor = jnp.abs(bounded_factors(scaled.program))
+        each = upward(screened.bounds.bound, rounding * factor)
+        bound = jnp.max(each, initial=0.0, where=factor > 0)
     proved = lower_value(scaled.program, lam, residual, bound)[0].value
     # Whether the tolerance would be met if the repair cost nothing.
     promises = tolerance.met(solved.value, proved)
@@ -331,9 +340,9 @@ def solved_slots(
     return Solved(
         after,
         working.blocks,
-        weights,
+        unweighed(scaled.program, weights, working.blocks),
         residual,
-        loss_value(scaled.program, fit) + lam * jnp.sum(plain_norm(weights)) + repair_cost,
+        loss_value(scaled.program, fit) + problem.penalty(weights) + repair_cost,
         holds_slot(scaled, after.blocks),
         jnp.sum(inner.active, dtype=jnp.int32),
         jnp.sum(lasting(scaled, after), dtype=jnp.int32),

@@ -10,8 +10,9 @@ from jax import Array
 
 from jaxrelu.geometry.cones import cone_signs, make_feasible
 from jaxrelu.geometry.correlation_bounds import DualElements
-from jaxrelu.programs.bounds import Blocks, upper_value
+from jaxrelu.programs.bounds import Blocks, correlation_bound, lower_bound, upper_value
 from jaxrelu.programs.program import residual_at
+from jaxrelu.programs.skip import is_skip
 from jaxrelu.solvers.active_newton.working_set import WorkingSet
 from jaxrelu.solvers.scaled_program import ScaledProgram
 
@@ -31,14 +32,27 @@ def repair(scaled: ScaledProgram, blocks: Blocks) -> Blocks:
     if not scaled.program.has_cones:
         return blocks
     signs, interior = cones_of(scaled, blocks)
-    return blocks._replace(weights=make_feasible(scaled.rows, signs, blocks.weights, interior))
+    skip = is_skip(scaled.program, _pattern(scaled, blocks))
+    if skip is None:
+        return blocks._replace(weights=make_feasible(scaled.rows, signs, blocks.weights, interior))
+    weights = jnp.where(skip[:, None], 0.0, blocks.weights)
+    moved = make_feasible(scaled.rows, signs, weights, interior)
+    return blocks._replace(weights=jnp.where(skip[:, None], blocks.weights, moved))
 
 
 def cones_of(scaled: ScaledProgram, blocks: Blocks) -> tuple[Array, Array]:
-    """The signs (k, n) and the witnesses (k, d) of the cones of blocks."""
-    interior = jnp.asarray(scaled.program.patterns.interior).T
-    pattern = scaled.pattern[jnp.where(blocks.ids < scaled.num_blocks, blocks.ids, 0)]
+    """The signs (k, n) and the witnesses (k, d) of the cones of blocks.
+
+    For one that has no cone the first pattern stands in.
+    """
+    interior, pattern = jnp.asarray(scaled.program.patterns.interior).T, _pattern(scaled, blocks)
+    skip = is_skip(scaled.program, pattern)
+    pattern = pattern if skip is None else jnp.where(skip, 0, pattern)
     return cone_signs(scaled.masks, pattern, blocks.weights.dtype), interior[pattern]
+
+
+def _pattern(scaled: ScaledProgram, blocks: Blocks) -> Array:
+    return scaled.pattern[jnp.where(blocks.ids < scaled.num_blocks, blocks.ids, 0)]
 
 
 def certify_slots(
@@ -54,7 +68,11 @@ def certify_slots(
     The last word is that of `jaxrelu.solvers.verdict.conclude`, which evaluates both anew.
     """
     blocks = repair(scaled, blocks)
-    upper = upper_value(scaled.program, lam, blocks)[0].value
+    value, fit = upper_value(scaled.program, lam, blocks)
+    upper = value.value
+    if scaled.program.block_weights is not None:
+        bound = correlation_bound(scaled.program, residual, duals)
+        lower = lower_bound(scaled.program, lam, residual, bound, upper, fit)[0].value
     return Best(blocks, residual, duals, upper - lower, upper)
 
 

@@ -6,6 +6,8 @@ largest first, until one batch holds a violator. An entering block starts in the
 projection q_b, with the projection's multipliers as its own and the magnitude that minimises the
 objective along it, (||q_b|| - lam) / <z_b, h o z_b> with z_b = D_b X q_b / ||q_b||, shared out
 when several enter; started at exactly zero it would be dropped again.
+
+Blocks that have weights w_b in the penalty are w_b theta_b here (`jaxrelu.programs.penalties`).
 """
 
 from __future__ import annotations
@@ -29,7 +31,9 @@ from jaxrelu.geometry.correlation_bounds import (
     polar_bounds,
 )
 from jaxrelu.losses.base import usual_curvature
+from jaxrelu.programs.penalties import is_free, weighed
 from jaxrelu.programs.program import loss_value
+from jaxrelu.programs.skip import is_skip
 from jaxrelu.solvers.augmented_lagrangian.newton_method import Iterate
 from jaxrelu.solvers.augmented_lagrangian.subproblem import Subproblem
 from jaxrelu.solvers.base import WarmStart
@@ -56,13 +60,23 @@ class WorkingSet(NamedTuple):
 
 
 def cold_start(scaled: ScaledProgram, slots: int) -> WorkingSet:
-    """An empty working set."""
+    """An empty working set, but for the blocks that are not penalised: these hold slots always."""
     b, d, n = scaled.num_blocks, scaled.X.shape[1], scaled.rows.unit.shape[0]
     dtype = scaled.X.dtype
     at = Iterate(
         jnp.zeros((slots, d), dtype), jnp.zeros((slots, d), dtype), jnp.zeros((slots, n), dtype)
     )
-    return WorkingSet(jnp.full((slots,), b, jnp.int32), at, DualElements.nothing(b, d, dtype))
+    blocks, free = jnp.full((slots,), b, jnp.int32), is_free(scaled.program)
+    if free is not None:
+        first = jnp.argsort(~free, stable=True)[:slots].astype(jnp.int32)
+        blocks = jnp.where(free[first], first, b).astype(jnp.int32)
+    return WorkingSet(blocks, at, DualElements.nothing(b, d, dtype))
+
+
+def _free(scaled: ScaledProgram, blocks: Array) -> Array | None:
+    """(k,) bool, which blocks in slots are not penalised; None where all are."""
+    free = is_free(scaled.program)
+    return None if free is None else free.at[blocks].get(mode="fill", fill_value=False)
 
 
 def known_stage(scaled: ScaledProgram, lam: Array, init: WarmStart) -> Array:
@@ -84,11 +98,14 @@ def warm_start(scaled: ScaledProgram, lam: Array, init: WarmStart, slots: int) -
     The working set belongs to `lam`.
     """
     empty = cold_start(scaled, slots)
-    flat = init.weights.reshape(scaled.num_blocks, -1)
-    size, blocks = jax.lax.top_k(safe_norm(flat), slots)
+    flat = weighed(scaled.program, init.weights.reshape(scaled.num_blocks, -1))
+    norms, free = safe_norm(flat), is_free(scaled.program)
+    if free is not None:
+        norms = jnp.where(free, jnp.inf, norms)
+    size, blocks = jax.lax.top_k(norms, slots)
     used = size > 0
     safe = jnp.where(used, blocks, 0)
-    signed = scaled.sign[safe][:, None] * scaled.gathered(safe)
+    signed = scaled.factor[safe][:, None] * scaled.gathered(safe)
     c = matmul(signed * init.residual[None], scaled.X)
     signs = _cone_signs(scaled, safe)
     found = project(scaled.rows, signs, jnp.where(used[:, None], c, 0.0))
@@ -102,8 +119,12 @@ def warm_start(scaled: ScaledProgram, lam: Array, init: WarmStart, slots: int) -
 
 
 def _cone_signs(scaled: ScaledProgram, blocks: Array) -> Array:
-    n = scaled.rows.unit.shape[0]
-    return cone_signs(scaled.masks[:n], scaled.pattern[blocks], scaled.X.dtype)
+    n, pattern = scaled.rows.unit.shape[0], scaled.pattern[blocks]
+    signs, skip = (
+        cone_signs(scaled.masks[:n], pattern, scaled.X.dtype),
+        is_skip(scaled.program, pattern),
+    )
+    return signs if skip is None else jnp.where(skip[:, None], 0.0, signs)
 
 
 def subproblem_of(scaled: ScaledProgram, lam: Array, blocks: Array) -> Subproblem:
@@ -121,14 +142,15 @@ def subproblem_of(scaled: ScaledProgram, lam: Array, blocks: Array) -> Subproble
         _signed_masks(scaled, blocks),
         signs,
         lam,
+        _free(scaled, blocks),
     )
 
 
 def _signed_masks(scaled: ScaledProgram, blocks: Array) -> Array:
     occupied = blocks < scaled.num_blocks
     safe = jnp.where(occupied, blocks, 0)
-    sign = jnp.where(occupied, scaled.sign[safe], 0.0)
-    return sign[:, None] * scaled.gathered(safe)
+    factor = jnp.where(occupied, scaled.factor[safe], 0.0)
+    return factor[:, None] * scaled.gathered(safe)
 
 
 def first_scale(scaled: ScaledProgram, lam: Array) -> Array:
@@ -144,7 +166,7 @@ def remember(
     """Keeps the dual-cone elements of all slots, and empties the slots of zero blocks."""
     own = DualElements.of(scaled.rows, problem.cone_signs, working.at.cone_dual)
     duals = working.duals.put(working.blocks, own)
-    blocks = jnp.where(active, working.blocks, scaled.num_blocks)
+    blocks = jnp.where(problem.stays(active), working.blocks, scaled.num_blocks)
     return working._replace(blocks=blocks, duals=duals)
 
 
@@ -228,7 +250,10 @@ def lanes_of(scaled: ScaledProgram, pattern_batch: int | None) -> int:
 def lasting(scaled: ScaledProgram, working: WorkingSet) -> Array:
     """(k,) bool: slots of blocks that are more than next to nothing against the largest one."""
     size = plain_norm(working.at.weights)
-    occupied = working.blocks < scaled.num_blocks
+    occupied, free = working.blocks < scaled.num_blocks, _free(scaled, working.blocks)
+    if free is not None:
+        size = jnp.where(free, 0.0, size)
+        return free | (occupied & (size > _LIGHT * jnp.max(size, initial=0.0)))
     return occupied & (size > _LIGHT * jnp.max(jnp.where(occupied, size, 0.0), initial=0.0))
 
 
@@ -251,7 +276,8 @@ def enter(scaled: ScaledProgram, lam: Array, working: WorkingSet, screened: Scre
 
     block, q = bounds.chunk[lane], bounds.points[lane]
     direction = unit(q)
-    features = scaled.gathered(block) * matmul(direction, scaled.X.T)
+    features = scaled.factor[block][:, None] * scaled.gathered(block)
+    features = features * matmul(direction, scaled.X.T)
     # A loss that is linear at the fit (Huber's far away) is not so all along the way.
     fit = problem.fit(working.at.weights)
     largest = problem.sample_weight * usual_curvature(problem.loss, fit, problem.y)

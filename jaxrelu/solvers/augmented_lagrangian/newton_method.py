@@ -126,8 +126,9 @@ def _evaluate(problem: Subproblem, at: Iterate, live: Array, sigma: Array, kappa
     cone = at.cone_dual - sigma[:, None] * problem.slack(at.weights)
     norm = at.norm_dual + kappa[:, None] * at.weights
     size = plain_norm(norm)
-    active = size > problem.lam
-    shrink = jnp.where(active, problem.lam / jnp.where(active, size, 1.0), 1.0)
+    active = size > problem.radius
+    shrink = jnp.where(active, problem.radius / jnp.where(active, size, 1.0), 1.0)
+    active = problem.stays(active)
     ball = norm * shrink[:, None]
     gradient = problem.adjoint(problem.gradient(fit)) + ball
     gradient = gradient - problem.cone_adjoint(jnp.maximum(cone, 0.0))
@@ -139,7 +140,11 @@ def _norm_curvature(problem: Subproblem, point: _Point, kappa: Array) -> tuple[A
     """Curvature (k,) of each envelope, and the direction (k, d) in which it has none, or zero."""
     size = jnp.where(point.norm_size > 0, point.norm_size, 1.0)
     direction = jnp.where(point.active[:, None], point.norm / size[:, None], 0.0)
-    return jnp.where(point.active, kappa * problem.lam / size, kappa), direction
+    bend = jnp.where(point.active, kappa * problem.radius / size, kappa)
+    if problem.free is None:
+        return bend, direction
+    bend = bend + jnp.where(problem.free, problem.ridge(point.fit), 0.0)
+    return bend, jnp.where(problem.free[:, None], 0.0, direction)
 
 
 def _local_hessians(
@@ -191,8 +196,8 @@ def begin(problem: Subproblem, start: Iterate, scale: Array) -> Progress:
         start,
         occupied,
         jnp.asarray(_first_stiffness(dtype), dtype),
-        _largest_norm(start.weights, scale),
-        _relative_sizes(start.weights, scale),
+        _largest_norm(problem, start.weights, scale),
+        _relative_sizes(problem, start.weights, scale),
         jnp.asarray(jnp.finfo(dtype).max, dtype),
         jnp.zeros(start.cone_dual.shape, bool),
         jnp.zeros((*start.weights.shape, start.weights.shape[1]), dtype),
@@ -218,7 +223,7 @@ def newton_step(
     """
     lam, dtype, roundoff = problem.lam, problem.X.dtype, eps(problem.X.dtype)
     at, live = state.at, state.live
-    size_before = _penalty_scale(state, scale)
+    size_before = _penalty_scale(problem, state, scale)
     sigma, kappa = _penalties(lam, state, size_before)
     point = _evaluate(problem, at, live, sigma, kappa)
     walls = (point.cone > 0).astype(dtype)
@@ -229,13 +234,15 @@ def newton_step(
     overshoot = jnp.where(state.waiting < _PATIENCE, 0.5, 0.01)
     # What a Newton step can gain, against the objective: gaps go with its square root.
     value = total(problem.loss, point.fit, problem.y, problem.sample_weight)
-    value = value + lam * jnp.sum(plain_norm(at.weights))
+    value = value + problem.penalty(at.weights)
     settled = -jnp.sum(point.gradient * p) <= tolerance**2 * value
     step = step_along(problem, point.fit, point.norm, point.cone, p, sigma, kappa, overshoot)
     at = at._replace(weights=at.weights + step)
     point = _evaluate(problem, at, live, sigma, kappa)
     stationarity = jnp.max(plain_norm(point.gradient), initial=0.0) / lam
-    violation = _violation(problem, at, point, live, kappa) / _largest_norm(at.weights, scale)
+    violation = _violation(problem, at, point, live, kappa) / _largest_norm(
+        problem, at.weights, scale
+    )
     stiff = _first_stiffness(dtype)
     precise = jnp.maximum(tolerance, _ROUNDED * roundoff * stiff)
     near = stationarity <= jnp.maximum(jnp.minimum(0.01, 0.1 * violation), precise)
@@ -258,8 +265,8 @@ def newton_step(
         at,
         live & ~resting,
         jnp.minimum(state.stiffness * growth, 1e4 * stiff),
-        jnp.where(update, _largest_norm(at.weights, scale), state.largest),
-        jnp.where(update, _relative_sizes(at.weights, scale), state.size),
+        jnp.where(update, _largest_norm(problem, at.weights, scale), state.largest),
+        jnp.where(update, _relative_sizes(problem, at.weights, scale), state.size),
         jnp.where(update, violation, state.violation),
         walls > 0,
         gram,
@@ -272,7 +279,7 @@ def outcome(
     problem: Subproblem, state: Progress, scale: Array, num_steps: Array, finite: Array
 ) -> Outcome:
     """What `minimise` returns, from where it stands."""
-    penalties = _penalties(problem.lam, state, _penalty_scale(state, scale))
+    penalties = _penalties(problem.lam, state, _penalty_scale(problem, state, scale))
     point = _evaluate(problem, state.at, state.live, *penalties)
     return Outcome(state.at, point.active, num_steps, finite)
 
@@ -319,20 +326,20 @@ def _first_stiffness(dtype: Any) -> float:
     return min(_STIFFNESS, 0.03 / eps(dtype) ** 0.7)
 
 
-def _largest_norm(weights: Array, scale: Array) -> Array:
-    largest = jnp.max(plain_norm(weights), initial=0.0)
+def _largest_norm(problem: Subproblem, weights: Array, scale: Array) -> Array:
+    largest = jnp.max(problem.sizes(weights), initial=0.0)
     return jnp.where(largest > 0, largest, scale)
 
 
-def _penalty_scale(state: Progress, scale: Array) -> Array:
+def _penalty_scale(problem: Subproblem, state: Progress, scale: Array) -> Array:
     """The largest norm, near that of the last update: phi must be one function to descend on."""
-    largest = _largest_norm(state.at.weights, scale)
+    largest = _largest_norm(problem, state.at.weights, scale)
     return jnp.clip(largest, state.largest / _DRIFT, state.largest * _DRIFT)
 
 
-def _relative_sizes(weights: Array, scale: Array) -> Array:
+def _relative_sizes(problem: Subproblem, weights: Array, scale: Array) -> Array:
     """||theta_b|| relative to the largest block, not below `SMALLEST`."""
-    return jnp.maximum(plain_norm(weights) / _largest_norm(weights, scale), _SMALLEST)
+    return jnp.maximum(plain_norm(weights) / _largest_norm(problem, weights, scale), _SMALLEST)
 
 
 def _penalties(lam: Array, state: Progress, largest: Array) -> tuple[Array, Array]:

@@ -84,12 +84,12 @@ class _Block(NamedTuple):
     kappa: Array
 
 
-def _own_slope(block: _Block, lam: Array, t: Array) -> tuple[Array, Array]:
+def _own_slope(block: _Block, radius: Array, t: Array) -> tuple[Array, Array]:
     """First and second derivative at the size t of the terms of one block alone."""
     change = block.kappa * block.p
     norm = block.norm + t * change
     length = plain_norm(norm)
-    shrink = jnp.minimum(1.0, lam / jnp.where(length > 0, length, lam))
+    shrink = jnp.minimum(1.0, radius / jnp.where(length > 0, length, radius))
     along = jnp.where(
         shrink < 1.0, jnp.sum(norm * change) / jnp.where(length > 0, length, 1.0), 0.0
     )
@@ -125,11 +125,13 @@ def step_along(
         The step (k, d).
     """
     gradient, curvature = problem.gradient(fit), problem.curvature(fit)
+    radius = problem.radius
+    of_radius = 0 if radius.ndim else None
 
     def size_along(along: _Block, fit_change: Array) -> tuple[Array, Array]:
         def slope(size: Array) -> Array:
             change = jnp.sum(problem.gradient(fit + size * fit_change) * fit_change)
-            own, _ = jax.vmap(_own_slope, in_axes=(0, None, None))(along, problem.lam, size[0])
+            own, _ = jax.vmap(_own_slope, in_axes=(0, of_radius, None))(along, radius, size[0])
             return (change + jnp.sum(own))[None]
 
         size, first = line_minimum(slope, 1, p.dtype, overshoot, shrink=1 / 16, halvings=16)
@@ -145,7 +147,9 @@ def step_along(
     def apart() -> Array:
         features = problem.signed_masks * matmul(p, problem.X.T)
         sizes = block_sizes(
-            lambda b, t: _own_slope(jax.tree.map(lambda a: a[b], along), problem.lam, t),
+            lambda b, t: _own_slope(
+                jax.tree.map(lambda a: a[b], along), radius[b] if radius.ndim else radius, t
+            ),
             matmul(features, gradient[:, None])[:, 0],
             matmul(features * curvature[None], features.T),
             jnp.full(p.shape[:1], size),

@@ -7,9 +7,10 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jax import Array
 
-from jaxrelu.core.numerics import matmul
+from jaxrelu.core.numerics import eps, matmul, plain_norm
 from jaxrelu.geometry.gram import OwnRows, Rows
 from jaxrelu.losses.base import Loss, total_curvature, total_gradient
+from jaxrelu.programs.penalties import VANISHING
 
 
 class Subproblem(NamedTuple):
@@ -25,6 +26,7 @@ class Subproblem(NamedTuple):
         signed_masks: (k, n), s_b D_b; zero for an empty slot.
         cone_signs: (k, n), one sign a row; (k, 0) for a gated program.
         lam: scalar.
+        free: (k,) bool, the blocks that are not penalised, or None where all are.
     """
 
     X: Array
@@ -36,6 +38,36 @@ class Subproblem(NamedTuple):
     signed_masks: Array
     cone_signs: Array
     lam: Array
+    free: Array | None = None
+
+    @property
+    def radius(self) -> Array:
+        """Of the dual balls of the norms: lam, and next to nothing for a free block, (k,)."""
+        if self.free is None:
+            return self.lam
+        return self.lam * jnp.where(self.free, VANISHING, 1.0)
+
+    def penalty(self, weights: Array) -> Array:
+        """Lam times the norms of the blocks that are penalised."""
+        return self.lam * jnp.sum(self.sizes(weights))
+
+    def sizes(self, weights: Array) -> Array:
+        """(k,), norms of penalised blocks, zero for the others: these set no scale."""
+        norms = plain_norm(weights)
+        return norms if self.free is None else jnp.where(self.free, 0.0, norms)
+
+    def ridge(self, fit: Array) -> Array:
+        """(k,), what stands in for the bend of a norm where there is none.
+
+        Next to nothing beside the features of a block, and enough where these are dependent.
+        """
+        share = self.curvature(fit) * self.samples.length**2 / self.X.shape[1]
+        own = matmul(self.signed_masks**2, share[:, None])[:, 0]
+        return eps(own.dtype) ** 0.5 * own
+
+    def stays(self, active: Array) -> Array:
+        """(k,) bool, active blocks and the free ones."""
+        return active if self.free is None else active | self.free
 
     @property
     def has_no_cones(self) -> bool:

@@ -15,7 +15,7 @@ from jaxrelu.geometry.patterns import enumerate_patterns
 from jaxrelu.global_optimality.polar_gauge import exact, sphere
 from jaxrelu.global_optimality.polar_gauge.gauge import polar_gauge
 from jaxrelu.global_optimality.polar_gauge.lines import Arrangement, values_of
-from jaxrelu.programs.critical_lam import lambda_max
+from jaxrelu.paths.critical_lam import lambda_max
 from jaxrelu.programs.program import ConvexProgram
 
 

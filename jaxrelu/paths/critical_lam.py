@@ -1,8 +1,9 @@
 """The critical lam, from which on the weights are zero, and the grid below it.
 
-lambda_max = max over blocks of ||Proj_{K_b}(c_b)||, c_b = s X^T D_j r, r the residual of zero
-weights. From above it is bounded by ||c_b + v_b|| for elements v_b of the dual cones, from below by
-<u, c_b> / ||u|| for any u in K_b; a projection gives both, and both are rounded outward.
+lambda_max = max over blocks of ||Proj_{K_b}(c_b)|| / w_b, c_b = s X^T D_j r, r the residual of zero
+weights, or of the best fit of blocks that are not penalised. From above it is bounded by
+||c_b + v_b|| for elements v_b of the dual cones, from below by <u, c_b> / ||u|| for any u in K_b; a
+projection gives both, and both are rounded outward.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import numpy as np
 from jax import Array
 
 from jaxrelu.core.compilation import compiled
-from jaxrelu.core.derivatives import longest, nowhere
+from jaxrelu.core.derivatives import known_where, longest, nowhere
 from jaxrelu.core.numerics import matmul, safe_norm, unit
 from jaxrelu.core.options import count, share
 from jaxrelu.core.rounding import added, downward, product, roundoff, sum_roundings, upward
@@ -28,18 +29,26 @@ from jaxrelu.geometry.correlations import longest_correlation
 from jaxrelu.geometry.gram import Rows, shared_rows
 from jaxrelu.geometry.host.projection import cone_rows, multipliers
 from jaxrelu.geometry.host.scaling import unit_rows
+from jaxrelu.paths.unpenalised_fit import (
+    FreeFit,
+    has_free,
+    known_free_fit,
+    may_have_free,
+    traced_free_fit,
+)
 from jaxrelu.programs.bounds import correlation_bound
 from jaxrelu.programs.checks import check_program
+from jaxrelu.programs.penalties import block_weights, bounded_factors, weighed_correlations
 from jaxrelu.programs.preparation import RowSpace, lifted, row_space
-from jaxrelu.programs.program import Program, float_masks, raw_correlations, residual_at
-from jaxrelu.programs.units import Units, in_units, out_of_units, printed
+from jaxrelu.programs.program import Program, float_masks, residual_at
+from jaxrelu.programs.units import Units, in_units, into_units, out_of_units, printed
 
 
 def lambda_max(program: Program) -> Array:
     r"""The smallest lam at which zero weights are optimal.
 
-    max over blocks of ||Proj_K(s X^T D_j r)|| at r = -(c o loss')(0); without cones
-    max_j ||X^T D_j r||. The cone-free value is up to twice too large on real data.
+    max over blocks of ||Proj_K(s X^T D_j r)|| / w at r = -(c o loss')(0); without cones
+    max_j ||X^T D_j r|| / w_j. The cone-free value is up to twice too large on real data.
 
     Args:
         program: a `ConvexProgram` or `GatedProgram`.
@@ -48,6 +57,9 @@ def lambda_max(program: Program) -> Array:
         Scalar, an upper bound within 1e-6 of the value (1e-3 in float32), relative: weights are
         zero for lam >= lambda_max. Inside a trace it is NaN where the projections did not get that
         close. Its derivative is NaN where the largest correlation is that of several directions.
+        With blocks that are not penalised r is the residual of their best fit, all others zero; it
+        is known less well (1e-3; in float32 lambda_max may be a tenth too large), and there is no
+        derivative.
 
     Raises:
         ValueError, TypeError: see `check_program`.
@@ -72,7 +84,7 @@ def lambda_max(program: Program) -> Array:
         lower, upper = (np.asarray(end) for end in lambda_max_interval(program))
         if not np.isfinite(upper - lower):  # of the data
             return jnp.asarray(np.nan, program.X.dtype)
-        if not _close(lower, upper, program.X.dtype):
+        if not _close(program, lower, upper):
             raise ArithmeticError(
                 f"lambda_max is only known to lie between {lower:.6g} and {upper:.6g}: scale the "
                 "columns of X to one size, or take the upper end from lambda_max_interval(program)."
@@ -108,37 +120,52 @@ def lambda_max_interval(program: Program) -> tuple[Array, Array]:
         ends: tuple[Array, Array] = _interval(program)
         return ends
     with outside_traces():
-        if not program.has_cones:
+        if not program.has_cones and not may_have_free(program):
             return _interval(program)  # type: ignore[no-any-return]
-        at = _start(program)
+        at = _start(program, known_free_fit(program))
+        if not program.has_cones:
+            return _ends(at, *_projected_at_once(at))  # type: ignore[no-any-return]
         ends = _ends(at, *_projected_from_host(at))
         low, high = np.asarray(ends)
-        if not np.isfinite(high - low) or _close(low, high, program.X.dtype):
+        if not np.isfinite(high - low) or _close(program, low, high):
             return ends
         return _ends(at, *_projected_one_by_one(at))  # type: ignore[no-any-return]
 
 
-def _close(lower: Any, upper: Any, dtype: Any) -> Any:
+def _close(program: Program, lower: Any, upper: Any) -> Any:
     """Whether the upper end is near enough to be the value."""
-    return upper - lower <= (1e-6 if dtype == np.float64 else 1e-3) * upper
+    double = program.X.dtype == np.float64
+    near = 1e-6 if double else 1e-3
+    if may_have_free(program):
+        # The residual of the best unpenalised fit is known to the root of its gap.
+        near = 1e-3 if double else 0.5
+    return upper - lower <= near * upper
 
 
 class _Start(NamedTuple):
-    """A program in units, itself and in its row space, and the residual of zero weights."""
+    """A program in units, itself and in its row space, and the residual where lam is critical.
+
+    It is that of zero weights, or of the best fit of the blocks that are not penalised, which may
+    be off by `slip`.
+    """
 
     whole: Program
     reduced: Program
     space: RowSpace | None
     units: Units
     residual: Array
+    slip: Array | None
 
 
 @partial(compiled, optimised=False)
-def _start(program: Program) -> _Start:
+def _start(program: Program, free: FreeFit | None = None) -> _Start:
     whole, units = in_units(program)
     reduced, space = row_space(whole)
-    residual = residual_at(whole, jnp.zeros((whole.X.shape[0],), whole.X.dtype))
-    return _Start(whole, reduced, space, units, residual)
+    if free is None:
+        residual = residual_at(whole, jnp.zeros((whole.X.shape[0],), whole.X.dtype))
+        return _Start(whole, reduced, space, units, residual, None)
+    residual = into_units(free.residual, units.residual)
+    return _Start(whole, reduced, space, units, residual, into_units(free.slip, units.lam))
 
 
 class _Projected(NamedTuple):
@@ -157,7 +184,7 @@ def _interval(program: Program) -> tuple[Array, Array]:
 
 @jax.custom_jvp
 def _two_ends(program: Program) -> tuple[Array, Array]:
-    at = _start(program)
+    at = _start(program, traced_free_fit(program))
     return _ends(at, *_projected(at))
 
 
@@ -176,6 +203,9 @@ def _projected(at: _Start) -> _Projected:
     return _Projected(found.duals, found.longest, found.longest_point)
 
 
+_projected_at_once = compiled(_projected, optimised=False)
+
+
 def _projected_from_host(at: _Start) -> _Projected:
     found = driven_projection.largest_correlation(*_to_project_at_once(at))
     return _Projected(found.duals, found.longest, found.longest_point)
@@ -183,9 +213,9 @@ def _projected_from_host(at: _Start) -> _Projected:
 
 def _to_project(at: _Start) -> tuple[Rows, Array, Array, Array]:
     """What `largest_correlation` takes."""
-    c = raw_correlations(at.reduced, at.residual)
+    c = weighed_correlations(at.reduced, at.residual)
     masks, pattern = jnp.asarray(at.reduced.patterns.masks), block_patterns(at.reduced.block_shape)
-    return shared_rows(jnp.asarray(at.reduced.X)), masks, pattern, c.reshape(-1, c.shape[-1])
+    return shared_rows(jnp.asarray(at.reduced.X)), masks, pattern, c
 
 
 _to_project_at_once = compiled(_to_project, optimised=False)
@@ -214,6 +244,12 @@ def _ends(at: _Start, duals: DualElements, block: Array, point: Array) -> tuple[
     value = side * added(seen * product(direction, X.T)[0])
     off = added(jnp.abs(seen) * matmul(jnp.abs(direction), jnp.abs(X).T)[0])
     off = roundoff(dtype) * times * off + roundoff(dtype) * 8.0 * jnp.abs(value)
+    weight = block_weights(at.whole)
+    if weight is not None:
+        value, off = value / weight[block], off / weight[block]
+        off = off + roundoff(dtype) * 4.0 * jnp.abs(value)
+    if at.slip is not None:
+        upper, off = upward(upper, at.slip), off + at.slip
     lower = jnp.maximum(downward(value, off), jnp.where(jnp.isnan(value), jnp.nan, 0.0))
     return printed(lower, at.units.lam, -1), printed(upper, at.units.lam, 1)
 
@@ -221,7 +257,7 @@ def _ends(at: _Start, duals: DualElements, block: Array, point: Array) -> tuple[
 def _projected_one_by_one(at: _Start) -> _Projected:
     """By active sets on the host: the blocks that look longest until no other can be longer."""
     X, masks = (np.asarray(a, np.float64) for a in (at.reduced.X, at.reduced.patterns.masks))
-    c = np.asarray(raw_correlations(at.reduced, at.residual), np.float64).reshape(-1, X.shape[1])
+    c = np.asarray(weighed_correlations(at.reduced, at.residual), np.float64)
     rows, _ = unit_rows(X)
     vectors, mass = np.zeros_like(c), np.zeros(len(c))
     bound, done = np.linalg.norm(c, axis=1), np.zeros(len(c), bool)
@@ -250,12 +286,17 @@ def _lambda_max(program: Program) -> Array:
 @jax.custom_jvp
 def _upper_end(program: Program) -> Array:
     lower, upper = _interval(program)
-    return jnp.where(_close(lower, upper, program.X.dtype), upper, jnp.nan)
+    return jnp.where(_close(program, lower, upper), upper, jnp.nan)
 
 
 @_upper_end.defjvp
 def _upper_end_jvp(primals: Any, tangents: Any) -> tuple[Array, Array]:
-    return _upper_end(*primals), jax.jvp(_largest_length, primals, tangents)[1]
+    value = _upper_end(*primals)
+    if may_have_free(primals[0]):
+        # The best unpenalised fit moves with the data, too.
+        change = jax.jvp(_largest_length, primals, tangents)[1]
+        return value, known_where(~has_free(primals[0]), change)
+    return value, jax.jvp(_largest_length, primals, tangents)[1]
 
 
 def _largest_length(program: Program) -> Array:
@@ -264,11 +305,16 @@ def _largest_length(program: Program) -> Array:
     X = jnp.asarray(program.X)
     residual = residual_at(program, jnp.zeros((X.shape[0],), X.dtype))
     if program.has_cones:
-        value = longest_correlation(X, jnp.asarray(program.patterns.masks), residual)
+        factors = None if program.block_weights is None else bounded_factors(program)
+        masks = jnp.asarray(program.patterns.masks)
+        value = longest_correlation(X, masks, residual, factors)
     else:
-        c = raw_correlations(program, residual)
+        c = weighed_correlations(program, residual)
         # The derivative of ||X^T D_j r|| by r is D_j X u, u its direction.
-        value = longest(c, float_masks(program).T * matmul(unit(c), X.T))
+        features = float_masks(program).T * matmul(unit(c), X.T)
+        if program.block_weights is not None:
+            features = bounded_factors(program)[:, None] * features
+        value = longest(c, features)
     return out_of_units(value, units.lam)
 
 
