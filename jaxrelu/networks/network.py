@@ -229,7 +229,9 @@ def check_layers(network: Network | GatedNetwork, name: str = "network") -> None
         )
     check_shape(network.output, f"{name}.output", network.hidden.shape[1:], "one a neuron")
     if network.skip is not None:
-        check_shape(network.skip, f"{name}.skip", network.hidden.shape[:1], "one a feature")
+        check_shape(
+            network.skip, f"{name}.skip", network.hidden.shape[:1], f"one a row of {name}.hidden"
+        )
     if isinstance(network, GatedNetwork):
         check_shape(network.gates, f"{name}.gates", network.hidden.shape, "that of hidden")
 
