@@ -25,7 +25,7 @@ from run import hardware
 import jaxrelu as jr
 
 SETS = {
-    "uci/breast-cancer-wisc-diag": "logistic",
+    "regression/yacht": "squared",
     "regression/boston-housing": "huber",
     "regression/concrete": "squared",
 }

@@ -32,6 +32,7 @@ from jaxrelu.geometry.host.scaling import unit_rows
 from jaxrelu.paths.unpenalised_fit import (
     FreeFit,
     has_free,
+    known_data_are_finite,
     known_free_fit,
     may_have_free,
     traced_free_fit,
@@ -64,7 +65,8 @@ def lambda_max(program: Program) -> Array:
     Raises:
         ValueError, TypeError: see `check_program`.
         ArithmeticError: the projections did not get that close, as where columns of X differ by
-            many orders of magnitude; `lambda_max_interval` says how close they got.
+            many orders of magnitude; `lambda_max_interval` says how close they got. Or the blocks
+            that are not penalised have no best fit, or too many.
 
     Example:
         >>> import jax, jaxrelu as jr, numpy as np
@@ -83,6 +85,12 @@ def lambda_max(program: Program) -> Array:
     with outside_traces():
         lower, upper = (np.asarray(end) for end in lambda_max_interval(program))
         if not np.isfinite(upper - lower):  # of the data
+            if may_have_free(program) and known_data_are_finite(program):
+                raise ArithmeticError(
+                    "lambda_max is not known: the best fit of the blocks that are not penalised "
+                    "was not found. Columns of X that depend on each other have many, and labels "
+                    "that these blocks separate have none: penalise them, or pass lams of your own."
+                )
             return jnp.asarray(np.nan, program.X.dtype)
         if not _close(program, lower, upper):
             raise ArithmeticError(

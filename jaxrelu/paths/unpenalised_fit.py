@@ -11,7 +11,7 @@ import numpy as np
 from jax import Array
 
 from jaxrelu.core.compilation import compiled
-from jaxrelu.core.numerics import eps, safe_norm
+from jaxrelu.core.numerics import eps, matmul, safe_norm
 from jaxrelu.core.tracing import is_traced
 from jaxrelu.geometry.cones import block_patterns
 from jaxrelu.losses.base import curvature, curvature_within
@@ -19,7 +19,7 @@ from jaxrelu.paths.solve import solve, solve_traced
 from jaxrelu.programs.bounds import correlation_rounding
 from jaxrelu.programs.penalties import block_weights
 from jaxrelu.programs.preparation import row_space
-from jaxrelu.programs.program import Program, raw_correlations, sample_weights
+from jaxrelu.programs.program import Program, raw_correlations, residual_at, sample_weights
 from jaxrelu.programs.skip import is_skip
 from jaxrelu.programs.solution import Solution
 from jaxrelu.programs.units import in_units, into_units, out_of_units
@@ -34,6 +34,16 @@ def may_have_free(program: Program) -> bool:
     if program.skip or weights is None or is_traced(weights):
         return program.skip or weights is not None
     return bool(np.any(np.asarray(weights) == 0))
+
+
+# Of the largest correlation that there may be.
+_SMALL = 1e-3
+
+
+def known_data_are_finite(program: Program) -> bool:
+    """Whether features, targets and sample weights on the host are."""
+    given = program.X, program.y, program.sample_weight
+    return all(bool(np.all(np.isfinite(np.asarray(a)))) for a in given if a is not None)
 
 
 def has_free(program: Program) -> Array:
@@ -67,19 +77,29 @@ def known_free_fit(program: Program) -> FreeFit | None:
     """`FreeFit` of a program on the host; None where all blocks are penalised."""
     if not may_have_free(program):
         return None
-    free, one = _free_program(program), jnp.ones((), program.X.dtype)
-    return _free_fit(program, solve(free, one, rtol=0.0, atol=0.0))
+    free = _free_program(program)
+    return _free_fit(program, solve(free, _small_lam(program), rtol=0.0, atol=0.0))
 
 
 def traced_free_fit(program: Program) -> FreeFit | None:
     """The same in a trace, where weights are not known."""
     if not may_have_free(program):
         return None
-    free, one = _free_program(program), jnp.ones((), program.X.dtype)
-    solver = ActiveNewton()
+    free, solver = _free_program(program), ActiveNewton()
     steps = jnp.asarray(solver.default_max_steps)
     nothing = tolerances(program, 0.0, 0.0)
-    return _free_fit(program, solve_traced(free, one, nothing, steps, None, solver))
+    answer = solve_traced(free, _small_lam(program), nothing, steps, None, solver)
+    return _free_fit(program, answer)
+
+
+@partial(compiled, optimised=False)
+def _small_lam(program: Program) -> Array:
+    """A lam that counts for nothing in a `_free_program`, but stationarity is measured by it."""
+    whole, units = in_units(program)
+    X = jnp.asarray(whole.X)
+    pull = jnp.abs(residual_at(whole, jnp.zeros((X.shape[0],), X.dtype)))
+    size = _SMALL * jnp.max(matmul(jnp.abs(X).T, pull[:, None]), initial=0.0)
+    return out_of_units(jnp.where(size > 0, size, 1.0), units.lam)
 
 
 @partial(compiled, optimised=False)

@@ -13,6 +13,7 @@ from jaxrelu.margins.method_of_multipliers import Shortfall
 from jaxrelu.margins.minimum_norm import minimum_norm
 
 
+@pytest.mark.slow
 def test_zero_targets_and_few_solves():
     X, labels = random_labels(4)
     found = minimum_norm(*shaped(X, np.zeros(6)))

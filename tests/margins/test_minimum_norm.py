@@ -9,6 +9,7 @@ from jaxrelu.margins.alternatives import fit_space, nearest_fit
 from jaxrelu.margins.minimum_norm import minimum_norm
 
 
+@pytest.mark.slow
 def test_interpolating_orthonormal_rows_costs_both_signs():
     y = np.asarray([3.0, 4.0, -2.0])
     found = minimum_norm(*shaped(np.eye(3), y))

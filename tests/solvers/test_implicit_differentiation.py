@@ -222,6 +222,7 @@ def test_a_wall_that_is_about_to_be_left_leaves_no_derivative_but_that_of_the_op
         np.testing.assert_allclose(there[0, 1, 1], 1 - lam / 3, atol=0.01)
 
 
+@pytest.mark.slow
 def test_weights_that_are_not_unique_have_no_derivative_and_their_fit_has_one():
     # Three directions of equal correlation, a polytope of weights; the fit is y - lam.
     X, y = np.asarray([[1.0, 0.0], [-0.5, 0.75**0.5]]), np.asarray([2.0, 2.0])

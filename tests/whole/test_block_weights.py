@@ -332,7 +332,7 @@ def test_derivatives_through_a_skip_connection(kind):
         np.testing.assert_allclose(getattr(tangent, name), slope, atol=1e-4 * np.abs(slope).max())
 
 
-@MOSTLY_GATED
+@ALL_SLOW
 def test_transforms(kind):
     weights = unequal(kind, zeros=[2])
     made = program(kind, block_weights=weights)
@@ -430,6 +430,8 @@ def test_features_that_depend_on_each_other_leave_no_bound():
     assert np.isfinite(answer.upper)
     with pytest.raises(RuntimeError, match="columns of X that depend on each other"):
         jr.raise_if_failed(answer)
+    with pytest.raises(ArithmeticError, match="Columns of X that depend on each other"):
+        jr.lambda_max(made)
     # A column of zeros is no such thing.
     X[:, -1] = 0.0
     zero = jr.solve(replace(zoo.program(X, y), skip=True), 1.0)

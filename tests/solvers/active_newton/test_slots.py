@@ -18,6 +18,7 @@ def signs_program():
     return jr.ConvexProgram(X, SIGNS[0], jr.sample_patterns(jax.random.key(0), X, num_gates=80))
 
 
+@pytest.mark.slow
 def test_slots_are_not_filled_with_blocks_that_do_not_stay():
     program, solver = signs_program(), jr.ActiveNewton(capacity=24)
     top = jr.lambda_max(program)
