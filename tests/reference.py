@@ -345,7 +345,13 @@ def solve_with_clarabel(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # "solution may be inaccurate": the last digit only
         # With exponential cones of large counts it gives up at the tighter one.
-        digits = 1e-8 if loss == "poisson" else 1e-10
-        problem.solve(solver=cp.CLARABEL, tol_gap_abs=digits, tol_gap_rel=digits, tol_feas=digits)
+        digits = [1e-8] if loss == "poisson" else [1e-10, 1e-8]
+        for last, d in zip((*[False] * (len(digits) - 1), True), digits, strict=True):
+            try:
+                problem.solve(solver=cp.CLARABEL, tol_gap_abs=d, tol_gap_rel=d, tol_feas=d)
+                break
+            except cp.SolverError:  # at the finer one only
+                if last:
+                    raise
     weights = np.stack([block.value.T for block in blocks])
     return unit * float(problem.value), weights[0] if gated else weights

@@ -11,8 +11,9 @@ sample's part of the distance between loss and dual value, all of them have
 
     sum_i L_i(f_i)  <=  U - D(r) + v B  <=  G,
 
-so |f_i - g_i| <= rho_i, for any fit g with L_i(g_i) <= G, where L_i exceeds G at g_i +- rho_i. The
-loss is convex, so that its penalty is at most
+so |f_i - g_i| <= rho_i, for any fit g with L_i(g_i) <= G, where L_i exceeds G at g_i +- rho_i. (And
+where it exceeds U - D(0) for r = 0: a loss that is linear far away, as Huber's, is bounded by its
+own size.) The loss is convex, so that its penalty is at most
 
     lam sum_b w_b ||theta_b||  <=  U - loss(g) + sum_i |loss'(g)_i| rho_i  =:  lam T.
 
@@ -43,7 +44,7 @@ from jaxrelu.core.numerics import eps, matmul, safe_norm
 from jaxrelu.core.rounding import roundoff, sum_roundings
 from jaxrelu.geometry.cones import cone_signs, margins
 from jaxrelu.geometry.gram import shared_rows
-from jaxrelu.losses.base import total, total_gradient
+from jaxrelu.losses.base import total, total_conjugate, total_gradient
 from jaxrelu.programs.penalties import block_weights
 from jaxrelu.programs.program import Program, sample_weights
 
@@ -83,10 +84,17 @@ def unpenalised_loss(
     weight = block_weights(program)
     assert weight is not None
     free = (weight == 0).reshape(-1, program.patterns.masks.shape[1])
+    nothing = jnp.zeros_like(dual)
+    lowest = -total_conjugate(
+        program.loss, nothing, jnp.asarray(program.y), sample_weights(program)
+    )
+    level = upper - lowest + 1e-3 * jnp.abs(upper)
+    at_most = distances(program, nothing, level, fit)
 
     def cost(share: Array) -> Array:
         allowed = share * jnp.abs(upper)
-        most = _most(program, lam, dual, upper - lower + allowed, upper, fit, free)
+        away = jnp.minimum(at_most, distances(program, dual, upper - lower + allowed, fit))
+        most = _most(program, lam, away, upper, fit, free)
         found = violation * most
         # The bound holds if it was allowed for.
         return jnp.where(found <= allowed, found, jnp.inf)
@@ -96,13 +104,12 @@ def unpenalised_loss(
 
 
 def _most(
-    program: Program, lam: Array, dual: Array, allowed: Array, upper: Array, fit: Array, free: Array
+    program: Program, lam: Array, away: Array, upper: Array, fit: Array, free: Array
 ) -> Array:
-    """B of the module's docstring, for G = `allowed`."""
+    """B of the module's docstring, from rho = `away` (n,)."""
     X, y, dtype = jnp.asarray(program.X), jnp.asarray(program.y), program.X.dtype
     weight, given = sample_weights(program), block_weights(program)
     assert given is not None
-    away = distances(program, dual, allowed, fit)
     reach = jnp.abs(fit) + away
     usual = _USUAL * jnp.median(reach)
     usual = jnp.where(jnp.isfinite(usual), usual, _USUAL * jnp.min(reach))

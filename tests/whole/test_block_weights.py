@@ -107,7 +107,9 @@ def test_unequal_and_infinite_weights_against_an_independent_solver(kind, loss):
     ["squared", *(pytest.param(name, marks=pytest.mark.slow) for name in list(LOSSES)[1:])],
 )
 def test_blocks_without_a_penalty_against_an_independent_solver(kind, loss):
-    made = program(kind, loss, unequal(kind, zeros=[1, 3]))
+    # Two such gates separate the labels.
+    labels = loss in ("logistic", "squared_hinge")
+    made = program(kind, loss, unequal(kind, zeros=[1] if labels else [1, 3]))
     answer = check(made, fraction(made))
     # Their correlation is nothing, and that of all others at most lam times their weight.
     residual = jr.kkt_residual(made, answer.lam, answer.weights)
