@@ -276,8 +276,9 @@ def enter(scaled: ScaledProgram, lam: Array, working: WorkingSet, screened: Scre
 
     block, q = bounds.chunk[lane], bounds.points[lane]
     direction = unit(q)
-    features = scaled.factor[block][:, None] * scaled.gathered(block)
-    features = features * matmul(direction, scaled.X.T)
+    features = scaled.gathered(block) * matmul(direction, scaled.X.T)
+    if scaled.program.block_weights is not None:
+        features = scaled.factor[block][:, None] * features
     # A loss that is linear at the fit (Huber's far away) is not so all along the way.
     fit = problem.fit(working.at.weights)
     largest = problem.sample_weight * usual_curvature(problem.loss, fit, problem.y)
