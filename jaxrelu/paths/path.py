@@ -244,9 +244,15 @@ def solve_path(
     for k in order:
         answer = driver.solve(scaled_lams[k])
         answers[k] = answer
-        if most is not None and answer.active > most:
+        if most is not None and answer.active - _uses_skip(program, answer) > most:
             break
     return _assemble(program, lams, answers)
+
+
+def _uses_skip(program: Program, answer: Answer) -> int:
+    """One if a skip connection, which is no block of the program, is among the non-zero ones."""
+    _, own = skip_apart(program, np.asarray(answer.verdict.blocks))
+    return int(np.any(answer.verdict.weights[own] != 0))
 
 
 def path_driver(

@@ -119,7 +119,8 @@ def _free_fit(program: Program, answer: Solution) -> FreeFit:
     fit, residual = into_units(answer.fit, units.fit), into_units(answer.residual, units.residual)
     upper, lower = (into_units(v, units.objective) for v in (answer.upper, answer.lower))
     gap = upper - lower + eps(fit.dtype) * jnp.abs(upper)
-    away = distances(whole, residual, 2.0 * gap, fit)
+    # More than the gap, so that rounding has no say in how far that is.
+    away = distances(whole, residual, gap + eps(fit.dtype) ** 0.5 * jnp.abs(upper), fit)
     bend = weight * curvature_within(whole.loss, fit, away, y)
     slip = largest_singular(X) * jnp.sqrt(2.0 * jnp.max(bend, initial=0.0) * gap)
 

@@ -184,21 +184,28 @@ def largest_singular(X: Array) -> Array:
 
 
 def distances(program: Program, dual: Array, allowed: Array, fit: Array) -> Array:
-    """Rho of the module's docstring, (n,); infinite where there is none."""
+    """Rho of the module's docstring, (n,); infinite where there is none.
+
+    That is, too, where g = `fit` has L_i(g_i) > G, and is no point to measure from.
+    """
     loss, y, weight = program.loss, jnp.asarray(program.y), sample_weights(program)
     counts = weight > 0
     share = -dual / jnp.where(counts, weight, 1.0)
     conjugate = loss.conjugate(share, y)
 
-    def exceeds(f: Array) -> Array:
+    def part(f: Array, side: float) -> Array:
+        """L (n,), rounded to a side."""
         value = loss.value(f, y)
-        part = weight * (value + conjugate) + dual * f
         size = weight * (jnp.abs(value) + jnp.abs(conjugate)) + jnp.abs(dual * f)
-        # Infinite minus infinite is no number, and is not enough.
-        return part - 256.0 * eps(f.dtype) * size > allowed
+        return weight * (value + conjugate) + dual * f + side * 256.0 * eps(f.dtype) * size
+
+    # Where the fit itself exceeds it, what does not may lie on one side of both ends.
+    within = part(fit, 1.0) <= allowed
 
     def enough(distance: Array) -> Array:
-        return exceeds(fit + distance) & exceeds(fit - distance) & counts
+        # Infinite minus infinite is no number, and is not enough.
+        ends = part(fit + distance, -1.0), part(fit - distance, -1.0)
+        return (ends[0] > allowed) & (ends[1] > allowed) & counts & within
 
     scale = jnp.max(jnp.abs(fit), initial=0.0) + 1.0
 

@@ -263,10 +263,10 @@ def _check(
     """
     program, lam = split.program, split.lam
     a, _ = copies(split, point, penalty.rho)
-    residual = residual_at(program, fit(program, a))
+    f = fit(program, a)
+    residual = residual_at(program, f)
     duals = split.dual_elements(-penalty.rho * jnp.minimum(point.cone, 0.0))
     bound = correlation_bound(program, residual, duals)
-    f = fit(program, a)
     known = loss_value(program, f) + lam * jnp.sum(sizes(program, a.reshape(-1, a.shape[-1])))
     found, _ = lower_bound(program, lam, residual, bound, known, f)
     higher = found.value > best.lower
