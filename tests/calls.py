@@ -149,8 +149,8 @@ def optima():
     basis, fit = scipy.linalg.null_space(features), features @ a
     return jr.OptimalSet(
         directions, a, features, a, a, np.array([1.7, 0, 1.5]), a > 0, basis, None,
-        np.zeros((2, 3), np.int32), rows, np.ones(6, bool), fit, fit, np.asarray(LAM), 2, 1, False,
-        2, True, False,
+        np.zeros((2, 3), np.int32), rows, np.ones(6, bool), *[fit] * 4, np.asarray(LAM), 2, 1,
+        False, 2, True, False,
     )  # fmt: skip
 
 

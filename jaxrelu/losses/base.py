@@ -14,6 +14,9 @@ More members may be there:
   multiplied by t as well, ``scaled(exponent)`` is the loss with those times 2^exponent.
 * ``curvature_within(fit, radius, target)`` (n,): the largest second derivative at fits that close.
   Only a loss whose ``smoothness`` is infinite needs it.
+* ``same_gradient(fit, target)`` (two arrays (n,)): the ends, -inf and +inf among them, of the
+  interval of fits whose gradient is that of this fit: where a loss has linear pieces, networks of
+  different fits can be optimal, and `optimal_set` finds them by this.
 * ``value_error(fit, target)`` and ``conjugate_error(dual, target)`` (n,): how far the two, as
   computed, may be off, in units of eps. By default every function is taken to be `ELEMENTARY` of
   them off, relative to the largest terms that a smooth loss can be made of.
@@ -85,6 +88,15 @@ def usual_curvature(loss: Loss, fit: Array, target: Array) -> Array:
     if isinstance(loss.smoothness, int | float) and math.isfinite(loss.smoothness):
         return jnp.broadcast_to(bound, fit.shape)
     return jnp.where(jnp.isfinite(bound), bound, curvature(loss, fit, target))
+
+
+def same_gradient(loss: Loss, fit: Array, target: Array, weight: Array) -> tuple[Array, Array]:
+    """The intervals of fits, (n,) and (n,), with the weighted gradient of this one."""
+    low, high = fit, fit
+    if hasattr(loss, "same_gradient"):
+        low, high = loss.same_gradient(fit, target)
+    absent = weight == 0
+    return jnp.where(absent, -jnp.inf, low), jnp.where(absent, jnp.inf, high)
 
 
 def value_error(loss: Loss, fit: Array, target: Array) -> Array:

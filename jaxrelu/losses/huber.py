@@ -66,6 +66,13 @@ class HuberLoss:
         quadratic = dual * target + 0.5 * dual**2
         return jnp.where(jnp.abs(dual) > self._delta(dual), jnp.inf, quadratic)
 
+    def same_gradient(self, fit: Array, target: Array) -> tuple[Array, Array]:
+        """Ends (n,), (n,) of the fits of this slope: all beyond delta on a linear piece."""
+        delta, error = self._delta(fit), fit - target
+        low = jnp.where(error <= -delta, -jnp.inf, jnp.where(error >= delta, target + delta, fit))
+        high = jnp.where(error >= delta, jnp.inf, jnp.where(error <= -delta, target - delta, fit))
+        return low, high
+
     def value_error(self, fit: Array, target: Array) -> Array:
         """A difference, two products."""
         return 8.0 * self.value(fit, target)

@@ -49,6 +49,12 @@ class SquaredHingeLoss:
         p = -target * dual
         return jnp.where(p < 0, jnp.inf, 0.5 * p**2 - p)
 
+    def same_gradient(self, fit: Array, target: Array) -> tuple[Array, Array]:
+        """Ends (n,), (n,) of the fits of this slope: all of margin one where it is zero."""
+        flat = target * fit >= 1.0
+        low = jnp.where(flat, jnp.where(target > 0, target, -jnp.inf), fit)
+        return low, jnp.where(flat, jnp.where(target < 0, target, jnp.inf), fit)
+
     def value_error(self, fit: Array, target: Array) -> Array:
         """A difference that is rounded as its terms are, and a square."""
         margin = jnp.maximum(1.0 - target * fit, 0.0)

@@ -12,7 +12,7 @@ walls corrected.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -30,7 +30,7 @@ from jaxrelu.geometry.host.directions import distinct
 from jaxrelu.geometry.host.projection import cone_rows, project
 from jaxrelu.geometry.host.scaling import unit_rows
 from jaxrelu.geometry.host.walls import EXACT, walls_of
-from jaxrelu.losses.base import total_curvature
+from jaxrelu.losses.base import same_gradient, total_curvature
 from jaxrelu.optimal_sets.checks import check_optimum
 from jaxrelu.optimal_sets.optimal_set import OptimalSet
 from jaxrelu.paths.path import solve_path
@@ -133,18 +133,15 @@ def optimal_set(
     direction_of[tight] = member_of
     directions, signs, features = directions[first], signs[first], features[:, first]
     weight = np.asarray(sample_weights(program))
-    bends = np.asarray(
-        total_curvature(program.loss, polished.fit, jnp.asarray(program.y), jnp.asarray(weight))
-    )
-    counts, linear = weight > 0, bool(np.any((weight > 0) & ~(bends > 0)))
-    P = polytopes.polytope(features[counts], coefficients)
-    interior, support, agree = polytopes.relative_interior(P)
-    inside = polytopes.polytope(features[counts][:, support], interior[support])
-    basis = np.zeros((first.size, inside.null.shape[1]))
-    basis[support] = inside.null
-    dimension, rank = inside.null.shape[1], inside.rows.shape[0]
+    fits = _optimal_fits(program, polished.fit)
+    P = polytopes.polytope(features, coefficients, fits.low, fits.high)
+    inside, support, agree = polytopes.relative_interior(P)
+    low, high = _fixed_where_all_agree(fits, np.asarray(polished.fit), P, inside)
+    dimension = inside.moves.shape[1]
+    basis, interior = np.zeros((first.size, dimension)), np.zeros(first.size)
+    basis[support], interior[support] = inside.moves, inside.start[: inside.num]
     if max_nodes is None and seconds is None:
-        max_nodes = _NODES // max(1, inside.start.size)
+        max_nodes = _NODES // max(1, inside.num)
     sparse, exact, nodes = polytopes.fewest(inside, max_nodes, seconds)
     ended_by = Limit.NONE
     if not exact:
@@ -157,7 +154,8 @@ def optimal_set(
         "a correlation is nearly lam": doubtful,
         "a coefficient is nearly zero": not agree,
         "features are nearly dependent": not (P.clear and inside.clear),
-        "the loss is linear at a sample's fit": linear,
+        "a sample's fit is nearly where the loss turns linear": fits.close,
+        "the loss is linear at a sample's fit and has no same_gradient": fits.unknown,
     }
     doubts = tuple(sentence for sentence, fails in close_calls.items() if fails)
     fewest = np.zeros(first.size)
@@ -183,11 +181,13 @@ def optimal_set(
         gates=None if gates is None else jnp.asarray(gates[:, first]),
         direction_of=jnp.asarray(direction_of.reshape(program.block_shape)),
         X=jnp.asarray(given.X),
-        counts=jnp.asarray(counts),
+        counts=jnp.asarray(weight > 0),
         fit=out(polished.fit, units.fit),
+        fit_low=out(low, units.fit),
+        fit_high=out(high, units.fit),
         residual=out(polished.residual, units.residual),
         lam=jnp.asarray(users_lam),
-        rank=rank,
+        rank=int(np.sum(support)) - dimension,
         dimension=dimension,
         is_unique=dimension == 0,
         minimal_width=int(np.sum(fewest > 0)),
@@ -196,6 +196,48 @@ def optimal_set(
         ended_by=ended_by,
         doubts=doubts,
     )
+
+
+class _Fits(NamedTuple):
+    """Fits with the optimal residual: low <= f <= high, (n,) each, of no width where l is curved.
+
+    Attributes:
+        low: -inf for none.
+        high: +inf for none.
+        close: the fit of some sample is as near to an end of a linear piece as it is known.
+        unknown: the loss is linear at some fit, and does not say from where to where.
+    """
+
+    low: Floats
+    high: Floats
+    close: bool
+    unknown: bool
+
+
+def _optimal_fits(program: Program, f: Array) -> _Fits:
+    y, weight = jnp.asarray(program.y), jnp.asarray(sample_weights(program))
+
+    def interval(moved: float) -> tuple[Floats, Floats]:
+        low, high = same_gradient(program.loss, f + moved, y, weight)
+        return np.asarray(low), np.asarray(high)
+
+    low, high = interval(0.0)
+    near = _POLISHED * float(jnp.max(jnp.abs(f), initial=0.0))
+    sides = [np.less(*interval(moved)) for moved in (-near, near)]
+    close = bool(np.any((sides[0] != sides[1]) | (sides[0] != (low < high))))
+    curvature = np.asarray(total_curvature(program.loss, f, y, weight))
+    unknown = bool(np.any((low == high) & ~(curvature > 0)))
+    return _Fits(low, high, close, unknown)
+
+
+def _fixed_where_all_agree(
+    fits: _Fits, f: Floats, P: polytopes.Polytope, inside: polytopes.Polytope
+) -> tuple[Floats, Floats]:
+    """The ends of the fits, both at the fit where no member is away from an end."""
+    before, after = (np.bincount(part.sample, minlength=len(f)) for part in (P, inside))
+    agreed = np.isfinite(fits.low) | np.isfinite(fits.high)
+    agreed &= (after == 0) | (after < before)
+    return np.where(agreed, f, fits.low), np.where(agreed, f, fits.high)
 
 
 def _relative_gap(solution: Solution) -> float:

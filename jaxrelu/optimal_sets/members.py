@@ -17,7 +17,7 @@ from jaxrelu.core.checks import as_float, check_finite, check_shape, known_float
 from jaxrelu.core.numerics import safe_sqrt
 from jaxrelu.core.options import check_choice, count, nonnegative
 from jaxrelu.core.tracing import is_traced, on_host
-from jaxrelu.geometry.host import polytopes
+from jaxrelu.geometry.host import level_method, polytopes
 from jaxrelu.geometry.host.scaling import length, unit_rows
 from jaxrelu.geometry.host.walls import SOLVED
 from jaxrelu.networks.checks import check_known_network
@@ -105,9 +105,9 @@ def is_optimal(optima: OptimalSet, candidate: Any, *, rtol: float = 1e-6) -> boo
     rtol = nonnegative(rtol, "rtol")
     a, stray = _coefficients(optima, candidate, rtol)
     total = float(np.sum(np.abs(a))) + stray
-    counts = np.asarray(optima.counts)
-    fit = np.asarray(optima.fit)[counts]
-    off = length(np.asarray(optima.features)[counts] @ a - fit)
+    fit = np.asarray(optima.fit)[np.asarray(optima.counts)]
+    own = np.asarray(optima.features) @ a
+    off = length(own - np.clip(own, np.asarray(optima.fit_low), np.asarray(optima.fit_high)))
     stray += float(np.sum(np.abs(a[~np.asarray(optima.support)])) - np.sum(np.minimum(a, 0.0)))
     close = off <= rtol * length(fit)
     return bool(close and stray <= rtol * total)
@@ -193,13 +193,13 @@ def select(optima: OptimalSet, criterion: str | Callable[[Array], Array]) -> Arr
         def inside(a: Array) -> Array:
             return function(jnp.zeros(support.shape, a.dtype).at[np.flatnonzero(support)].set(a))
 
-        best = polytopes.minimise(P, *_value_and_slope(inside))
+        best = level_method.minimise(P, *_value_and_slope(inside))
     elif criterion == "min_norm":
         best = polytopes.project(P, np.zeros(int(support.sum())))
     elif criterion == "min_max":
         best = polytopes.smallest_maximum(P)
     elif criterion == "max_max":
-        corners = [polytopes.maximise(P, row) for row in np.eye(P.start.size)]
+        corners = [polytopes.maximise(P, row) for row in np.eye(P.num)]
         best = max(corners, key=lambda a: float(np.max(a)), default=P.start)
     else:
         return optima.fewest

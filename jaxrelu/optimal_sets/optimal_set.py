@@ -10,6 +10,10 @@ lam for each of them, sum_e a_e is constant, and the set of coefficients is a po
 vertices have linearly independent features. With weights w of blocks in the penalty, lam is lam w_e
 here, and sum_e w_e a_e is constant.
 
+The residual is one, the fit need not be: where the loss has linear pieces, minus its gradient is
+r_i on an interval, and on such a sample low_i <= sum_e a_e z_ei <= high_i is all that optimality
+asks for. It is a polytope still, bounded since lam sum_e a_e is at most the objective.
+
 Reference: Mishkin and Pilanci (ICML 2023), Theorem 3.1, with the sign of the fit corrected.
 """
 
@@ -37,9 +41,10 @@ from jaxrelu.geometry.host.polytopes import Polytope
 class OptimalSet:
     """All optimal networks of a program at one lam, after removal of duplicate directions.
 
-    Coefficients a (k,) >= 0 are optimal if and only if ``features @ a`` equals `fit` on the samples
-    that count; the neuron of direction e then has the convex weight ``a[e] * directions[e]``. Their
-    sum is the same for all; where blocks have weights in the penalty, that of w_e a_e is.
+    Coefficients a (k,) >= 0 are optimal if and only if ``features @ a`` is between `fit_low` and
+    `fit_high`, which are `fit` but where the loss is linear; the neuron of direction e then has the
+    convex weight ``a[e] * directions[e]``. Where all have one fit, their sum is the same for all,
+    and where blocks have weights in the penalty, that of w_e a_e is.
 
     Attributes:
         directions: (k, d), unit norm, the equicorrelation set E.
@@ -55,19 +60,22 @@ class OptimalSet:
             in every optimum, -1 for blocks that are zero. A direction on a wall has several blocks.
         X: (n, d), the samples.
         counts: (n,) bool, the samples of positive weight.
-        fit: (n,), that of every optimal network on the samples that count; on the others, that of
-            the solution that was given.
+        fit: (n,), that of the solution that was given.
+        fit_low: (n,), the least fit that is optimal on each sample beside the others: `fit` where
+            all optimal networks have that, -inf where no end is set, as on samples of no weight.
+        fit_high: (n,), the largest, +inf where no end is set.
         residual: (n,), minus the gradient of the loss at `fit`.
         lam: scalar.
-        rank: rank of the features of the support.
+        rank: rank of the features of the support where all optimal networks have one fit.
         dimension: of the polytope, the number of directions of the support minus `rank`.
         is_unique: whether there is one optimal network (up to permutation and splitting).
         minimal_width: the fewest neurons of an optimal network.
         minimal_width_exact: False where that is an upper bound.
         ambiguous: the solution could not be polished to the accuracy that identification needs; a
-            correlation, a coefficient or a singular value is too close to call; or the loss is
-            linear at the fit of some sample, where other fits may be optimal too. The integers are
-            then a guess.
+            correlation, a coefficient, a singular value or the distance of a fit from a linear
+            piece of the loss is too close to call; or the loss has linear pieces and does not say
+            where they end (`same_gradient` in `jaxrelu.losses.base`). The integers are then a
+            guess.
         ended_by: which budget ended the search for the minimal width, `Limit.NONE` where none did.
         doubts: what makes it ambiguous, a sentence each; empty where nothing does.
     """
@@ -85,6 +93,8 @@ class OptimalSet:
     X: Array
     counts: Array
     fit: Array
+    fit_low: Array
+    fit_high: Array
     residual: Array
     lam: Array
     rank: int = field(metadata={"static": True})
@@ -114,8 +124,9 @@ class OptimalSet:
 def inside_support(optima: OptimalSet) -> tuple[Polytope, Bools]:
     """The polytope over the support, around its interior member."""
     support = np.asarray(optima.support)
-    features = np.asarray(optima.features)[np.asarray(optima.counts)][:, support]
-    return polytopes.polytope(features, np.asarray(optima.interior)[support]), support
+    features = np.asarray(optima.features)[:, support]
+    low, high = np.asarray(optima.fit_low), np.asarray(optima.fit_high)
+    return polytopes.polytope(features, np.asarray(optima.interior)[support], low, high), support
 
 
 def on_all_directions(points: Floats, support: Bools) -> Array:

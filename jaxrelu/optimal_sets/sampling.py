@@ -85,7 +85,8 @@ def sample_optimal(
     draws = -(-num_samples // num_chains)
     inside = _run(key, starts, jnp.asarray(shape.T), draws, thinning, burn_in)
     whole = jnp.zeros((num_samples, support.size), inside.dtype)
-    return whole.at[:, np.flatnonzero(support)].set(inside.reshape(-1, P.start.size)[:num_samples])
+    coefficients = inside.reshape(-1, P.start.size)[:num_samples, : P.num]
+    return whole.at[:, np.flatnonzero(support)].set(coefficients)
 
 
 @on_host()
@@ -137,12 +138,12 @@ def effective_sample_size(samples: Any, *, num_chains: int = CHAINS) -> Array:
 
 
 def _corners_and_shape(P: polytopes.Polytope) -> tuple[np.ndarray, np.ndarray]:
-    """Vertices (number, k) of random objectives, and axes (k, m) in which the polytope is round."""
+    """Vertices (number, K) of random objectives, and axes (K, m) in which the polytope is round."""
     m = P.null.shape[1]
     rng = np.random.default_rng(0)
     number = min(max(4 * m, 16), _MOST_CORNERS)
-    corners = [polytopes.maximise(P, P.null @ rng.standard_normal(m)) for _ in range(number)]
-    spread = (np.stack(corners) - np.mean(corners, axis=0)) / P.size @ P.null
+    corners = [polytopes.vertex(P, P.moves @ rng.standard_normal(m)) for _ in range(number)]
+    spread = (np.stack(corners) - np.mean(corners, axis=0))[:, : P.num] / P.size @ P.moves
     covariance = spread.T @ spread / number
     covariance += 1e-6 * np.trace(covariance) / m * np.eye(m)
     shape: np.ndarray = P.null @ np.linalg.cholesky(covariance)
@@ -151,7 +152,7 @@ def _corners_and_shape(P: polytopes.Polytope) -> tuple[np.ndarray, np.ndarray]:
 
 @partial(jax.jit, static_argnames=("draws", "thinning", "burn_in"))
 def _run(key: Array, starts: Array, axes: Array, draws: int, thinning: int, burn_in: int) -> Array:
-    """(draws, num_chains, k) members start + <axes (m, k), t>, each from the one before."""
+    """(draws, num_chains, K) members start + <axes (m, K), t>, each from the one before."""
 
     def walk(members: Array, key: Array, steps: int) -> Array:
         # Random numbers for so many steps are drawn at once, and no more are held.

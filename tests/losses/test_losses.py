@@ -393,3 +393,18 @@ def test_a_check_of_targets_written_in_jax_is_asked_about_known_values_only():
     np.testing.assert_array_equal(jax.jit(lambda f: samples(f, target))(fit), expected)
     with pytest.raises(ValueError, match="y has to be positive"):
         jax.jit(lambda f: samples(f, negative))(fit)
+
+
+def test_fits_of_the_same_gradient():
+    huber = HuberLoss(jnp.asarray([1.0, 1.0, 1.0, 2.0]))
+    fit, target = jnp.asarray([3.0, -3.0, 0.5, 0.5]), jnp.asarray([1.0, 1.0, 1.0, 1.0])
+    low, high = base.same_gradient(huber, fit, target, jnp.asarray([1.0, 1.0, 1.0, 0.0]))
+    assert low.tolist() == [2.0, -jnp.inf, 0.5, -jnp.inf]
+    assert high.tolist() == [jnp.inf, 0.0, 0.5, jnp.inf]
+    fit, labels = jnp.asarray([1.5, 0.5, -2.0]), jnp.asarray([1.0, 1.0, -1.0])
+    low, high = base.same_gradient(SquaredHingeLoss(), fit, labels, jnp.ones(3))
+    assert low.tolist() == [1.0, 0.5, -jnp.inf]
+    assert high.tolist() == [jnp.inf, 0.5, -1.0]
+    for loss in (SquaredLoss(), LogisticLoss(), PoissonLoss()):
+        for end in base.same_gradient(loss, FIT, RATES, jnp.ones(6)):
+            np.testing.assert_array_equal(end, FIT)

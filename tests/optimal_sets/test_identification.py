@@ -1,6 +1,7 @@
 """From one answer to all of them: support, walls, what is not decided."""
 
 import sys
+import warnings
 from dataclasses import replace
 from itertools import combinations
 
@@ -229,13 +230,92 @@ def test_a_sample_of_no_weight_binds_nothing():
         np.testing.assert_allclose((optima.features @ a)[:2], 1.5, atol=1e-7)
 
 
+def test_fits_of_one_slope_are_optimal_together():
+    # r = (delta_1, 0.5) holds all three directions; the first fit is free up to y_1 - delta_1.
+    loss = jr.HuberLoss(np.asarray([LAM, 10.0, 1.0])[: zoo.SAMPLES])
+    X = np.vstack([TRIANGLE, np.zeros((1, 2))])
+    program = jr.ConvexProgram(X, np.asarray([5.0, 2.0, 0.0]), jr.enumerate_patterns(X), loss)
+    optima = jr.optimal_set(program, jr.solve(program, LAM))
+    assert (optima.dimension, optima.rank, optima.minimal_width) == (2, 1, 1)
+    assert (optima.is_unique, optima.ambiguous) == (False, False)
+    np.testing.assert_allclose(optima.fit_low, [-np.inf, 1.5, 0.0], atol=1e-7)
+    np.testing.assert_allclose(optima.fit_high, [4.5, 1.5, 0.0], atol=1e-7)
+    order = np.argsort(np.asarray(optima.directions)[:, 0])  # x_2, between, x_1
+    corners = np.asarray(jr.vertices(optima))[:, order]
+    known = [[1.5, 0, 0], [1.5, 0, 4.5], [0, 3, 0], [0, 3, 3]]
+    assert len(corners) == len(known)
+    for corner in known:
+        assert np.min(np.max(np.abs(corners - corner), axis=1)) < 1e-7
+    back = np.argsort(order)
+    nearest = jr.nearest_optimal(optima, np.asarray([1.5, 0.0, 9.0])[back])
+    np.testing.assert_allclose(np.asarray(nearest)[order], [1.5, 0.0, 4.5], atol=1e-7)
+    assert not jr.is_optimal(optima, np.asarray([1.5, 0.0, 4.6])[back])
+    least = np.asarray(jr.select(optima, "min_norm"))[order]
+    np.testing.assert_allclose(least, [1.2, 0.6, 0.0], atol=1e-6)
+    most = np.asarray(jr.select(optima, lambda a: -a[order[2]]))[order]
+    np.testing.assert_allclose(most, [1.5, 0.0, 4.5], atol=1e-5)
+    samples = np.asarray(jr.sample_optimal(jax.random.key(0), optima, 2000))
+    for a in samples[::200]:
+        assert jr.is_optimal(optima, a)
+    # Uniform in (a_2, a_3): 0 <= a_2 <= 3 and 0 <= a_3 <= 4.5 - a_2 / 2.
+    np.testing.assert_allclose(samples[:, order].mean(axis=0), [0.8, 1.4, 1.9], atol=0.1)
+
+
 @pytest.mark.slow
-def test_a_loss_that_is_linear_at_the_fit_is_not_decided():
+def test_all_that_is_optimal_beside_samples_beyond_the_margin():
+    """The set against Clarabel: the largest of random functions over {objective <= the optimum}."""
+    cp = pytest.importorskip("cvxpy")
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((40, 3))
+    y = np.where(X[:, 0] + 0.3 * rng.standard_normal(40) > 0, 1.0, -1.0)
+    masks = jr.sample_patterns(jax.random.key(0), X, 40)
+    program = jr.GatedProgram(X, y, masks, jr.SquaredHingeLoss())
+    solution = jr.solve(program, 0.005 * float(jr.lambda_max(program)), rtol=1e-10)
+    optima = jr.optimal_set(program, solution)
+    assert optima.dimension > 1
+    assert not optima.ambiguous
+    corners = np.asarray(jr.vertices(optima))
+    fits = corners @ np.asarray(optima.features).T
+    assert np.max(np.ptp(fits, axis=0)) > 0.1
+    lam = float(solution.lam)
+    for a in corners[:: max(1, len(corners) // 10)]:
+        network = jr.network_from_coefficients(optima, a)
+        value = jr.nonconvex_objective(network, X, y, lam, program.loss)
+        np.testing.assert_allclose(value, solution.upper, rtol=1e-9)
+    gates = np.asarray(masks.masks) > 0
+    blocks = cp.Variable((gates.shape[1], 3))
+    fit = cp.sum(cp.multiply(gates, X @ blocks.T), axis=1)
+    loss = cp.sum_squares(cp.pos(1 - cp.multiply(y, fit))) / 2
+    level = loss + lam * cp.sum(cp.norm(blocks, axis=1))
+    for _ in range(2):
+        functional = rng.standard_normal(40)
+        best = cp.Problem(cp.Maximize(functional @ fit), [level <= (1 + 1e-9) * solution.upper])
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # "may be inaccurate": the set is thin
+            best.solve(solver="CLARABEL")
+        np.testing.assert_allclose(np.max(fits @ functional), best.value, rtol=1e-3)
+
+
+@pytest.mark.slow
+def test_a_loss_that_does_not_say_where_it_is_linear_is_not_decided(monkeypatch):
     problem = zoo.problem(zoo.huber)
     program, lam = problem.program, problem.lams(0.3)[0]
-    optima = jr.optimal_set(program, jr.solve(program, lam))
+    solution = jr.solve(program, lam)
+    optima = jr.optimal_set(program, solution)
     assert np.any(np.abs(np.asarray(program.y) - optima.fit) > program.loss.delta)
-    assert optima.ambiguous
+    assert not optima.ambiguous
+    monkeypatch.delattr(jr.HuberLoss, "same_gradient")
+    assert jr.optimal_set(program, solution).ambiguous
+
+
+@pytest.mark.slow
+def test_a_fit_where_the_loss_turns_linear_is_not_decided():
+    # The residual is lam y / ||y||, and the second entry of it delta.
+    X, y, lam = np.eye(2), np.asarray([3.0, 1.0]), 1.5
+    loss = jr.HuberLoss(np.asarray([9.0, lam / np.sqrt(10.0)]))
+    program = jr.ConvexProgram(X, y, jr.enumerate_patterns(X), loss)
+    optima = jr.optimal_set(program, jr.solve(program, lam))
+    assert optima.doubts == ("a sample's fit is nearly where the loss turns linear",)
 
 
 @pytest.mark.slow

@@ -17,7 +17,7 @@ def simplex(k):
     ones = jnp.ones(k)
     return jr.OptimalSet(
         jnp.ones((k, 1)), ones, jnp.ones((1, k)), interior, interior, ones / k, ones > 0, basis,
-        None, jnp.arange(k), jnp.ones((1, 1)), jnp.ones(1) > 0, jnp.ones(1), jnp.ones(1),
+        None, jnp.arange(k), jnp.ones((1, 1)), jnp.ones(1) > 0, *[jnp.ones(1)] * 4,
         jnp.asarray(1.0),
         1, k - 1, False, 1, True, False,
     )  # fmt: skip
@@ -50,7 +50,8 @@ def test_a_cube_is_sampled_uniformly():
         simplex(3), directions=ones[:, None], signs=ones, features=jnp.asarray(features),
         coefficients=interior, interior=interior, fewest=interior, support=jnp.asarray(used),
         basis=jnp.asarray(basis), direction_of=jnp.arange(2 * d + 1), X=jnp.ones((d, 1)),
-        counts=jnp.ones(d) > 0, fit=jnp.ones(d), residual=jnp.ones(d), rank=d, dimension=d,
+        counts=jnp.ones(d) > 0, fit=jnp.ones(d), fit_low=jnp.ones(d), fit_high=jnp.ones(d),
+        residual=jnp.ones(d), rank=d, dimension=d,
     )  # fmt: skip
     samples = np.asarray(jr.sample_optimal(jax.random.key(0), cube, 6000))
     np.testing.assert_array_equal(samples[:, -1], 0.0)

@@ -55,7 +55,7 @@ def optima():
     return jr.OptimalSet(
         RNG.standard_normal((k, D)), np.asarray([1.0, -1.0, 1.0]), RNG.standard_normal((N, k)),
         np.ones(k), np.ones(k), np.ones(k), np.ones(k, bool), np.zeros((k, 0)), None,
-        np.zeros((2, P), np.int32), PROGRAM.X, np.ones(N, bool), PROGRAM.y, PROGRAM.y,
+        np.zeros((2, P), np.int32), PROGRAM.X, np.ones(N, bool), *[PROGRAM.y] * 4,
         np.asarray(0.5), 3, 0, True, 3, True, False,
     )  # fmt: skip
 

@@ -40,7 +40,7 @@ from jaxrelu.core.compilation import compiled
 from jaxrelu.geometry.cones import block_patterns
 from jaxrelu.geometry.host.projection import block_correlation, cone_rows
 from jaxrelu.geometry.host.scaling import unit_rows
-from jaxrelu.losses.base import total_curvature, total_gradient
+from jaxrelu.losses.base import same_gradient, total_curvature, total_gradient
 from jaxrelu.programs.penalties import block_factors
 from jaxrelu.programs.program import Program, sample_weights
 
@@ -101,6 +101,7 @@ class HostProgram:
             `jaxrelu.programs.penalties`.
         has_cones: False for a gated program.
         derivatives: fit -> (gradient, curvature) of the loss, (n,) each.
+        same_gradient: fit -> the ends of the intervals of fits with that gradient, (n,) each.
         seen: residual / lam, (B, n), at which `lengths` was computed.
         lengths: (B,), ||q_b|| / lam there; `shortfalls` keeps both up to date.
     """
@@ -111,6 +112,7 @@ class HostProgram:
     factors: Floats
     has_cones: bool
     derivatives: Callable[[Floats], tuple[Floats, Floats]]
+    same_gradient: Callable[[Floats], tuple[Floats, Floats]]
     seen: Floats
     lengths: Floats
 
@@ -170,6 +172,10 @@ def host_program(program: Program) -> HostProgram:
         gradient, curvature = _derivatives(loss, fit, y, weight)
         return np.asarray(gradient), np.asarray(curvature)
 
+    def intervals(fit: Floats) -> tuple[Floats, Floats]:
+        low, high = same_gradient(loss, jnp.asarray(fit), y, weight)
+        return np.asarray(low), np.asarray(high)
+
     blocks = len(patterns)
     return HostProgram(
         X,
@@ -178,6 +184,7 @@ def host_program(program: Program) -> HostProgram:
         np.asarray(block_factors(program), np.float64),
         program.has_cones,
         derivatives,
+        intervals,
         np.zeros((blocks, len(X))),
         np.full(blocks, np.inf),
     )

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from jaxrelu.core.aliases import Floats
 from jaxrelu.geometry.host import polytopes
 from jaxrelu.geometry.host.directions import distinct
-from jaxrelu.geometry.host.scaling import unit_columns, unit_rows
+from jaxrelu.geometry.host.scaling import unit_rows
 from jaxrelu.paths.exact import active_system
 from jaxrelu.paths.exact.active_system import ActivePoint, HostProgram
 from jaxrelu.paths.exact.breakpoints import Stretch
@@ -30,12 +30,21 @@ _ACCURATE = 1e-5
 
 
 class Dictionary(NamedTuple):
-    """Distinct directions whose correlation is lam: signs (k,), features (n, k), a member (k,)."""
+    """Distinct directions whose correlation is lam: signs (k,), features (n, k), a member (k,).
+
+    The features of all members are between `low` and `high` (n,).
+    """
 
     directions: Floats
     signs: Floats
     features: Floats
     coefficients: Floats
+    low: Floats
+    high: Floats
+
+    def polytope(self) -> polytopes.Polytope:
+        """Of the coefficients of all members."""
+        return polytopes.polytope(self.features, self.coefficients, self.low, self.high)
 
 
 class Shape(NamedTuple):
@@ -54,18 +63,17 @@ def shape(host: HostProgram, stretch: Stretch) -> Shape:
     k = found.signs.size
     if k == 0:
         return Shape(0, 0, 0, True, False)
-    P = polytopes.polytope(found.features, found.coefficients)
-    interior, support, agree = polytopes.relative_interior(P)
-    inside = polytopes.polytope(found.features[:, support], interior[support])
-    rank, dimension = inside.rows.shape[0], inside.null.shape[1]
+    P = found.polytope()
+    inside, support, agree = polytopes.relative_interior(P)
+    num, dimension = int(np.sum(support)), inside.null.shape[1]
     doubtful = not (agree and P.clear and inside.clear)
-    return Shape(k, int(np.sum(support)), rank, dimension == 0, doubtful)
+    return Shape(k, num, num - dimension, dimension == 0, doubtful)
 
 
 def jump(host: HostProgram, above: Stretch, below: Stretch) -> float:
     """How far the optimal network of minimum norm jumps between two stretches, relative."""
     whole = _dictionary(host, above, above.low, None)
-    if np.linalg.matrix_rank(unit_columns(whole.features), tol=1e-9) == whole.signs.size:
+    if whole.polytope().null.shape[1] == 0:
         return 0.0  # one network at the breakpoint: its neighbours converge to it
     sides = []
     for stretch, end in ((above, above.low), (below, below.high)):
@@ -94,8 +102,7 @@ def jump_between(whole: Dictionary, sides: list[Dictionary]) -> float:
 def _least_norm(found: Dictionary) -> Floats:
     if found.signs.size == 0:
         return np.zeros(0)
-    P = polytopes.polytope(found.features, found.coefficients)
-    return polytopes.project(P, np.zeros(found.signs.size))
+    return polytopes.project(found.polytope(), np.zeros(found.signs.size))
 
 
 def _middle(host: HostProgram, stretch: Stretch) -> ActivePoint:
@@ -128,4 +135,5 @@ def _dictionary(
     first, _ = distinct(u, signs, None if host.has_cones else features)
     coefficients = np.zeros(len(blocks))
     coefficients[: len(own)] = np.maximum(point.sizes, 0.0)
-    return Dictionary(u[first], signs[first], features[:, first], coefficients[first])
+    own_fits = host.same_gradient(point.fit)
+    return Dictionary(u[first], signs[first], features[:, first], coefficients[first], *own_fits)

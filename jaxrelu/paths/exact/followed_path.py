@@ -17,6 +17,7 @@ from jaxrelu.paths.exact.active_system import ActivePoint, HostProgram, Neuron
 from jaxrelu.paths.exact.breakpoints import KINDS, Event, Stretch, walk
 from jaxrelu.paths.exact.continuity import jump, shape
 from jaxrelu.paths.exact.tangencies import split_at_touches
+from jaxrelu.paths.solve import solve
 from jaxrelu.programs.checks import (
     check_double,
     check_known_program,
@@ -91,12 +92,19 @@ class FollowedPath:
     def __call__(self, lam: Any) -> Solution:
         """The optimum at a lam of the path, by Newton's method on its stretch, certified.
 
+        Where that is singular, as it can be where the optimal network is not unique, and in what is
+        left between two stretches, by `solve`.
+
         Raises:
-            ValueError: lam lies below the path, or in a gap of it.
+            ValueError: lam lies below the path.
         """
         value = float(check_lam(self.program, lam))
         host = active_system.host_program(self.program)
-        point, neurons = self._point(host, value)
+        found = self._point(host, value)
+        if found is None:
+            weights = solve(self.program, value, rtol=0.0, atol=0.0).weights
+            return certified(self.program, jnp.asarray(value, weights.dtype), weights)
+        point, neurons = found
         shape = self.program.block_shape
         flat = np.zeros((int(np.prod(shape)), point.directions.shape[1]))
         for neuron, size, u in zip(neurons, point.sizes, point.directions, strict=True):
@@ -104,7 +112,8 @@ class FollowedPath:
         weights = jnp.asarray(flat.reshape(*shape, -1))
         return certified(self.program, jnp.asarray(value, weights.dtype), weights)
 
-    def _point(self, host: HostProgram, lam: float) -> tuple[ActivePoint, list[Neuron]]:
+    def _point(self, host: HostProgram, lam: float) -> tuple[ActivePoint, list[Neuron]] | None:
+        """The solution of the equations at lam, and its neurons; None where they have none."""
         low, high = np.asarray(self.low), np.asarray(self.high)
         breakpoints = np.asarray(self.breakpoints)
         if not breakpoints.size or lam >= breakpoints[0]:
@@ -128,6 +137,8 @@ class FollowedPath:
             if point is not None:
                 return point, neurons
         last = np.min(low, initial=host.largest(active_system.empty(host, lam).residual))
+        if lam >= last * (1 - 1e-8):
+            return None
         raise ValueError(
             f"lam is {lam:g}; the path was followed down to {last:g}: "
             "pass a smaller lam_min or a larger max_events to follow_path, or use solve."

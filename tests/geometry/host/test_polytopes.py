@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import linprog, nnls
 
-from jaxrelu.geometry.host import polytopes
+from jaxrelu.geometry.host import level_method, polytopes
 
 
 def instance(seed):
@@ -46,13 +46,14 @@ def test_vertices_support_dimension_and_fewest_are_those_of_brute_force(seed):
     assert len(found) == len(corners)
     for corner in corners:
         assert np.min(np.max(np.abs(found - corner), axis=1)) < 1e-7
-    interior, support, agree = polytopes.relative_interior(P)
+    inside, support, agree = polytopes.relative_interior(P)
+    interior = np.zeros(support.size)
+    interior[support] = inside.start
     assert agree
     assert P.clear
     np.testing.assert_array_equal(support, np.any(corners > 1e-9, axis=0))
     np.testing.assert_allclose(columns @ interior, columns @ start, atol=1e-7)
     assert np.all(interior[support] > 0)
-    inside = polytopes.polytope(columns[:, support], interior[support])
     spanned = np.linalg.matrix_rank(corners - corners[0], tol=1e-8)
     assert inside.null.shape[1] == spanned
     sparse, proven, _ = polytopes.fewest(inside, None, None)
@@ -83,6 +84,45 @@ def test_projection_and_bounds_are_optimal(seed):
         A_eq=np.hstack([columns, np.zeros((len(columns), 1))]), b_eq=columns @ start,
     )  # fmt: skip
     assert np.max(polytopes.smallest_maximum(P)) == pytest.approx(oracle.fun, abs=1e-6)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 10**6))
+def test_intervals_of_fits_against_linear_programs(seed):
+    """Largest functions, nearest and fewest of {Z a in intervals}, as SciPy has them."""
+    rng = np.random.default_rng(seed)
+    columns, start = instance(seed)
+    n, k = columns.shape
+    fit = columns @ start
+    width = rng.choice([0.0, 1.0, 2.0, np.inf], (2, n), p=[0.4, 0.2, 0.2, 0.2])
+    width[:, -1] = [np.inf, rng.integers(0, 2)]  # the sum is bounded
+    low, high = fit - width[0], fit + width[1]
+    P = polytopes.polytope(columns, start, low, high)
+    bounds = [(0, None)] * k
+    rows = [(columns, high), (-columns, -low)]
+    A = np.vstack([Z[np.isfinite(end)] for Z, end in rows])
+    b = np.concatenate([end[np.isfinite(end)] for _, end in rows])
+    corners = polytopes.all_vertices(P)
+    for sign in (1, -1):
+        direction = sign * rng.standard_normal(k)
+        best = -linprog(-direction, A_ub=A, b_ub=b, bounds=bounds).fun
+        assert polytopes.maximise(P, direction) @ direction == pytest.approx(best, abs=1e-6)
+        assert np.max(corners @ direction) == pytest.approx(best, abs=1e-6)
+    inside, support, _ = polytopes.relative_interior(P)
+    largest = [-linprog(-row, A_ub=A, b_ub=b, bounds=bounds).fun for row in np.eye(k)]
+    np.testing.assert_array_equal(support, np.asarray(largest) > 1e-7)
+    spanned = np.linalg.matrix_rank(corners - corners[0], tol=1e-7)
+    assert inside.null.shape[1] == spanned
+    sparse, proven, _ = polytopes.fewest(inside, None, None)
+    assert proven
+    assert np.sum(sparse > 1e-6) == np.min(np.sum(corners > 1e-7, axis=1))
+    point = 2 * rng.standard_normal(k)
+    nearest = polytopes.project(P, point)
+    assert np.all(A @ nearest <= b + 1e-7)
+    assert np.all((corners - nearest) @ (point - nearest) <= 1e-6)
+    weights = rng.standard_normal(k)
+    found = level_method.minimise(P, lambda a: float(weights @ a), lambda a: weights)
+    assert weights @ found == pytest.approx(np.min(corners @ weights), abs=1e-5)
 
 
 def test_some_vertices_are_vertices():
@@ -120,9 +160,9 @@ def test_functions_with_kinks_are_minimised(seed, n, k):
     columns, start, P = larger(seed, n, k)
     rng = np.random.default_rng(seed + 1)
     rows, target = rng.standard_normal((k, k)), rng.standard_normal(k)
-    found = polytopes.minimise(P, np.max, lambda a: np.eye(k)[np.argmax(a)])
+    found = level_method.minimise(P, np.max, lambda a: np.eye(k)[np.argmax(a)])
     assert np.max(found) == pytest.approx(np.max(polytopes.smallest_maximum(P)), rel=1e-6)
-    found = polytopes.minimise(
+    found = level_method.minimise(
         P,
         lambda a: float(np.sum(np.abs(rows @ a - target))),
         lambda a: rows.T @ np.sign(rows @ a - target),
@@ -142,7 +182,7 @@ def test_smooth_functions_are_minimised_where_slsqp_stops_early(seed, n, k):
     start = rng.exponential(size=k) * (rng.random(k) < 0.7) + np.eye(k)[0]
     P = polytopes.polytope(columns, start)
     rows, target = rng.standard_normal((30, k)), 5.0 * rng.standard_normal(30)
-    found = polytopes.minimise(
+    found = level_method.minimise(
         P, lambda a: np.sum((rows @ a - target) ** 2), lambda a: 2 * rows.T @ (rows @ a - target)
     )
     # The stacked system has the objective, and the constraints with a large weight.
@@ -158,20 +198,20 @@ def test_a_function_that_is_infinite_on_the_boundary_is_minimised():
     # The analytic centre of a simplex is its middle.
     P = polytopes.polytope(np.ones((1, 4)), np.array([0.7, 0.1, 0.1, 0.1]))
     with np.errstate(divide="ignore"):
-        found = polytopes.minimise(P, lambda a: -np.sum(np.log(a)), lambda a: -1.0 / a)
+        found = level_method.minimise(P, lambda a: -np.sum(np.log(a)), lambda a: -1.0 / a)
     np.testing.assert_allclose(found, 0.25, atol=1e-4)
 
 
 def test_a_user_function_is_minimised_and_failure_is_said():
     P = polytopes.polytope(np.ones((1, 3)), np.array([1.0, 0.0, 0.0]))
     target = np.array([0.5, 0.7, -0.4])
-    best = polytopes.minimise(P, lambda a: np.sum((a - target) ** 2), lambda a: 2 * (a - target))
+    best = level_method.minimise(P, lambda a: np.sum((a - target) ** 2), lambda a: 2 * (a - target))
     np.testing.assert_allclose(best, polytopes.project(P, target), atol=1e-7)
     with pytest.raises(RuntimeError, match="not minimised"):
-        polytopes.minimise(P, lambda a: np.nan, lambda a: np.full(3, np.nan))
+        level_method.minimise(P, lambda a: np.nan, lambda a: np.full(3, np.nan))
     middle = polytopes.polytope(np.ones((1, 3)), np.ones(3))
     with pytest.raises(RuntimeError, match="Pass a function that is convex"):
-        polytopes.minimise(middle, lambda a: -np.sum(a**2), lambda a: -2 * a)
+        level_method.minimise(middle, lambda a: -np.sum(a**2), lambda a: -2 * a)
 
 
 def test_a_singular_value_too_close_to_call_is_told():
@@ -190,6 +230,6 @@ def test_linear_criteria_end_at_a_vertex():
         Z = rng.random((4, 12))
         P = polytopes.polytope(Z, rng.random(12) ** 8)
         cost = -1.0 / np.maximum(P.start, 1e-12)
-        found = polytopes.minimise(P, lambda a, c=cost: float(c @ a), lambda a, c=cost: c)
+        found = level_method.minimise(P, lambda a, c=cost: float(c @ a), lambda a, c=cost: c)
         best = cost @ polytopes.maximise(P, -cost)
         assert cost @ found <= best + 1e-6 * abs(best)

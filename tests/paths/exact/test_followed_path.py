@@ -173,6 +173,27 @@ def test_shapes_are_those_of_the_optimal_set(seed):
 
 
 @pytest.mark.slow
+def test_shapes_where_samples_beyond_the_margin_are_free():
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((40, 3))
+    y = np.where(X[:, 0] + 0.3 * rng.standard_normal(40) > 0, 1.0, -1.0)
+    patterns = jr.sample_patterns(jax.random.key(0), X, 40)
+    program = jr.GatedProgram(X, y, patterns, jr.SquaredHingeLoss())
+    path = jr.follow_path(program, 0.005 * float(jr.lambda_max(program)))
+    middles = np.sqrt(np.asarray(path.low) * np.asarray(path.high))
+    several = 0
+    for s in range(4, len(middles), 6):
+        answer = path(middles[s])
+        assert answer.status == jr.Status.OPTIMAL
+        optima = jr.optimal_set(program, answer)
+        several += not optima.is_unique
+        if not (path.ambiguous[s] or optima.ambiguous):
+            assert int(path.support_size[s]) == int(np.sum(optima.support))
+            assert (path.rank[s], path.is_unique[s]) == (optima.rank, optima.is_unique)
+    assert several > 1
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(1, 7))
 def test_more_grids(seed):
     options = {"loss": jr.LogisticLoss()} if seed % 3 == 0 else {}
@@ -234,8 +255,9 @@ def test_jump_of_the_minimum_norm_network():
     u = np.vstack([TRIANGLE, [0.5, 0.75**0.5]])
     features = np.maximum(u @ TRIANGLE.T, 0.0).T
     member = np.asarray([1.5, 1.5, 0.0])
-    whole = continuity.Dictionary(u, np.ones(3), features, member)
-    part = continuity.Dictionary(u[:2], np.ones(2), features[:, :2], member[:2])
+    fit = features @ member
+    whole = continuity.Dictionary(u, np.ones(3), features, member, fit, fit)
+    part = continuity.Dictionary(u[:2], np.ones(2), features[:, :2], member[:2], fit, fit)
     assert continuity.jump_between(whole, [part, part]) == pytest.approx(0.5**0.5)
     assert continuity.jump_between(whole, [whole]) == 0.0
 
