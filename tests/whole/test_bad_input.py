@@ -156,7 +156,7 @@ EVERY_CALL = [
 # Members of `Loss` and of `Solver`, which the package calls with what it has checked.
 CALLED_BY_US = {
     "value", "gradient", "conjugate", "value_error", "conjugate_error", "check_target", "scaled",
-    "curvature_within",
+    "curvature_within", "same_gradient",
     "check", "run", "slots", "after", "screened", "evidence",
 }  # fmt: skip
 # Made by the package alone, or protocols and words.
