@@ -61,9 +61,9 @@ class OptimalSet:
         X: (n, d), the samples.
         counts: (n,) bool, the samples of positive weight.
         fit: (n,), that of the solution that was given.
-        fit_low: (n,), the least fit that is optimal on each sample beside the others: `fit` where
-            all optimal networks have that, -inf where no end is set, as on samples of no weight.
-        fit_high: (n,), the largest, +inf where no end is set.
+        fit_low: (n,), what no optimal network's fit is below: `fit` where all have that, else the
+            end of the loss's linear piece, -inf where it has none, as on samples of no weight.
+        fit_high: (n,), what none is above, +inf where there is no end.
         residual: (n,), minus the gradient of the loss at `fit`.
         lam: scalar.
         rank: rank of the features of the support where all optimal networks have one fit.
