@@ -23,7 +23,12 @@ from jaxrelu.programs.program import Program, raw_correlations, residual_at, sam
 from jaxrelu.programs.skip import is_skip
 from jaxrelu.programs.solution import Solution
 from jaxrelu.programs.units import in_units, into_units, out_of_units
-from jaxrelu.programs.unpenalised import distances, largest_singular, smallest_of_free
+from jaxrelu.programs.unpenalised import (
+    distances,
+    free_features,
+    free_system,
+    largest_singular,
+)
 from jaxrelu.solvers.active_newton.solver import ActiveNewton
 from jaxrelu.solvers.base import tolerances
 
@@ -131,7 +136,8 @@ def _free_fit(program: Program, answer: Solution) -> FreeFit:
     free = free if free.ndim == 2 else free[None]
     ends = [curvature(whole.loss, fit + side * away, y) for side in (1.0, -1.0)]
     least = weight * jnp.minimum(*ends)
-    sigma = smallest_of_free(reduced, jnp.sqrt(jnp.where(least >= 0, least, 0.0)), free)
+    root = jnp.sqrt(jnp.where(least >= 0, least, 0.0))
+    sigma = jnp.sqrt(free_system(free_features(reduced, free), root).smallest)
     c = raw_correlations(whole, residual).reshape(len(weights), -1)
     left = safe_norm(jnp.where((weights == 0)[:, None], c, 0.0).reshape(1, -1))[0]
     left = left + jnp.sum((weights == 0).astype(fit.dtype)) * correlation_rounding(whole, residual)

@@ -40,8 +40,8 @@ from jaxrelu.losses.base import (
 from jaxrelu.programs.penalties import block_weights, sizes
 from jaxrelu.programs.preparation import RowSpace
 from jaxrelu.programs.program import Program, block_signs, sample_weights
-from jaxrelu.programs.skip import is_skip
-from jaxrelu.programs.unpenalised import unpenalised_loss
+from jaxrelu.programs.skip import has_cone, is_skip
+from jaxrelu.programs.unpenalised import Violation, unpenalised_loss
 
 
 class Blocks(NamedTuple):
@@ -183,12 +183,14 @@ def correlation_rounding(program: Program, residual: Array) -> Array:
 class CorrelationBound(NamedTuple):
     """An upper bound of max_b ||q_b|| / w_b at a residual, and the part of it that is rounding.
 
-    `free` is one of max_b ||q_b|| over the blocks of weight zero, which are left out of it.
+    Blocks of weight zero are left out of it: `free` is one of max_b ||q_b|| over those that have a
+    cone. `slip` is how far leaving the row space may carry the norm of any.
     """
 
     bound: Array
     rounding: Array
     free: Array
+    slip: Array
 
 
 def correlation_bound(
@@ -235,19 +237,23 @@ def correlation_bound(
         lambda a: jnp.moveaxis(a.reshape(len(signs), p, *a.shape[1:]), 0, 1), duals
     )
     found = in_chunks(some, (masks.T, by_pattern), chunk_size(n))
+    slip = jnp.zeros((), dtype)
     if space is not None:
         reached = added(jnp.abs(residual) * safe_norm(X)) * (1.0 + unit * times)
-        rounding = rounding + space.slip * reached * (1.0 + space.stretch)
+        slip = space.slip * reached * (1.0 + space.stretch)
+        rounding = rounding + slip
     weight = block_weights(program)
     if weight is None:
         largest = upward(jnp.max(found, initial=0.0), rounding)
-        return CorrelationBound(largest, rounding, jnp.zeros_like(largest))
-    free = upward(jnp.max(found.T.reshape(-1), initial=0.0, where=weight == 0), rounding)
+        return CorrelationBound(largest, rounding, jnp.zeros_like(largest), slip)
+    confined = (weight == 0) & has_cone(program)
+    free = upward(jnp.max(found.T.reshape(-1), initial=0.0, where=confined), rounding)
+    free = jnp.where(jnp.any(confined), free, 0.0)
     weight = jnp.where(weight == 0, jnp.inf, weight)
     # A quotient rounds once more.
     each = upward(found.T.reshape(-1), rounding) * (1.0 + 4.0 * unit) / weight
     worst = jnp.argmax(each)
-    return CorrelationBound(each[worst], rounding / weight[worst], free)
+    return CorrelationBound(each[worst], rounding / weight[worst], free, slip)
 
 
 def lower_bound(
@@ -275,7 +281,8 @@ def lower_bound(
         return value, t
     inner = program if reduced is None else reduced
     dual = t * residual
-    lost = unpenalised_loss(inner, lam, dual, value.value, t * bound.free, upper, fit)
+    left = Violation(t * bound.free, t * bound.slip)
+    lost = unpenalised_loss(inner, lam, dual, value.value, left, upper, fit)
     return Value(value.value - lost, value.rounding), t
 
 

@@ -44,10 +44,11 @@ from jaxrelu.programs.bounds import (
     upper_value,
 )
 from jaxrelu.programs.checks import check_lam, check_program, check_skip, check_weights
+from jaxrelu.programs.free_fits import residual_of_best
 from jaxrelu.programs.free_pairs import shortest_pairs
 from jaxrelu.programs.penalties import VANISHING, block_weights, weighed_correlations
 from jaxrelu.programs.preparation import lifted, lowered, row_space, with_interior
-from jaxrelu.programs.program import Program, fit, residual_at
+from jaxrelu.programs.program import Program, fit
 from jaxrelu.programs.skip import is_skip, with_skip, without_skip
 from jaxrelu.programs.units import in_units, into_units, out_of_units, printed
 
@@ -229,7 +230,7 @@ def evidence(program: Program, lam: Array, weights: Array, multipliers: bool = F
         `Evidence`.
     """
     weights = feasible_weights(program, weights)
-    residual = residual_at(program, fit(program, weights))
+    residual = residual_of_best(program, fit(program, weights))
     # What is not penalised has no correlation at an optimum: it is projected until that is seen.
     c = weighed_correlations(program, residual, free=1.0 / VANISHING)
     duals = DualElements.nothing(c.shape[0], c.shape[1], c.dtype)

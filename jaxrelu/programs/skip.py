@@ -18,6 +18,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxrelu.core.pytrees import register
+from jaxrelu.geometry.cones import block_patterns
 from jaxrelu.geometry.patterns import Patterns
 from jaxrelu.programs.program import ConvexProgram, GatedProgram, Program
 
@@ -63,6 +64,13 @@ def is_skip(program: Program, pattern: Array) -> Array | None:
     if not isinstance(program, SkipProgram):
         return None
     return pattern == program.patterns.masks.shape[1] - 1
+
+
+def has_cone(program: Program) -> Array:
+    """(b,) bool, which blocks are confined to one."""
+    pattern = block_patterns(program.block_shape)
+    skip = is_skip(program, pattern)
+    return jnp.full(pattern.shape, program.has_cones) if skip is None else ~skip
 
 
 def shape_with_skip(program: Program) -> tuple[int, ...]:

@@ -1,5 +1,7 @@
 """The constants of rounding, measured against extended precision on this device."""
 
+from fractions import Fraction
+
 import jax
 import jax.numpy as jnp
 import mpmath
@@ -34,6 +36,26 @@ def test_products_and_sums_stay_within_their_roundings(dtype, count):
     assert np.all(error <= allowed * (np.abs(wide_a) @ np.abs(wide_b)))
     error = np.abs(np.asarray(jax.jit(rounding.added)(a)) - wide_a.sum(axis=1))
     assert np.all(error <= allowed * np.abs(wide_a).sum(axis=1))
+
+
+@every_dtype
+@pytest.mark.parametrize("count", [1, 2, 33, 1000])
+def test_accurate_products_know_how_far_they_are_off(dtype, count):
+    """What is left of terms that cancel, against rational arithmetic."""
+    rng = np.random.default_rng(count)
+    columns = spread(rng, (count, 3), dtype)
+    columns = np.concatenate([columns, -columns, rng.standard_normal((2, 3))]).astype(dtype)
+    vector = spread(rng, count, dtype)
+    vector = np.concatenate([vector, vector, [1e-3, 0.0]]).astype(dtype)
+    found, off = map(np.asarray, jax.jit(rounding.accurate_product)(vector, columns))
+    for k in range(3):
+        pairs = zip(vector.tolist(), columns[:, k].tolist(), strict=True)
+        exact = sum((Fraction(a) * Fraction(b) for a, b in pairs), Fraction(0))
+        assert abs(Fraction(float(found[k])) - exact) <= Fraction(float(off[k]))
+        if dtype == "float32":
+            # Plain sums lose 1e-6 of the size of the terms.
+            size = float(np.abs(vector) @ np.abs(columns[:, k]))
+            assert off[k] <= 1e-11 * size + 1e-6 * abs(found[k])
 
 
 def test_long_sums_in_float32_are_rounded_seldom():

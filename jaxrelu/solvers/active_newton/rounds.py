@@ -17,6 +17,7 @@ from jaxrelu.core.rounding import upward
 from jaxrelu.geometry.cones import drop_negligible
 from jaxrelu.geometry.correlation_bounds import DualElements
 from jaxrelu.programs.bounds import correlation_rounding, lower_value
+from jaxrelu.programs.free_fits import residual_of_best
 from jaxrelu.programs.penalties import bounded_factors, unweighed
 from jaxrelu.programs.program import loss_value, residual_at
 from jaxrelu.solvers.active_newton.working_set import (
@@ -333,6 +334,8 @@ def solved_slots(
     weights = drop_negligible(jnp.where(inner.active[:, None], inner.iterate.weights, 0.0))
     fit = problem.fit(weights)
     residual = -problem.gradient(fit)
+    if scaled.program.block_weights is not None:
+        residual = residual_of_best(scaled.program, fit)
     after = remember(scaled, working._replace(at=inner.iterate), problem, inner.active)
     # What the constraints will cost to first order: the multipliers times the violations.
     outside = jnp.maximum(-problem.slack(weights), 0.0)

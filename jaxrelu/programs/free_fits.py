@@ -1,0 +1,82 @@
+r"""The best fit of what is neither penalised nor confined, from any other fit.
+
+With A the features of such blocks (a skip connection, gates of weight zero) the optimum has
+A^T r = 0. Newton's method for the smallest loss(f + A u) gets there from a fit nearby:
+
+    u = (A^T H A)^-1 A^T r,     H = diag(c_i l''(f_i)),
+
+in steps 1, 1/4, 1/16, ... of it, of which the one with the smallest ||A^T r||_(A^T H A)^-1 is taken
+as long as there is one that is smaller. The residual there is a better dual vector than that of the
+fit that was given, and as valid.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from jaxrelu.core.numerics import eps, matmul
+from jaxrelu.losses.base import total_curvature
+from jaxrelu.programs.penalties import block_weights
+from jaxrelu.programs.program import Program, residual_at, sample_weights
+from jaxrelu.programs.unpenalised import absent_as_one, free_features, scaled_gram
+
+_MOST_STEPS = 30
+# The shares of a step that are tried.
+_SHARES = (1.0, 0.25, 0.0625, 0.015625)
+
+
+class _Reached(NamedTuple):
+    fit: Array
+    done: Array
+    steps: Array
+
+
+def residual_of_best(program: Program, fit: Array) -> Array:
+    """The residual (n,) at the best fit; that of the fit (n,) itself without such blocks."""
+    given = residual_at(program, fit)
+    weight = block_weights(program)
+    if weight is None:
+        return given
+    features = free_features(program, (weight == 0).reshape(-1, program.patterns.masks.shape[1]))
+
+    def found() -> Array:
+        open_ones = jnp.repeat(features.open, program.X.shape[1])
+        return residual_at(
+            program, _best(program, fit, jnp.where(open_ones[None], features.columns, 0.0))
+        )
+
+    best: Array = jax.lax.cond(jnp.any(features.open), found, lambda: given)
+    return best
+
+
+def _best(program: Program, fit: Array, A: Array) -> Array:
+    y, weight = jnp.asarray(program.y), sample_weights(program)
+    shares = jnp.asarray(_SHARES, fit.dtype)
+
+    def step(now: _Reached) -> _Reached:
+        bend = total_curvature(program.loss, now.fit, y, weight)
+        gram = absent_as_one(scaled_gram(A, jnp.sqrt(jnp.maximum(bend, 0.0))))
+        ridge = 8.0 * len(gram) * eps(fit.dtype) * jnp.trace(gram)
+        factor = jax.scipy.linalg.cho_factor(gram + ridge * jnp.eye(len(gram), dtype=gram.dtype))
+
+        def newton(at: Array) -> tuple[Array, Array]:
+            """The step, and the merit."""
+            z = matmul(residual_at(program, at), A)
+            u = jax.scipy.linalg.cho_solve(factor, z)
+            return u, jnp.sum(z * u)
+
+        u, merit = newton(now.fit)
+        tried = now.fit[None] + shares[:, None] * matmul(A, u)[None]
+        merits = jax.vmap(lambda at: newton(at)[1])(tried)
+        best = jnp.argmin(jnp.where(merits >= 0, merits, jnp.inf))
+        better = merits[best] < 0.5 * merit
+        at = jnp.where(better, tried[best], now.fit)
+        return _Reached(at, ~better, now.steps + 1)
+
+    start = _Reached(fit, jnp.asarray(False), jnp.asarray(0, jnp.int32))
+    end = jax.lax.while_loop(lambda s: ~s.done & (s.steps < _MOST_STEPS), step, start)
+    return end.fit
