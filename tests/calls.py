@@ -312,7 +312,7 @@ CALLS = {
         lambda: {
             "program": _program(True), "lam": _lam(traceable=True),
             "weights": same(WEIGHTS, *NAN, traceable=True), "multipliers": flag(False),
-            "skip": _no_skip(),
+            "skip": _no_skip(), "residual": real(Y, "none", *NAN, traceable=True),
         }, True,
     ),
     "certify_global": (
@@ -387,6 +387,7 @@ CALLS = {
         lambda: {
             "program": _program(True), "lam": _lam(traceable=True),
             "weights": same(WEIGHTS, *NAN, traceable=True), "skip": _no_skip(),
+            "residual": real(Y, "none", *NAN, traceable=True),
         }, True,
     ),
     "lambda_grid": (
@@ -683,6 +684,11 @@ CALLS = {
     "HuberLoss": (
         lambda delta: jr.nonconvex_objective(NETWORK, X, Y, LAM, jr.HuberLoss(delta)),
         lambda: {"delta": number(2.0, without=["zero"], traceable=True)}, False,
+    ),
+    "QuantileLoss": (
+        lambda q: jr.nonconvex_objective(NETWORK, X, Y, LAM, jr.QuantileLoss(q)),
+        lambda: {"q": number(0.5, without=["zero", "one", "one and a half"], traceable=True)},
+        False,
     ),
     "PoissonLoss": (
         lambda offset: jr.nonconvex_objective(NETWORK, X, Y**2, LAM, jr.PoissonLoss(offset)),

@@ -2,8 +2,8 @@
 
 They state the problem once more, independently: the cone of pattern j is {u : K_j u >= 0} with
 K_j = (2 D_j - I) X; the fit is sum_j D_j X (v_j - w_j); the loss is a weighted sum over samples.
-Losses are named "squared", "logistic", "squared_hinge", "poisson" or "huber" (quadratic up to
-HUBER_DELTA, linear beyond).
+Losses are named "squared", "logistic", "squared_hinge", "poisson", "huber" (quadratic up to
+HUBER_DELTA, linear beyond), and with kinks "hinge", "absolute", "quantile" (that of QUANTILE).
 Weights are (2, p, d) for the ReLU program and (p, d) for the gated one.
 """
 
@@ -15,6 +15,7 @@ from scipy.optimize import minimize, nnls
 from scipy.special import expit, xlogy
 
 HUBER_DELTA = 0.5
+QUANTILE = 0.3
 
 
 def _ones(y, sample_weight):
@@ -64,6 +65,12 @@ def sample_loss(fit, target, loss="squared"):
         return size**2 / 2 if size <= HUBER_DELTA else HUBER_DELTA * (size - HUBER_DELTA / 2)
     if loss == "squared_hinge":
         return max(1 - target * fit, 0.0) ** 2 / 2
+    if loss == "hinge":
+        return max(1 - target * fit, 0.0)
+    if loss == "absolute":
+        return abs(fit - target)
+    if loss == "quantile":
+        return max(QUANTILE * (target - fit), (QUANTILE - 1) * (target - fit))
     if loss == "poisson":
         constant = target * math.log(target) - target if target > 0 else 0.0
         return math.exp(fit) - target * fit + constant
@@ -79,6 +86,12 @@ def sample_gradient(fit, target, loss="squared"):
         return max(-HUBER_DELTA, min(HUBER_DELTA, fit - target))
     if loss == "squared_hinge":
         return -target * max(1 - target * fit, 0.0)
+    if loss == "hinge":
+        return -target if target * fit < 1 else 0.0
+    if loss == "absolute":
+        return float(np.sign(fit - target))
+    if loss == "quantile":
+        return 0.0 if fit == target else (1 - QUANTILE if fit > target else -QUANTILE)
     if loss == "poisson":
         return math.exp(fit) - target
     return -target * float(expit(-target * fit))
@@ -96,6 +109,11 @@ def sample_conjugate(dual, target, loss="squared"):
             return math.inf
         return sum(z * math.log(z) * s for z, s in ((rate, 1), (target, -1)) if z > 0) - dual
     p = -target * dual
+    if loss == "hinge":
+        return -p if 0 <= p <= 1 else math.inf
+    if loss in ("absolute", "quantile"):
+        low, high = (-1, 1) if loss == "absolute" else (-QUANTILE, 1 - QUANTILE)
+        return dual * target if low <= dual <= high else math.inf
     if loss == "squared_hinge":
         return math.inf if p < 0 else p**2 / 2 - p
     if p < 0 or p > 1:
@@ -278,6 +296,12 @@ def _loss_in_cvxpy(fit, y, weight, loss):
         data_term = weight @ cp.huber(fit - y, HUBER_DELTA) / 2
     elif loss == "squared_hinge":
         data_term = weight @ cp.square(cp.pos(1 - cp.multiply(y, fit))) / 2
+    elif loss == "hinge":
+        data_term = weight @ cp.pos(1 - cp.multiply(y, fit))
+    elif loss == "absolute":
+        data_term = weight @ cp.abs(fit - y)
+    elif loss == "quantile":
+        data_term = weight @ cp.maximum(QUANTILE * (y - fit), (QUANTILE - 1) * (y - fit))
     elif loss == "poisson":
         # e^f = e^center e^(f - center): Clarabel fails on exponentials of large counts.
         center, constant = np.log(np.maximum(y, 0.5)), float(weight @ (xlogy(y, y) - y))
@@ -341,17 +365,25 @@ def solve_with_clarabel(
     )
     absent = [block[:, ~t] == 0 for t, block in zip(there, blocks, strict=True) if not t.all()]
     cones = [] if gated else [cp.multiply(2 * masks - 1, X @ block) >= 0 for block in blocks]
-    problem = cp.Problem(cp.Minimize((data_term + lam * group_norm) / unit), cones + absent)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # "solution may be inaccurate": the last digit only
-        # With exponential cones of large counts it gives up at the tighter one.
-        digits = [1e-8] if loss == "poisson" else [1e-10, 1e-8]
-        for last, d in zip((*[False] * (len(digits) - 1), True), digits, strict=True):
-            try:
-                problem.solve(solver=cp.CLARABEL, tol_gap_abs=d, tol_gap_rel=d, tol_feas=d)
-                break
-            except cp.SolverError:  # at the finer one only
-                if last:
-                    raise
-    weights = np.stack([block.value.T for block in blocks])
-    return unit * float(problem.value), weights[0] if gated else weights
+    # With exponential cones of large counts it gives up at the finer tolerance, and hangs on the
+    # size of the objective: of several the lowest value is the best.
+    poisson = loss == "poisson"
+    sizes = [unit * share for share in ((1.0, 0.1, 0.3, 3.0, 10.0) if poisson else (1.0,))]
+    best, error = (math.inf, None), None
+    for size in sizes:
+        problem = cp.Problem(cp.Minimize((data_term + lam * group_norm) / size), cones + absent)
+        for d in [1e-8] if poisson else [1e-10, 1e-8]:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # "solution may be inaccurate": the last digit only
+                try:
+                    problem.solve(solver=cp.CLARABEL, tol_gap_abs=d, tol_gap_rel=d, tol_feas=d)
+                except cp.SolverError as failed:
+                    error = failed
+                    continue
+            if size * float(problem.value) < best[0]:
+                best = size * float(problem.value), [block.value.T for block in blocks]
+            break
+    if best[1] is None:
+        raise error
+    weights = np.stack(best[1])
+    return best[0], weights[0] if gated else weights

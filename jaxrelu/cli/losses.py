@@ -10,10 +10,13 @@ import numpy as np
 
 from jaxrelu import datasets
 from jaxrelu.losses import (
+    AbsoluteLoss,
+    HingeLoss,
     HuberLoss,
     LogisticLoss,
     Loss,
     PoissonLoss,
+    QuantileLoss,
     SquaredHingeLoss,
     SquaredLoss,
 )
@@ -29,10 +32,13 @@ class LossName(StrEnum):
     huber = "huber"
     logistic = "logistic"
     squared_hinge = "squared-hinge"
+    hinge = "hinge"
+    absolute = "absolute"
+    quantile = "quantile"
     poisson = "poisson"
 
 
-_OF_LABELS = (LossName.logistic, LossName.squared_hinge)
+_OF_LABELS = (LossName.logistic, LossName.squared_hinge, LossName.hinge)
 
 
 def for_loss(name: LossName, data: datasets.Dataset, target: str | None) -> datasets.Dataset:
@@ -61,7 +67,7 @@ def for_loss(name: LossName, data: datasets.Dataset, target: str | None) -> data
     return replace(data, task="counts")
 
 
-def chosen(name: LossName, delta: float, y: Any) -> Loss:
+def chosen(name: LossName, delta: float, quantile: float, y: Any) -> Loss:
     """The loss for the training target; that of counts has the logarithm of their mean as offset.
 
     A network without a bias at lam = lambda_max, which is zero, then predicts the mean.
@@ -70,9 +76,16 @@ def chosen(name: LossName, delta: float, y: Any) -> Loss:
         return HuberLoss(np.asarray(delta, y.dtype))
     if name is LossName.poisson:
         return PoissonLoss(np.log(np.mean(y)))
-    if name is LossName.squared:
-        return SquaredLoss()
-    return LogisticLoss() if name is LossName.logistic else SquaredHingeLoss()
+    if name is LossName.quantile:
+        return QuantileLoss(np.asarray(quantile, y.dtype))
+    plain: dict[LossName, Loss] = {
+        LossName.squared: SquaredLoss(),
+        LossName.absolute: AbsoluteLoss(),
+        LossName.logistic: LogisticLoss(),
+        LossName.squared_hinge: SquaredHingeLoss(),
+        LossName.hinge: HingeLoss(),
+    }
+    return plain[name]
 
 
 def offset_of(loss: Loss) -> float:

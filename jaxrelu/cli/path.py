@@ -29,7 +29,8 @@ from jaxrelu.cli.threads import import_ahead, one_lapack_thread
 from jaxrelu.core.compilation import compiled
 from jaxrelu.core.status import Status, describe, remedy
 from jaxrelu.geometry.patterns import sample_patterns
-from jaxrelu.paths.critical_lam import lambda_grid, lambda_max
+from jaxrelu.paths.critical_lam import lambda_max
+from jaxrelu.paths.lambda_grid import lambda_grid
 from jaxrelu.paths.path import solve_path
 from jaxrelu.programs.mapping import to_network
 from jaxrelu.programs.program import ConvexProgram
@@ -89,7 +90,7 @@ class Options:
     loss: Annotated[
         LossName,
         typer.Option(
-            help="Logistic and squared-hinge need a target with two values, poisson counts."
+            help="Logistic, hinge and squared-hinge need a target with two values, poisson counts."
         ),
     ] = LossName.squared
     delta: Annotated[
@@ -98,6 +99,15 @@ class Options:
             metavar="D",
             help="Standardised error from which on --loss huber is linear, "
             f"{DELTA} where it is left out.",
+            show_default=False,
+        ),
+    ] = None
+    quantile: Annotated[
+        float | None,
+        typer.Option(
+            metavar="Q",
+            help="Share of the targets that --loss quantile puts below the fit, 0.5 where it is "
+            "left out.",
             show_default=False,
         ),
     ] = None
@@ -234,6 +244,12 @@ def _check(options: Options) -> None:
         raise ValueError(f"--delta belongs to --loss huber, not to --loss {options.loss}.")
     if options.delta is not None and not 0 < options.delta < math.inf:
         raise ValueError(f"--delta is {options.delta:g}: pass a positive number, such as {DELTA}.")
+    if options.quantile is not None and options.loss is not LossName.quantile:
+        raise ValueError(f"--quantile belongs to --loss quantile, not to --loss {options.loss}.")
+    if options.quantile is not None and not 0 < options.quantile < 1:
+        raise ValueError(
+            f"--quantile is {options.quantile:g}: pass a number strictly between 0 and 1."
+        )
     if not 0 <= options.seed < 2**32:
         raise ValueError(f"--seed is {options.seed}: pass an integer from 0 to 2**32 - 1.")
     if importlib.util.find_spec("matplotlib") is None:
@@ -264,7 +280,8 @@ def _pose(options: Options, data: datasets.Split) -> tuple[Any, Any]:
     """The convex program of the training data and its grid of lams."""
     patterns = sample_patterns(jax.random.key(options.seed), data.X, num_gates=options.gates)
     delta = DELTA if options.delta is None else options.delta
-    loss = chosen(options.loss, delta, data.y)
+    quantile = 0.5 if options.quantile is None else options.quantile
+    loss = chosen(options.loss, delta, quantile, data.y)
     program = ConvexProgram(data.X, data.y, patterns, loss=loss)
     return program, lambda_grid(program, num=options.lams, ratio=options.ratio)
 

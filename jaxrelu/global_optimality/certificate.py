@@ -30,8 +30,10 @@ from jaxrelu.global_optimality.polar_gauge.gauge import WORK, PolarGauge, gauge,
 from jaxrelu.global_optimality.polar_gauge.lines import Arrangement
 from jaxrelu.losses.base import Loss
 from jaxrelu.losses.checks import chosen_loss
+from jaxrelu.losses.kinks import has_kinks
 from jaxrelu.networks.checks import check_known_network
 from jaxrelu.networks.network import GatedNetwork, Network
+from jaxrelu.paths.certify import dual_near
 from jaxrelu.programs.bounds import lower_value, objective_at
 from jaxrelu.programs.certificates import Certificate
 from jaxrelu.programs.checks import check_lam
@@ -127,11 +129,11 @@ def certify_global(
         network = _with_idle_neuron(network, X)
     program, weights = from_network(network, X, y, loss, sample_weight=sample_weight)
     assert isinstance(program, ConvexProgram)
-    lam, tolerance = check_lam(program, lam), tolerances(program, rtol, None)
+    lam_given, tolerance = check_lam(program, lam), tolerances(program, rtol, None)
     whole, units = in_units(program)
-    lam = into_units(lam, units.lam)
+    lam = into_units(lam_given, units.lam)
     upper, fit, directions = _value_of(network, whole, lam, units)
-    residual = residual_at(whole, fit)
+    residual = _residual(program, weights, lam_given, whole, fit, units)
     arrangement = Arrangement(np.asarray(whole.X, np.float64))
     found, _ = gauge(
         arrangement,
@@ -151,6 +153,20 @@ def certify_global(
         dual=out_of_units(dual, units.residual),
         ended_by=jnp.asarray(found.ended_by, jnp.int32),
     )
+
+
+def _residual(
+    program: ConvexProgram,
+    weights: Array,
+    lam: Array,
+    whole: ConvexProgram,
+    fit: Array,
+    units: Units,
+) -> Array:
+    """That of the fit, in units; at kinks the dual vector over the network's own cells."""
+    if not has_kinks(program.loss):
+        return residual_at(whole, fit)
+    return into_units(dual_near(program, lam, weights), units.residual)
 
 
 def _value_of(

@@ -24,9 +24,10 @@ from jaxrelu.core.tracing import on_host
 from jaxrelu.losses.base import Loss
 from jaxrelu.networks.irreducible import minimal
 from jaxrelu.networks.network import GatedNetwork, Network, nonconvex_objective
+from jaxrelu.paths.certify import certify
 from jaxrelu.paths.checks import checked_solver, step_limit
 from jaxrelu.paths.solve import solve
-from jaxrelu.programs.certificates import Certificate, Certified, certify
+from jaxrelu.programs.certificates import Certificate, Certified
 from jaxrelu.programs.checks import check_lam
 from jaxrelu.programs.mapping import from_network, to_network
 from jaxrelu.programs.program import fit, residual_at

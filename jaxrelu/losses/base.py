@@ -17,6 +17,8 @@ More members may be there:
 * ``same_gradient(fit, target)`` (two arrays (n,)): the ends, -inf and +inf among them, of the
   interval of fits whose gradient is that of this fit: where a loss has linear pieces, networks of
   different fits can be optimal, and `optimal_set` finds them by this.
+* ``prox(point, step, target)`` and ``slopes(target)``: of a loss with kinks, whose ``gradient`` is
+  any of its slopes there (`jaxrelu.losses.kinks`).
 * ``value_error(fit, target)`` and ``conjugate_error(dual, target)`` (n,): how far the two, as
   computed, may be off, in units of eps. By default every function is taken to be `ELEMENTARY` of
   them off, relative to the largest terms that a smooth loss can be made of.
@@ -34,6 +36,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxrelu.core.rounding import ELEMENTARY
+from jaxrelu.losses.kinks import has_kinks
 
 
 class Loss(Protocol):
@@ -82,6 +85,17 @@ def curvature_within(loss: Loss, fit: Array, radius: Array, target: Array) -> Ar
     return jnp.broadcast_to(jnp.asarray(loss.smoothness, fit.dtype), fit.shape)
 
 
+def rise_within(loss: Loss, fit: Array, radius: Array, target: Array) -> Array:
+    """How much larger the values (n,) may be at fits that are as close as `radius` (n,)."""
+    if has_kinks(loss):
+        low, high = loss.slopes(target)  # type: ignore[attr-defined]
+        return jnp.maximum(-low, high) * radius
+    # A curvature may be infinite.
+    bend = curvature_within(loss, fit, radius, target)
+    bent = jnp.where(radius == 0, 0.0, 0.5 * bend * radius**2)
+    return jnp.abs(loss.gradient(fit, target)) * radius + bent
+
+
 def usual_curvature(loss: Loss, fit: Array, target: Array) -> Array:
     """What l'' (n,) is measured against: its bound, or where it has none, what it is at the fit."""
     bound = jnp.asarray(loss.smoothness, fit.dtype)
@@ -104,7 +118,10 @@ def value_error(loss: Loss, fit: Array, target: Array) -> Array:
     if hasattr(loss, "value_error"):
         return loss.value_error(fit, target)  # type: ignore[no-any-return]
     size = jnp.abs(fit) + jnp.abs(target)
-    largest = curvature_within(loss, fit, 0.0 * size, target) * size**2
+    if has_kinks(loss):
+        largest = rise_within(loss, fit, size, target)
+    else:
+        largest = curvature_within(loss, fit, 0.0 * size, target) * size**2
     return ELEMENTARY * (jnp.abs(loss.value(fit, target)) + largest)
 
 

@@ -20,6 +20,7 @@ from jaxrelu.core.checks import (
 from jaxrelu.core.options import number
 from jaxrelu.core.tracing import is_traced, outside_traces
 from jaxrelu.losses.base import Loss
+from jaxrelu.losses.kinks import has_kinks
 from jaxrelu.losses.squared import SquaredLoss
 
 
@@ -40,6 +41,16 @@ def checked_loss(loss: Any) -> Loss:
         )
     checked: Loss = loss
     return checked
+
+
+def check_no_kinks(loss: Loss, who: str) -> None:
+    """Refuses a loss with kinks where fit and residual have to say each other."""
+    if has_kinks(loss):
+        raise ValueError(
+            f"{who} goes by a residual that the fit says, and at a kink of "
+            f"{type(loss).__name__} it does not: use a smooth loss near it, such as "
+            "HuberLoss(delta) with a small delta, or SquaredHingeLoss."
+        )
 
 
 def check_target(loss: Loss, target: Any) -> None:

@@ -34,7 +34,7 @@ from jaxrelu.core.pytrees import register
 from jaxrelu.core.tracing import on_host
 from jaxrelu.geometry.host import vertex_walks
 from jaxrelu.losses.base import Loss, total_gradient
-from jaxrelu.losses.checks import check_known_samples, checked_samples, chosen_loss
+from jaxrelu.losses.checks import check_known_samples, check_no_kinks, checked_samples, chosen_loss
 from jaxrelu.networks.checks import check_known_network
 from jaxrelu.networks.connectivity import join
 from jaxrelu.networks.network import Network, checked_input
@@ -129,6 +129,7 @@ def descend(
     check_known_network(network)
     check_known_network(optimum, "optimum")
     loss, strength = chosen_loss(loss), positive(lam, "lam")
+    check_no_kinks(loss, "descend")
     X = known_matrix(X, "X")
     checked_input(X, network)
     checked_input(X, optimum, "optimum")

@@ -26,7 +26,7 @@ from jaxrelu.core.tracing import on_host
 from jaxrelu.geometry.host.nonnegative_least_squares import nonnegative_least_squares
 from jaxrelu.geometry.host.scaling import exponents, times_power
 from jaxrelu.losses.base import Loss, homogeneity, scaled, total, total_gradient
-from jaxrelu.losses.checks import check_known_samples, checked_samples, chosen_loss
+from jaxrelu.losses.checks import check_known_samples, check_no_kinks, checked_samples, chosen_loss
 from jaxrelu.losses.squared import SquaredLoss
 from jaxrelu.networks.checks import check_network
 from jaxrelu.networks.irreducible import DEPENDENT, Neurons, neurons_of, reductions
@@ -118,6 +118,7 @@ def prune(
     corrected, refit = flag(corrected, "corrected"), flag(refit, "refit")
     rng = np.random.default_rng(count(seed, "seed", least=0))
     loss = chosen_loss(loss)
+    check_no_kinks(loss, "prune")
     X = known_matrix(X, "X")
     check_known_samples(len(X), y)
     check_network(network, gated=True)

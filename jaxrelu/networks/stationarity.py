@@ -35,7 +35,7 @@ from jaxrelu.geometry.host.scaling import exponents, times_power, unit_rows
 from jaxrelu.geometry.host.walls import SOLVED, walls_of
 from jaxrelu.geometry.patterns import enumerate_patterns
 from jaxrelu.losses.base import Loss, total_gradient
-from jaxrelu.losses.checks import check_known_samples, checked_samples, chosen_loss
+from jaxrelu.losses.checks import check_known_samples, check_no_kinks, checked_samples, chosen_loss
 from jaxrelu.networks.checks import check_known_network
 from jaxrelu.networks.network import Network
 
@@ -107,6 +107,7 @@ def stationarity(
     """
     check_known_network(network, skip=True)
     loss, strength = chosen_loss(loss), positive(lam, "lam")
+    check_no_kinks(loss, "stationarity")
     wall_tolerance = nonnegative(wall_tolerance, "wall_tolerance")
     X = known_matrix(X, "X")
     check_known_samples(len(X), y, sample_weight)

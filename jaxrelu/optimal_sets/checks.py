@@ -8,6 +8,7 @@ import jax.numpy as jnp
 
 from jaxrelu.core.checks import check_type
 from jaxrelu.core.status import Status
+from jaxrelu.losses.checks import check_no_kinks
 from jaxrelu.optimal_sets.optimal_set import OptimalSet
 from jaxrelu.programs.checks import (
     check_double,
@@ -34,6 +35,7 @@ def check_optimum(program: Program, solution: Any) -> None:
     check_known_program(program)
     check_double(program)
     check_no_free_blocks(program, "the optimal set")
+    check_no_kinks(program.loss, "the optimal set")
     check_type(solution, "solution", Solution, "a Solution of jr.solve")
     if jnp.ndim(solution.lam) != 0:
         raise ValueError(

@@ -33,8 +33,9 @@ from jaxrelu.geometry.host.walls import EXACT, walls_of
 from jaxrelu.losses.base import same_gradient, total_curvature
 from jaxrelu.optimal_sets.checks import check_optimum
 from jaxrelu.optimal_sets.optimal_set import OptimalSet
+from jaxrelu.paths.certify import certify
 from jaxrelu.paths.path import solve_path
-from jaxrelu.programs.certificates import Certificate, certify
+from jaxrelu.programs.certificates import Certificate
 from jaxrelu.programs.optimality import block_correlations
 from jaxrelu.programs.penalties import block_factors
 from jaxrelu.programs.program import Program, fit, residual_at, sample_weights

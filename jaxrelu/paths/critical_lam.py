@@ -1,4 +1,4 @@
-"""The critical lam, from which on the weights are zero, and the grid below it.
+"""The critical lam, from which on the weights are zero.
 
 lambda_max = max over blocks of ||Proj_{K_b}(c_b)|| / w_b, c_b = s X^T D_j r, r the residual of zero
 weights, or of the best fit of blocks that are not penalised. From above it is bounded by
@@ -19,9 +19,8 @@ from jax import Array
 from jaxrelu.core.compilation import compiled
 from jaxrelu.core.derivatives import known_where, longest, nowhere
 from jaxrelu.core.numerics import matmul, safe_norm, unit
-from jaxrelu.core.options import count, share
 from jaxrelu.core.rounding import added, downward, product, roundoff, sum_roundings, upward
-from jaxrelu.core.tracing import is_traced, on_host, outside_traces
+from jaxrelu.core.tracing import is_traced, outside_traces
 from jaxrelu.geometry import driven_projection
 from jaxrelu.geometry.cones import block_patterns, cone_signs, pushed_inside
 from jaxrelu.geometry.correlation_bounds import DualElements, largest_correlation
@@ -29,6 +28,8 @@ from jaxrelu.geometry.correlations import longest_correlation
 from jaxrelu.geometry.gram import Rows, shared_rows
 from jaxrelu.geometry.host.projection import cone_rows, multipliers
 from jaxrelu.geometry.host.scaling import unit_rows
+from jaxrelu.losses.kinks import has_kinks
+from jaxrelu.paths.steepest_descent import at_kink, critical_with_kinks
 from jaxrelu.paths.unpenalised_fit import (
     FreeFit,
     has_free,
@@ -58,6 +59,9 @@ def lambda_max(program: Program) -> Array:
         Scalar, an upper bound within 1e-6 of the value (1e-3 in float32), relative: weights are
         zero for lam >= lambda_max. Inside a trace it is NaN where the projections did not get that
         close. Its derivative is NaN where the largest correlation is that of several directions.
+        Where a loss has kinks at zero weights, as the absolute one of targets that are zero, it is
+        a convex program of its own, solved on the host (where lambda_max is next to nothing against
+        the targets it may be no lower than zero); inside a trace it is NaN then.
         With blocks that are not penalised r is the residual of their best fit, all others zero; it
         is known less well (1e-3; in float32 lambda_max may be a tenth too large), and there is no
         derivative.
@@ -92,7 +96,7 @@ def lambda_max(program: Program) -> Array:
                     "that these blocks separate have none: penalise them, or pass lams of your own."
                 )
             return jnp.asarray(np.nan, program.X.dtype)
-        if not _close(program, lower, upper):
+        if not _close(program, lower, upper) and not _is_negligible(program, upper):
             raise ArithmeticError(
                 f"lambda_max is only known to lie between {lower:.6g} and {upper:.6g}: scale the "
                 "columns of X to one size, or take the upper end from lambda_max_interval(program)."
@@ -128,26 +132,61 @@ def lambda_max_interval(program: Program) -> tuple[Array, Array]:
         ends: tuple[Array, Array] = _interval(program)
         return ends
     with outside_traces():
+        if has_kinks(program.loss):
+            return _interval_of_kinks(program)
         if not program.has_cones and not may_have_free(program):
             return _interval(program)  # type: ignore[no-any-return]
-        at = _start(program, known_free_fit(program))
-        if not program.has_cones:
-            return _ends(at, *_projected_at_once(at))  # type: ignore[no-any-return]
-        ends = _ends(at, *_projected_from_host(at))
-        low, high = np.asarray(ends)
-        if not np.isfinite(high - low) or _close(program, low, high):
-            return ends
-        return _ends(at, *_projected_one_by_one(at))  # type: ignore[no-any-return]
+        return _interval_at(program, known_free_fit(program))
+
+
+def _interval_at(program: Program, free: FreeFit | None) -> tuple[Array, Array]:
+    """On the host, from the residual of zero weights or a given one."""
+    at = _start(program, free)
+    if not program.has_cones:
+        return _ends(at, *_projected_at_once(at))  # type: ignore[no-any-return]
+    ends = _ends(at, *_projected_from_host(at))
+    low, high = np.asarray(ends)
+    if not np.isfinite(high - low) or _close(program, low, high):
+        return ends  # type: ignore[no-any-return]
+    return _ends(at, *_projected_one_by_one(at))  # type: ignore[no-any-return]
+
+
+def _interval_of_kinks(program: Program) -> tuple[Array, Array]:
+    """On the host, for a loss that may have kinks at zero weights."""
+    if may_have_free(program):
+        raise ValueError(
+            f"lambda_max of a {type(program.loss).__name__} is not known where blocks are not "
+            "penalised, for its best fit has kinks: pass lams of your own."
+        )
+    if not bool(np.any(at_kink(program))):
+        return _interval_at(program, None)
+    dtype = program.X.dtype
+
+    def upper_at(residual: Array) -> float:
+        return float(_interval_at(program, FreeFit(residual, jnp.zeros((), dtype)))[1])
+
+    lower, upper = critical_with_kinks(program, upper_at, _near(program))
+    return jnp.asarray(lower, dtype), jnp.asarray(upper, dtype)
 
 
 def _close(program: Program, lower: Any, upper: Any) -> Any:
     """Whether the upper end is near enough to be the value."""
+    return upper - lower <= _near(program) * upper
+
+
+def _is_negligible(program: Program, upper: Any) -> bool:
+    """Whether it is next to nothing, of a loss with kinks."""
+    if not has_kinks(program.loss):
+        return False
+    return bool(upper <= _near(program) * np.asarray(_interval_at(program, None)[1]))
+
+
+def _near(program: Program) -> float:
     double = program.X.dtype == np.float64
-    near = 1e-6 if double else 1e-3
     if may_have_free(program):
         # The residual of the best unpenalised fit is known to the root of its gap.
-        near = 1e-3 if double else 0.5
-    return upper - lower <= near * upper
+        return 1e-3 if double else 0.5
+    return 1e-6 if double else 1e-3
 
 
 class _Start(NamedTuple):
@@ -192,8 +231,15 @@ def _interval(program: Program) -> tuple[Array, Array]:
 
 @jax.custom_jvp
 def _two_ends(program: Program) -> tuple[Array, Array]:
-    at = _start(program, traced_free_fit(program))
-    return _ends(at, *_projected(at))
+    if not has_kinks(program.loss):
+        at = _start(program, traced_free_fit(program))
+        return _ends(at, *_projected(at))  # type: ignore[no-any-return]
+    at = _start(program)
+    lower, upper = _ends(at, *_projected(at))
+    # Where kinks leave a choice of residuals, one of them gives an upper end alone.
+    unknown = jnp.where(has_free(program), jnp.nan, 0.0).astype(upper.dtype)
+    some = has_free(program) | jnp.any(at_kink(program))
+    return jnp.where(some, unknown, lower), upper + unknown
 
 
 @_two_ends.defjvp
@@ -324,39 +370,3 @@ def _largest_length(program: Program) -> Array:
             features = bounded_factors(program)[:, None] * features
         value = longest(c, features)
     return out_of_units(value, units.lam)
-
-
-@on_host("or use lambda_max, which can be traced")
-def lambda_grid(program: Program, num: int = 50, ratio: float = 1e-2) -> Array:
-    """A geometric grid, descending from lambda_max to ratio * lambda_max.
-
-    Args:
-        program: a `ConvexProgram` or `GatedProgram`.
-        num: number of values.
-        ratio: last value over the first, in (0, 1).
-
-    Returns:
-        Array (num,), descending.
-
-    Raises:
-        ValueError: num or ratio out of range, or a program whose lambda_max is zero.
-
-    Example:
-        >>> import jax, jaxrelu as jr, numpy as np
-        >>> X = np.asarray([[1.0, 0.2], [0.3, -1.0]], "float32")
-        >>> y = np.asarray([1.0, -1.0], "float32")
-        >>> patterns = jr.sample_patterns(jax.random.key(0), X, num_gates=4)
-        >>> jr.lambda_grid(jr.ConvexProgram(X, y, patterns), num=3, ratio=0.1).shape
-        (3,)
-    """
-    num, ratio = count(num, "num"), share(ratio, "ratio")
-    largest = float(lambda_max(program))
-    if not np.isfinite(largest):
-        raise ValueError(f"lambda_max is {largest}: check X, y and sample_weight for NaN and inf.")
-    if largest <= 0:
-        raise ValueError(
-            "lambda_max is zero: the zero weights are optimal at every lam (y is zero, or X is), "
-            "so there is no path; check y and X."
-        )
-    exponents = np.linspace(0.0, 1.0, num)
-    return jnp.asarray(largest * ratio**exponents, program.X.dtype)

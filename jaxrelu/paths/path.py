@@ -24,6 +24,7 @@ from jaxrelu.core.options import count
 from jaxrelu.core.pytrees import register
 from jaxrelu.core.status import Status
 from jaxrelu.core.tracing import on_host, refuse_traced
+from jaxrelu.losses.kinks import has_kinks
 from jaxrelu.paths.checks import check_lams, step_limit, warm_point, working_set_solver
 from jaxrelu.programs.certificates import Certificate
 from jaxrelu.programs.checks import check_lam, check_program
@@ -320,7 +321,10 @@ def interpolate(path: Path, lam: Any) -> Solution:
     skip = None
     if low.skip is not None and high.skip is not None:
         skip = (1 - t) * low.skip + t * high.skip
-    return certified(path.program, lam, (1 - t) * low.weights + t * high.weights, skip)
+    residual = None
+    if has_kinks(path.program.loss):
+        residual = (1 - t) * low.residual + t * high.residual
+    return certified(path.program, lam, (1 - t) * low.weights + t * high.weights, skip, residual)
 
 
 def _assemble(program: Program, lams: Array, answers: list[Answer | None]) -> Path:

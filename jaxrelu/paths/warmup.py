@@ -20,8 +20,9 @@ from jaxrelu.core.options import check_choice, count
 from jaxrelu.core.tracing import on_host
 from jaxrelu.geometry.patterns import Patterns, patterns_from_gates, sample_patterns
 from jaxrelu.paths.checks import check_lams, checked_solver, working_set_solver
-from jaxrelu.paths.critical_lam import lambda_grid, lambda_max
+from jaxrelu.paths.critical_lam import lambda_max
 from jaxrelu.paths.grid import solve_grid
+from jaxrelu.paths.lambda_grid import lambda_grid
 from jaxrelu.paths.path import path_driver, solve_path
 from jaxrelu.paths.solve import solve
 from jaxrelu.programs.checks import check_data, check_kind, check_lam

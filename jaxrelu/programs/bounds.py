@@ -33,7 +33,7 @@ from jaxrelu.geometry.correlation_bounds import DualElements, best_multiple
 from jaxrelu.geometry.gram import shared_rows
 from jaxrelu.losses.base import (
     conjugate_error,
-    curvature_within,
+    rise_within,
     total_conjugate,
     value_error,
 )
@@ -150,9 +150,7 @@ def objective_at(
     off = unit * off
     # A sample of weight zero may have no target.
     values = _present(weight, loss.value(fit, y))
-    # A curvature may be infinite.
-    bent = jnp.where(off == 0, 0.0, 0.5 * curvature_within(loss, fit, off, y) * off**2)
-    wrong = jnp.abs(loss.gradient(fit, y)) * off + bent + eps(fit.dtype) * value_error(loss, fit, y)
+    wrong = rise_within(loss, fit, off, y) + eps(fit.dtype) * value_error(loss, fit, y)
     terms = weight * values
     penalty = lam * added(size)
     of_penalty = roundings + sum_roundings(size.shape[0], fit.dtype) + 8.0

@@ -23,7 +23,6 @@ from jaxrelu.core.chunks import in_chunks
 from jaxrelu.core.compilation import compiled
 from jaxrelu.core.derivatives import nowhere
 from jaxrelu.core.numerics import safe_norm
-from jaxrelu.core.options import flag
 from jaxrelu.core.pytrees import register
 from jaxrelu.geometry.cone_projection import project
 from jaxrelu.geometry.cones import (
@@ -35,6 +34,7 @@ from jaxrelu.geometry.cones import (
 )
 from jaxrelu.geometry.correlation_bounds import DualElements, best_multiple, polar_bounds
 from jaxrelu.geometry.gram import shared_rows
+from jaxrelu.losses.kinks import has_kinks
 from jaxrelu.programs.bounds import (
     all_blocks,
     correlation_bound,
@@ -43,13 +43,12 @@ from jaxrelu.programs.bounds import (
     lower_bound,
     upper_value,
 )
-from jaxrelu.programs.checks import check_lam, check_program, check_skip, check_weights
 from jaxrelu.programs.free_fits import residual_of_best
 from jaxrelu.programs.free_pairs import shortest_pairs
 from jaxrelu.programs.penalties import VANISHING, block_weights, weighed_correlations
 from jaxrelu.programs.preparation import lifted, lowered, row_space, with_interior
-from jaxrelu.programs.program import Program, fit
-from jaxrelu.programs.skip import is_skip, with_skip, without_skip
+from jaxrelu.programs.program import Program, fit, sample_weights
+from jaxrelu.programs.skip import is_skip, without_skip
 from jaxrelu.programs.units import in_units, into_units, out_of_units, printed
 
 
@@ -65,7 +64,7 @@ class Certificate:
         weights: the feasible weights (2, p, d), or (p, d) for a gated program: every row of every
             cone holds exactly.
         dual: (n,), dual feasible: ||Proj_K(s X^T D_j dual)|| <= lam for every block.
-        multipliers: None, or what `certify(..., multipliers=True)` returns.
+        multipliers: None, or what `jaxrelu.certify(..., multipliers=True)` returns.
         skip: (d,), the skip connection beside `weights`, or None.
     """
 
@@ -103,69 +102,55 @@ class Certified:
         return self.certificate.gap
 
 
-def certify(
-    program: Program, lam: Any, weights: Any, *, multipliers: bool = False, skip: Any = None
+def proved(
+    program: Program,
+    lam: Array,
+    weights: Array,
+    residual: Array | None = None,
+    *,
+    multipliers: bool = False,
 ) -> Certificate:
-    r"""Certified bounds of the optimum from weights of any origin.
-
-    The weights are repaired (negligible blocks dropped, each block projected onto its cone, then
-    moved along the cone's interior witness by the smallest step that clears what is left); `upper`
-    is their objective, and `lower` the dual value of the best feasible multiple of their residual.
+    """The certificate of weights, with a skip connection one of them, at their residual or another.
 
     Args:
-        program: a `ConvexProgram` or `GatedProgram`.
-        lam: scalar, > 0.
-        weights: array (2, p, d), or (p, d) for a gated program: optimal, infeasible, random.
-        multipliers: return the mu >= 0 that prove the dual point feasible, too: with K_j =
-            (2 D_j - I) X, ||s X^T D_j dual + K_j^T mu[s, j]|| <= lam holds exactly. (2, p, n)
-            numbers, from a full projection of every block; not for gated programs, which need none.
-        skip: array (d,), the skip connection of a program that has one, zero by default.
+        program: a program.
+        lam: scalar.
+        weights: of the shape of `extended`, from anywhere.
+        residual: (n,), any; None for minus the gradient of the loss at the repaired weights, or
+            where blocks without a cone are free at the best fit of these.
+        multipliers: as in `jaxrelu.certify`.
 
     Returns:
-        `Certificate`, with lower <= optimum <= upper as printed. Bad weights give a wide gap, never
-        a wrong one. Bounds have no derivatives: they are NaN.
-
-    Raises:
-        ValueError, TypeError: see `jaxrelu.programs.checks.check_program`; a lam that is not
-        positive.
-
-    Example:
-        >>> import jax, jax.numpy as jnp, jaxrelu as jr, numpy as np
-        >>> X = np.asarray([[1.0, 0.2], [0.3, -1.0]], "float32")
-        >>> y = np.asarray([1.0, -1.0], "float32")
-        >>> patterns = jr.sample_patterns(jax.random.key(0), X, num_gates=4)
-        >>> program = jr.ConvexProgram(X, y, patterns)
-        >>> c = jr.certify(program, 0.1, jnp.zeros((*program.block_shape, 2), "float32"))
-        >>> bool(c.lower <= c.upper)
-        True
+        `Certificate`.
     """
-    check_program(program)
-    lam = check_lam(program, lam)
-    multipliers = flag(multipliers, "multipliers")
-    if multipliers and not program.has_cones:
-        raise ValueError("multipliers=True: blocks of a gated program have no cones; leave it out.")
-    weights = with_skip(program, check_weights(program, weights), check_skip(program, skip))
     prove = _certify_with_multipliers if multipliers else _certify
-    return prove(program, lam, weights)
+    certificate: Certificate = prove(program, lam, weights, residual)
+    return certificate
 
 
 @compiled
-def _certify(program: Program, lam: Array, weights: Array) -> Certificate:
-    return _certified(False, program, lam, weights)
+def _certify(program: Program, lam: Array, weights: Array, residual: Array | None) -> Certificate:
+    return _certified(False, program, lam, weights, residual)
 
 
 @compiled
-def _certify_with_multipliers(program: Program, lam: Array, weights: Array) -> Certificate:
-    return _certified(True, program, lam, weights)
+def _certify_with_multipliers(
+    program: Program, lam: Array, weights: Array, residual: Array | None
+) -> Certificate:
+    return _certified(True, program, lam, weights, residual)
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(0,))
-def _certified(multipliers: bool, program: Program, lam: Array, weights: Array) -> Certificate:
+def _certified(
+    multipliers: bool, program: Program, lam: Array, weights: Array, residual: Array | None
+) -> Certificate:
     whole, units = in_units(program)
     whole = with_interior(whole)
     reduced, space = row_space(whole)
     lam = into_units(lam, units.lam)
-    found = evidence(reduced, lam, lowered(into_units(weights, units.weights), space), multipliers)
+    inner = lowered(into_units(weights, units.weights), space)
+    given = None if residual is None else into_units(residual, units.residual)
+    found = evidence(reduced, lam, inner, given, multipliers)
     blocks = all_blocks(lifted(found.weights, space))
     paired = shortest_pairs(whole, *blocks)
     # In fewer dimensions they are inside; lifted they were rounded again, as those of pairs were.
@@ -217,20 +202,30 @@ class Evidence(NamedTuple):
     multipliers: Array | None
 
 
-def evidence(program: Program, lam: Array, weights: Array, multipliers: bool = False) -> Evidence:
+def evidence(
+    program: Program,
+    lam: Array,
+    weights: Array,
+    residual: Array | None = None,
+    multipliers: bool = False,
+) -> Evidence:
     """Evidence from weights of any origin, for a program in units with its witnesses.
 
     Args:
         program: with at most n features.
         lam: scalar.
         weights: of the program's shape.
+        residual: (n,), as in `proved`.
         multipliers: project every block in full, and keep its multipliers.
 
     Returns:
         `Evidence`.
     """
     weights = feasible_weights(program, weights)
-    residual = residual_of_best(program, fit(program, weights))
+    if residual is None:
+        residual = residual_of_best(program, fit(program, weights))
+    else:
+        residual = _in_domain(program, residual)
     # What is not penalised has no correlation at an optimum: it is projected until that is seen.
     c = weighed_correlations(program, residual, free=1.0 / VANISHING)
     duals = DualElements.nothing(c.shape[0], c.shape[1], c.dtype)
@@ -258,6 +253,15 @@ def evidence(program: Program, lam: Array, weights: Array, multipliers: bool = F
 
     duals, mu = in_chunks(projected, (c, pattern), batch)
     return Evidence(weights, residual, duals, mu)
+
+
+def _in_domain(program: Program, residual: Array) -> Array:
+    """A residual as near as a loss with kinks has one; of any other loss it is what it is."""
+    if not has_kinks(program.loss):
+        return residual
+    weight = sample_weights(program)
+    low, high = program.loss.slopes(jnp.asarray(program.y))  # type: ignore[attr-defined]
+    return jnp.clip(residual, -weight * high, -weight * low)
 
 
 def feasible_weights(program: Program, weights: Array) -> Array:

@@ -21,6 +21,7 @@ from jaxrelu.core.numerics import matmul, safe_norm, unit
 from jaxrelu.core.options import nonnegative_scalar
 from jaxrelu.geometry.cones import block_patterns
 from jaxrelu.geometry.correlations import correlations
+from jaxrelu.losses.kinks import has_kinks
 from jaxrelu.programs.checks import (
     check_kind,
     check_lam,
@@ -136,7 +137,9 @@ def _block_correlations(program: Program, residual: Array) -> Array:
     return correlations(jnp.asarray(program.X), jnp.asarray(program.patterns.masks), residual)
 
 
-def kkt_residual(program: Program, lam: Any, weights: Any, *, skip: Any = None) -> KKTResidual:
+def kkt_residual(
+    program: Program, lam: Any, weights: Any, *, skip: Any = None, residual: Any = None
+) -> KKTResidual:
     """How far weights are from the optimality conditions, relative.
 
     Args:
@@ -144,6 +147,8 @@ def kkt_residual(program: Program, lam: Any, weights: Any, *, skip: Any = None) 
         lam: scalar, > 0.
         weights: array (2, p, d), or (p, d) for a gated program.
         skip: array (d,), the skip connection of a program that has one, zero by default.
+        residual: array (n,), of a loss with kinks, whose fit does not say it: that of a `Solution`,
+            or the `dual` of a certificate. Of any other loss it is that of the weights.
 
     Returns:
         `KKTResidual`, three scalars. Their derivatives are NaN at kinks: where a condition begins
@@ -151,7 +156,7 @@ def kkt_residual(program: Program, lam: Any, weights: Any, *, skip: Any = None) 
 
     Raises:
         ValueError, TypeError: see `jaxrelu.programs.checks.check_program`; a lam that is not
-        positive.
+        positive; a loss with kinks and no residual.
 
     Example:
         >>> import jax, jax.numpy as jnp, jaxrelu as jr, numpy as np
@@ -167,13 +172,24 @@ def kkt_residual(program: Program, lam: Any, weights: Any, *, skip: Any = None) 
     check_program(program)
     lam = check_lam(program, lam)
     weights = with_skip(program, check_weights(program, weights), check_skip(program, skip))
-    return _kkt_residual(extended(program), lam, weights)
+    if residual is not None:
+        residual = as_float(residual, "residual").astype(program.X.dtype)
+        check_per_row(residual, "residual", program.X.shape[0])
+    elif has_kinks(program.loss):
+        raise ValueError(
+            f"at a kink of {type(program.loss).__name__} the fit does not say what the residual "
+            "is: pass residual=solution.residual, or certify(...).dual."
+        )
+    return _kkt_residual(extended(program), lam, weights, residual)
 
 
 @compiled
-def _kkt_residual(program: Program, lam: Array, weights: Array) -> KKTResidual:
+def _kkt_residual(
+    program: Program, lam: Array, weights: Array, residual: Array | None
+) -> KKTResidual:
     X, flat = jnp.asarray(program.X), weights.reshape(-1, weights.shape[-1])
-    residual = residual_at(program, fit(program, weights))
+    if residual is None:
+        residual = residual_at(program, fit(program, weights))
     q = _block_correlations(program, residual)
     q, size, small = q.reshape(flat.shape), safe_norm(flat), close(weights.dtype)
     skip = is_skip(program, block_patterns(program.block_shape))

@@ -19,7 +19,7 @@ are about to change (the hypotheses of `jaxrelu.optimal_sets.sensitivity`) or th
 of the weights alone where the optimal network is not unique; those by rows of X on walls that
 depend on each other, by rows that are zero, or by any row where the network is not unique: by these
 the optimum has kinks. The derivative of a zero block is 0, as differences have it where the block
-stays zero.
+stays zero. Of a loss with kinks only the value has one (`jaxrelu.solvers.value_at_kinks`).
 
 Reference: Bonnans and Shapiro (2000), Section 4; Mishkin and Pilanci (ICML 2023), on the
 sensitivity of the solution map.
@@ -35,9 +35,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jaxrelu.core.derivatives import close, first_order, known_where, still
+from jaxrelu.core.derivatives import close, first_order, known_where, nowhere, still
 from jaxrelu.core.numerics import eps, matmul, safe_norm, unit
 from jaxrelu.losses.base import total, total_curvature, total_gradient
+from jaxrelu.losses.kinks import has_kinks
 from jaxrelu.programs.certificates import Certificate
 from jaxrelu.programs.penalties import norm_shares, sizes, weighed, working_weights
 from jaxrelu.programs.program import Program, sample_weights
@@ -45,6 +46,7 @@ from jaxrelu.programs.skip import extended, with_skip, without_skip
 from jaxrelu.programs.solution import Solution
 from jaxrelu.solvers.active_support import ActiveSupport, active_support
 from jaxrelu.solvers.base import Tolerance
+from jaxrelu.solvers.value_at_kinks import value_at_kinks
 
 # A gap of an answer, relative, at which the partial derivatives of its value are exact enough.
 _CLOSED = 1e-11
@@ -104,6 +106,10 @@ def tangent(
         joined = with_skip(given, solution.weights, solution.skip)
         solution = replace(solution, weights=joined, skip=None)
         change = change._replace(block_weights=_with_skip(given, program, change.block_weights))
+    if has_kinks(program.loss):
+        return _of_value_alone(
+            given, lam, solution, value_at_kinks(program, solution, change, slots), change
+        )
     point, X = parameters(program, lam), jnp.asarray(program.X)
     reduced = program if basis is None else replace(program, X=matmul(X, basis))
     flat = weighed(program, solution.weights.reshape(-1, X.shape[1]))
@@ -167,6 +173,21 @@ def tangent(
     nothing: Any = np.zeros((), jax.dtypes.float0)  # integers have no derivative
     return Solution(
         d_weights, jnp.asarray(change.lam), d_fit, d_residual, certificate, nothing, nothing, d_skip
+    )
+
+
+def _of_value_alone(
+    given: Program, lam: Array, solution: Solution, d_value: Array, change: Parameters
+) -> Solution:
+    """The derivative of an answer whose weights have none."""
+    value = known_where(jnp.isfinite(lam) & (lam > 0), d_value)
+    unknown, weights = nowhere(change, (solution.fit, solution.weights))
+    d_weights, d_skip = without_skip(given, weights)
+    none = jnp.zeros_like(value)
+    certificate = Certificate(value, value, none, d_weights, unknown, skip=d_skip)
+    nothing: Any = np.zeros((), jax.dtypes.float0)  # integers have no derivative
+    return Solution(
+        d_weights, jnp.asarray(change.lam), unknown, unknown, certificate, nothing, nothing, d_skip
     )
 
 

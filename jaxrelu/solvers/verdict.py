@@ -17,6 +17,7 @@ from jax import Array
 
 from jaxrelu.core.compilation import compiled
 from jaxrelu.core.status import Status
+from jaxrelu.losses.kinks import has_kinks
 from jaxrelu.programs.bounds import (
     Blocks,
     all_blocks,
@@ -104,11 +105,13 @@ def conclude(at: Prepared, lam: Array, tolerance: Tolerance, found: Evidence) ->
         unbounded = found.finite & jnp.isfinite(high) & (low == -jnp.inf)
         status = jnp.where(unbounded, Status.UNBOUNDED, status)
     status = jnp.where(valid, status, Status.INVALID).astype(jnp.int32)
+    # At a kink a fit does not say what the residual is.
+    own = residual if has_kinks(program.loss) else residual_at(program, fit)
     return Verdict(
         blocks.ids,
         weights,
         out_of_units(fit, units.fit),
-        out_of_units(residual_at(program, fit), units.residual),
+        out_of_units(own, units.residual),
         given_dual,
         low,
         high,
@@ -166,19 +169,28 @@ def _solution(verdict: Verdict, weights: Any, skip: Any, lam: Any, num_steps: An
     )
 
 
-def certified(program: Program, lam: Array, weights: Array, skip: Array | None = None) -> Solution:
+def certified(
+    program: Program,
+    lam: Array,
+    weights: Array,
+    skip: Array | None = None,
+    residual: Array | None = None,
+) -> Solution:
     """Weights from anywhere as a `Solution`: judged at the default tolerance, no steps taken."""
     weights = with_skip(program, weights, skip)
-    answer: Solution = _certified(program, lam, weights, tolerances(program, None, None))
+    answer: Solution = _certified(program, lam, weights, residual, tolerances(program, None, None))
     return answer
 
 
 @compiled
-def _certified(program: Program, lam: Array, weights: Array, tolerance: Tolerance) -> Solution:
+def _certified(
+    program: Program, lam: Array, weights: Array, residual: Array | None, tolerance: Tolerance
+) -> Solution:
     at = prepared(program)
     scaled_lam, yes = into_units(lam, at.units.lam), jnp.asarray(True)
     weights = lowered(into_units(weights, at.units.weights), at.space)
-    near = evidence(at.scaled.program, scaled_lam, weights)
+    given = None if residual is None else into_units(residual, at.units.residual)
+    near = evidence(at.scaled.program, scaled_lam, weights, given)
     no_steps = jnp.asarray(0, jnp.int32)
     found = Evidence(all_blocks(near.weights), near.residual, near.duals, no_steps, yes, yes)
     return solution_of(at, scaled_lam, lam, tolerance, found)

@@ -156,14 +156,15 @@ EVERY_CALL = [
 # Members of `Loss` and of `Solver`, which the package calls with what it has checked.
 CALLED_BY_US = {
     "value", "gradient", "conjugate", "value_error", "conjugate_error", "check_target", "scaled",
-    "curvature_within", "same_gradient",
+    "curvature_within", "same_gradient", "prox", "slopes",
     "check", "run", "slots", "after", "screened", "evidence",
 }  # fmt: skip
 # Made by the package alone, or protocols and words.
 NOT_BUILT = {
-    "Certificate", "ClosedForm", "Crossed", "Dataset", "DecreasingPath", "DescentPath",
-    "FollowedPath", "Improved", "KKTResidual", "L0L1", "LogisticLoss", "Loss", "MarginConditions",
-    "MaxMargin", "MinimumNorm", "NetworkPath", "OptimalSet", "Path", "PolarGauge", "Pruned",
+    "AbsoluteLoss", "Certificate", "ClosedForm", "Crossed", "Dataset", "DecreasingPath",
+    "DescentPath", "FollowedPath", "HingeLoss", "Improved", "KKTResidual", "L0L1", "LogisticLoss",
+    "Loss", "MarginConditions", "MaxMargin", "MinimumNorm", "NetworkPath", "OptimalSet", "Path",
+    "PolarGauge", "Pruned",
     "Refined", "SelfTest", "Sensitivity", "Separable", "Solution", "SpikeFree", "Spline", "Split",
     "SquaredHingeLoss", "SquaredLoss", "Stationarity", "Status", "Task",
 }  # fmt: skip

@@ -12,6 +12,7 @@ from jax import Array
 from jaxrelu.core.options import count
 from jaxrelu.core.pytrees import register
 from jaxrelu.core.tracing import on_host
+from jaxrelu.losses.checks import check_no_kinks
 from jaxrelu.paths.exact import active_system
 from jaxrelu.paths.exact.active_system import ActivePoint, HostProgram, Neuron
 from jaxrelu.paths.exact.breakpoints import KINDS, Event, Stretch, walk
@@ -184,6 +185,7 @@ def follow_path(program: Program, lam_min: Any = None, *, max_events: int = 1000
     check_known_program(program)
     check_double(program)
     check_no_free_blocks(program, "follow_path")
+    check_no_kinks(program.loss, "follow_path")
     max_events = count(max_events, "max_events")
     host = active_system.host_program(program)
     if lam_min is None:

@@ -29,7 +29,10 @@ from jaxrelu.solvers.active_newton import rounds, slot_certificates, working_set
 from jaxrelu.solvers.active_newton.rounds import Finding, Overall, Schedule, Solved
 from jaxrelu.solvers.active_newton.solver import ActiveNewton
 from jaxrelu.solvers.active_newton.working_set import Screened, WorkingSet
-from jaxrelu.solvers.augmented_lagrangian.newton_method import constant_coupling, updated_coupling
+from jaxrelu.solvers.augmented_lagrangian.newton_direction import (
+    constant_coupling,
+    updated_coupling,
+)
 from jaxrelu.solvers.base import Evidence, Tolerance, WarmStart
 from jaxrelu.solvers.scaled_program import Prepared, ScaledProgram
 

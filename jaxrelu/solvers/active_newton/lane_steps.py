@@ -27,10 +27,10 @@ from jaxrelu.solvers.active_newton.solver import (
     no_candidate,
 )
 from jaxrelu.solvers.active_newton.working_set import first_scale, subproblem_of
+from jaxrelu.solvers.augmented_lagrangian.newton_direction import constant_coupling
 from jaxrelu.solvers.augmented_lagrangian.newton_method import (
     Progress,
     begin,
-    constant_coupling,
     newton_step,
     outcome,
     watched,
@@ -78,7 +78,8 @@ def _lane(
 ) -> Lane:
     """A lane at the beginning of a round."""
     problem = subproblem_of(scaled, state.schedule.stage, state.working.blocks)
-    inner = begin(problem, state.working.at, first_scale(scaled, state.schedule.stage))
+    scale = first_scale(scaled, state.schedule.stage)
+    inner = begin(problem, state.working.at, state.schedule.precision, scale)
     taken = jnp.asarray(0, jnp.int32)
     return Lane(lam, state, shown, inner, constant_coupling(problem), taken, finite)
 

@@ -325,5 +325,9 @@ def _resized(working: WorkingSet, num_blocks: int, slots: int) -> WorkingSet:
         out[: chosen.size] = values[chosen]
         return jax.device_put(out)
 
-    at = Iterate(*(move(a, 0.0) for a in working.at))
+    given = working.at
+    weights, norm_dual, cone_dual = (
+        move(a, 0.0) for a in (given.weights, given.norm_dual, given.cone_dual)
+    )
+    at = Iterate(weights, norm_dual, cone_dual, given.loss_dual)
     return WorkingSet(move(working.blocks, num_blocks), at, working.duals)

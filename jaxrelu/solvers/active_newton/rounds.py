@@ -333,8 +333,9 @@ def solved_slots(
     """What the inner method's answer on the slots means for the program."""
     weights = drop_negligible(jnp.where(inner.active[:, None], inner.iterate.weights, 0.0))
     fit = problem.fit(weights)
-    residual = -problem.gradient(fit)
-    if scaled.program.block_weights is not None:
+    loss_dual = inner.iterate.loss_dual
+    residual = -problem.gradient(fit) if loss_dual is None else loss_dual
+    if scaled.program.block_weights is not None and loss_dual is None:
         residual = residual_of_best(scaled.program, fit)
     after = remember(scaled, working._replace(at=inner.iterate), problem, inner.active)
     # What the constraints will cost to first order: the multipliers times the violations.

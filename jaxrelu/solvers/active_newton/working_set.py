@@ -31,8 +31,9 @@ from jaxrelu.geometry.correlation_bounds import (
     polar_bounds,
 )
 from jaxrelu.losses.base import usual_curvature
+from jaxrelu.losses.kinks import has_kinks
 from jaxrelu.programs.penalties import is_free, weighed
-from jaxrelu.programs.program import loss_value
+from jaxrelu.programs.program import loss_value, residual_at
 from jaxrelu.programs.skip import is_skip
 from jaxrelu.solvers.augmented_lagrangian.newton_method import Iterate
 from jaxrelu.solvers.augmented_lagrangian.subproblem import Subproblem
@@ -64,8 +65,9 @@ def cold_start(scaled: ScaledProgram, slots: int) -> WorkingSet:
     b, d, n = scaled.num_blocks, scaled.X.shape[1], scaled.rows.unit.shape[0]
     dtype = scaled.X.dtype
     at = Iterate(
-        jnp.zeros((slots, d), dtype), jnp.zeros((slots, d), dtype), jnp.zeros((slots, n), dtype)
-    )
+        jnp.zeros((slots, d), dtype), jnp.zeros((slots, d), dtype), jnp.zeros((slots, n), dtype),
+        residual_at(scaled.program, jnp.zeros_like(scaled.y)) if has_kinks(scaled.loss) else None,
+    )  # fmt: skip
     blocks, free = jnp.full((slots,), b, jnp.int32), is_free(scaled.program)
     if free is not None:
         first = jnp.argsort(~free, stable=True)[:slots].astype(jnp.int32)
@@ -114,7 +116,8 @@ def warm_start(scaled: ScaledProgram, lam: Array, init: WarmStart, slots: int) -
     known = jnp.maximum(known_stage(scaled, lam, init), found.bound)
     mu = found.multipliers * (lam / known)[:, None]
     weights = jnp.where(used[:, None], flat[safe], 0.0)
-    at = Iterate(weights, lam * unit(weights), jnp.where(used[:, None], mu, 0.0))
+    loss_dual = init.residual if has_kinks(scaled.loss) else None
+    at = Iterate(weights, lam * unit(weights), jnp.where(used[:, None], mu, 0.0), loss_dual)
     return WorkingSet(jnp.where(used, blocks, scaled.num_blocks).astype(jnp.int32), at, empty.duals)
 
 
@@ -295,9 +298,9 @@ def enter(scaled: ScaledProgram, lam: Array, working: WorkingSet, screened: Scre
     def put(array: Array, values: Array) -> Array:
         return array.at[target].set(values.astype(array.dtype), mode="drop")
 
-    at = Iterate(
-        put(working.at.weights, magnitude[:, None] * direction),
-        put(working.at.norm_dual, lam * direction),
-        put(working.at.cone_dual, shorter[:, None] * bounds.multipliers[lane]),
+    at = working.at._replace(
+        weights=put(working.at.weights, magnitude[:, None] * direction),
+        norm_dual=put(working.at.norm_dual, lam * direction),
+        cone_dual=put(working.at.cone_dual, shorter[:, None] * bounds.multipliers[lane]),
     )
     return working._replace(blocks=put(working.blocks, block), at=at)

@@ -15,12 +15,8 @@ from jax import Array
 from jaxrelu.core.loops import iterate
 from jaxrelu.core.numerics import plain_norm
 from jaxrelu.geometry.gram import OwnRows, Rows, nearest
-from jaxrelu.solvers.augmented_lagrangian.newton_method import (
-    Iterate,
-    Outcome,
-    constant_coupling,
-    minimise,
-)
+from jaxrelu.solvers.augmented_lagrangian.newton_direction import constant_coupling
+from jaxrelu.solvers.augmented_lagrangian.newton_method import Iterate, Outcome, minimise
 from jaxrelu.solvers.augmented_lagrangian.subproblem import Subproblem
 
 _MOST_SWEEPS = 20
@@ -61,13 +57,13 @@ def minimise_near_walls(
         )
         own = at._replace(cone_dual=jnp.take_along_axis(at.cone_dual, index, axis=1))
         out = minimise(near, own, tolerance, max_steps - state.steps, scale, coupling)
-        weights, norm_dual, multipliers = out.iterate
+        weights, _, multipliers, _ = out.iterate
         dual = jnp.zeros_like(at.cone_dual).at[lane, index].set(multipliers)
         outside = jnp.max(jnp.maximum(-problem.slack(weights), 0.0), initial=0.0)
         violated = outside > 2.0 * tolerance * jnp.max(plain_norm(weights), initial=0.0)
         steps = state.steps + out.num_steps
         return _Sweep(
-            Iterate(weights, norm_dual, dual), out.active, steps, out.finite,
+            out.iterate._replace(cone_dual=dual), out.active, steps, out.finite,
             ~violated | (steps >= max_steps) | ~out.finite,
         )  # fmt: skip
 

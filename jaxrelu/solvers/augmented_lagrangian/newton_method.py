@@ -32,25 +32,23 @@ from jax import Array
 
 from jaxrelu.core.loops import iterate
 from jaxrelu.core.numerics import eps, plain_norm
+from jaxrelu.losses.augmented import Augmented
 from jaxrelu.losses.base import total
-from jaxrelu.losses.squared import SquaredLoss
-from jaxrelu.solvers.augmented_lagrangian.coupling import Matrix, Products
-from jaxrelu.solvers.augmented_lagrangian.newton_system import (
-    dual_direction,
-    forms_matrix,
-    gated_direction,
-    primal_direction,
-    uses_dual_form,
-    uses_gated_form,
-    working_matrix,
+from jaxrelu.solvers.augmented_lagrangian.newton_direction import (
+    Point,
+    constant_coupling,
+    newton_direction,
 )
 from jaxrelu.solvers.augmented_lagrangian.step_sizes import step_along
 from jaxrelu.solvers.augmented_lagrangian.subproblem import Subproblem
 
 _NORM_SHARE = 0.1
 _STIFFNESS = 3e3
+# Of a loss with kinks, in units of its slopes over fits of size one: the first, times the root of
+# the tolerance, and the last, times the root of eps.
+_LOSS_STIFFNESS = 30.0
+_LOSS_STIFFEST = 0.1
 _SMALLEST = 1e-2
-_DAMPING = 0.1
 _DRIFT = 10.0
 # Stationarity, in roundings of the stiffest term, that is as good as can be. In float32 it is what
 # bounds the correlations of blocks in slots: at 10 some lams of counts do not close to 1e-3.
@@ -60,11 +58,12 @@ _PATIENCE = 10
 
 
 class Iterate(NamedTuple):
-    """Weights of the working set with the multipliers of norm and cone."""
+    """Weights of the working set with the multipliers of norm, cone and a loss with kinks."""
 
     weights: Array
     norm_dual: Array
     cone_dual: Array
+    loss_dual: Array | None = None
 
 
 class Outcome(NamedTuple):
@@ -83,16 +82,6 @@ class Outcome(NamedTuple):
     finite: Array
 
 
-class _Point(NamedTuple):
-    fit: Array
-    cone: Array
-    norm: Array
-    norm_size: Array
-    active: Array
-    ball: Array
-    gradient: Array
-
-
 class Progress(NamedTuple):
     """Where one call stands between two Newton steps.
 
@@ -107,6 +96,7 @@ class Progress(NamedTuple):
         gram: (k, d, d), the sum of their outer products.
         waiting: int32, steps since then.
         done: bool, within the tolerance.
+        of_loss: `LossPenalty`, or None for a loss without kinks.
     """
 
     at: Iterate
@@ -119,9 +109,17 @@ class Progress(NamedTuple):
     gram: Array
     waiting: Array
     done: Array
+    of_loss: LossPenalty | None
 
 
-def _evaluate(problem: Subproblem, at: Iterate, live: Array, sigma: Array, kappa: Array) -> _Point:
+class LossPenalty(NamedTuple):
+    """The penalty of a loss with kinks, tau, and how far fits were from their copies."""
+
+    penalty: Array
+    apart: Array
+
+
+def _evaluate(problem: Subproblem, at: Iterate, live: Array, sigma: Array, kappa: Array) -> Point:
     fit = problem.fit(at.weights)
     cone = at.cone_dual - sigma[:, None] * problem.slack(at.weights)
     norm = at.norm_dual + kappa[:, None] * at.weights
@@ -133,63 +131,11 @@ def _evaluate(problem: Subproblem, at: Iterate, live: Array, sigma: Array, kappa
     gradient = problem.adjoint(problem.gradient(fit)) + ball
     gradient = gradient - problem.cone_adjoint(jnp.maximum(cone, 0.0))
     gradient = jnp.where(live[:, None], gradient, 0.0)
-    return _Point(fit, cone, norm, size, active & live, ball, gradient)
+    return Point(fit, cone, norm, size, active & live, ball, gradient)
 
 
-def _norm_curvature(problem: Subproblem, point: _Point, kappa: Array) -> tuple[Array, Array]:
-    """Curvature (k,) of each envelope, and the direction (k, d) in which it has none, or zero."""
-    size = jnp.where(point.norm_size > 0, point.norm_size, 1.0)
-    direction = jnp.where(point.active[:, None], point.norm / size[:, None], 0.0)
-    bend = jnp.where(point.active, kappa * problem.radius / size, kappa)
-    if problem.free is None:
-        return bend, direction
-    bend = bend + jnp.where(problem.free, problem.ridge(point.fit), 0.0)
-    return bend, jnp.where(problem.free[:, None], 0.0, direction)
-
-
-def _local_hessians(
-    problem: Subproblem, point: _Point, gram: Array, sigma: Array, kappa: Array
-) -> tuple[Array, Array]:
-    """Hessians of envelope and cone terms, (k, d, d), and the curvature of each norm (k,)."""
-    d = problem.X.shape[1]
-    eye = jnp.eye(d, dtype=problem.X.dtype)[None]
-    bend, direction = _norm_curvature(problem, point, kappa)
-    norm_part = bend[:, None, None] * (eye - direction[:, :, None] * direction[:, None, :])
-    return norm_part + sigma[:, None, None] * gram, bend
-
-
-def constant_coupling(problem: Subproblem) -> Array | None:
-    """What of A^T diag(h) A stays constant: all of it or its diagonal blocks, or nothing (None)."""
-    k, (n, d) = problem.signed_masks.shape[0], problem.X.shape
-    dual = uses_dual_form(k, d, n, problem.X.dtype)
-    gated = problem.has_no_cones and uses_gated_form(k, d, n, problem.X.dtype)
-    if dual or gated or not isinstance(problem.loss, SquaredLoss):
-        return None
-    return _coupling_at(problem, problem.sample_weight)
-
-
-def updated_coupling(problem: Subproblem, coupling: Array, changed: Array) -> Array:
-    """The coupling after some slots (c,) have got other blocks; a slot may be named twice."""
-    h = problem.sample_weight
-    if coupling.ndim == 3:
-        return coupling.at[changed].set(
-            problem.samples.own_coupling(problem.signed_masks[changed], h)
-        )
-    some = problem.samples.cross_coupling(problem.signed_masks[changed], problem.signed_masks, h)
-    coupling = coupling.at[changed].set(some)
-    return coupling.at[:, :, changed].set(some.transpose(2, 3, 0, 1))
-
-
-def _coupling_at(problem: Subproblem, curvature: Array) -> Array:
-    """A^T diag(h) A, (k, d, k, d), or its diagonal blocks, (k, d, d), where that is enough."""
-    k, d = problem.signed_masks.shape[0], problem.X.shape[1]
-    if forms_matrix(k, d, problem.X.dtype):
-        return problem.samples.coupling(problem.signed_masks, curvature)
-    return problem.samples.own_coupling(problem.signed_masks, curvature)
-
-
-def begin(problem: Subproblem, start: Iterate, scale: Array) -> Progress:
-    """The state before the first Newton step; `scale` as in `minimise`."""
+def begin(problem: Subproblem, start: Iterate, tolerance: Array, scale: Array) -> Progress:
+    """The state before the first Newton step; `tolerance` and `scale` as in `minimise`."""
     dtype = problem.X.dtype
     occupied = jnp.any(problem.signed_masks != 0, axis=1)
     return Progress(
@@ -203,7 +149,19 @@ def begin(problem: Subproblem, start: Iterate, scale: Array) -> Progress:
         jnp.zeros((*start.weights.shape, start.weights.shape[1]), dtype),
         jnp.asarray(0, jnp.int32),
         ~jnp.any(occupied),
+        None if start.loss_dual is None else _first_of_loss(tolerance),
     )
+
+
+def _first_of_loss(tolerance: Array) -> LossPenalty:
+    # Multipliers of samples travel by the penalty times what is left apart: the finer, the stiffer.
+    most = jnp.finfo(tolerance.dtype).max  # type: ignore[no-untyped-call]
+    first = jnp.minimum(_LOSS_STIFFNESS / jnp.sqrt(tolerance), _stiffest_loss(tolerance.dtype))
+    return LossPenalty(first, jnp.full_like(tolerance, most))
+
+
+def _stiffest_loss(dtype: Any) -> float:
+    return _LOSS_STIFFEST / eps(dtype) ** 0.5
 
 
 def newton_step(
@@ -223,12 +181,13 @@ def newton_step(
     """
     lam, dtype, roundoff = problem.lam, problem.X.dtype, eps(problem.X.dtype)
     at, live = state.at, state.live
+    problem = _smoothed(problem, state)
     size_before = _penalty_scale(problem, state, scale)
     sigma, kappa = _penalties(lam, state, size_before)
     point = _evaluate(problem, at, live, sigma, kappa)
     walls = (point.cone > 0).astype(dtype)
     gram = problem.rows.updated_gram(state.gram, state.walls.astype(dtype), walls)
-    p = _direction(problem, point, gram, live, sigma, kappa, size_before, coupling)
+    p = newton_direction(problem, point, gram, live, sigma, kappa, size_before, coupling)
     p = jnp.where(live[:, None], p, 0.0)
     # Two full steps that overshoot can take each other back for ever.
     overshoot = jnp.where(state.waiting < _PATIENCE, 0.5, 0.01)
@@ -243,12 +202,18 @@ def newton_step(
     violation = _violation(problem, at, point, live, kappa) / _largest_norm(
         problem, at.weights, scale
     )
+    apart, loss_dual = _from_copies(problem, point.fit)
     stiff = _first_stiffness(dtype)
     precise = jnp.maximum(tolerance, _ROUNDED * roundoff * stiff)
-    near = stationarity <= jnp.maximum(jnp.minimum(0.01, 0.1 * violation), precise)
+    if isinstance(problem.loss, Augmented):
+        # What a roundoff of fits of size one does to the gradient.
+        bent = problem.samples.length * problem.curvature(point.fit)
+        precise = jnp.maximum(precise, _ROUNDED * roundoff * jnp.sum(bent) / lam)
+    worse = jnp.maximum(violation, apart)
+    near = stationarity <= jnp.maximum(jnp.minimum(0.01, 0.1 * worse), precise)
     # Where a step gains nothing more, the multipliers are what has to move.
     update = near | settled
-    done = settled | (near & (violation <= tolerance) & (stationarity <= precise))
+    done = settled | (near & (worse <= tolerance) & (stationarity <= precise))
     # Penalties grow only where the multipliers alone do not make the violation fall.
     slow = update & (violation > 0.1 * state.violation)
     growth = jnp.where(slow, 10.0, 1.0).astype(dtype)
@@ -260,7 +225,9 @@ def newton_step(
         jnp.where(resting[:, None], 0.0, at.weights),
         jnp.where(change, point.ball, at.norm_dual),
         jnp.where(change, jnp.maximum(point.cone, 0.0), at.cone_dual),
+        None if at.loss_dual is None else jnp.where(update, loss_dual, at.loss_dual),
     )
+    of_loss = _next_of_loss(state.of_loss, update, apart)
     return Progress(
         at,
         live & ~resting,
@@ -272,13 +239,25 @@ def newton_step(
         gram,
         jnp.where(update, 0, state.waiting + 1),
         done,
+        of_loss,
     )
+
+
+def _next_of_loss(before: LossPenalty | None, update: Array, apart: Array) -> LossPenalty | None:
+    """It grows where the multipliers alone do not bring fits and copies together."""
+    if before is None:
+        return None
+    slow = update & (apart > 0.1 * before.apart)
+    growth = jnp.where(slow, 10.0, 1.0).astype(apart.dtype)
+    penalty = jnp.minimum(before.penalty * growth, _stiffest_loss(apart.dtype))
+    return LossPenalty(penalty, jnp.where(update, apart, before.apart))
 
 
 def outcome(
     problem: Subproblem, state: Progress, scale: Array, num_steps: Array, finite: Array
 ) -> Outcome:
     """What `minimise` returns, from where it stands."""
+    problem = _smoothed(problem, state)
     penalties = _penalties(problem.lam, state, _penalty_scale(problem, state, scale))
     point = _evaluate(problem, state.at, state.live, *penalties)
     return Outcome(state.at, point.active, num_steps, finite)
@@ -314,7 +293,7 @@ def minimise(
     coupling = constant_coupling(problem) if coupling is None else coupling
     end = iterate(
         lambda state: newton_step(problem, state, tolerance, scale, coupling),
-        begin(problem, start, scale),
+        begin(problem, start, tolerance, scale),
         done=lambda state: state.done,
         max_steps=max_steps,
         watch=watched,
@@ -352,47 +331,22 @@ def _penalties(lam: Array, state: Progress, largest: Array) -> tuple[Array, Arra
     return stiffness / state.size, _NORM_SHARE * stiffness / jnp.maximum(state.size, 0.03)
 
 
-def _direction(
-    problem: Subproblem,
-    point: _Point,
-    gram: Array,
-    live: Array,
-    sigma: Array,
-    kappa: Array,
-    largest: Array,
-    coupling: Array | None,
-) -> Array:
-    """The Newton direction (k, d), by the smaller of the primal and the dual system."""
-    dtype = problem.X.dtype
-    (k, d), (n, _) = point.gradient.shape, problem.X.shape
-    # Blocks with (nearly) collinear features make the system singular; damping in proportion
-    # to the gradient keeps them from huge cancelling steps and fades at the solution.
-    remaining = jnp.minimum(1.0, jnp.max(plain_norm(point.gradient), initial=0.0) / problem.lam)
-    damping = _DAMPING * remaining * problem.lam / largest
-    h = problem.curvature(point.fit)
-    if problem.has_no_cones and uses_gated_form(k, d, n, problem.X.dtype):
-        bend, direction = _norm_curvature(problem, point, kappa)
-        direction = jnp.where(live[:, None], direction, 0.0)
-        return -gated_direction(
-            problem.X, problem.signed_masks, h, bend + damping, jnp.full_like(bend, damping),
-            direction, point.gradient,
-        )  # fmt: skip
-    blocks, bend = _local_hessians(problem, point, gram, sigma, kappa)
-    # A stiff block stays where it is, and takes no part in the system.
-    stiffest = jnp.max(jnp.abs(blocks)) + jnp.sum(problem.sample_weight)
-    eye = jnp.eye(d, dtype=dtype)[None]
-    blocks = jnp.where(live[:, None, None], blocks + damping * eye, 1e6 * stiffest * eye)
-    if uses_dual_form(k, d, n, dtype):
-        matrix_a = working_matrix(problem.X, problem.signed_masks)
-        return -dual_direction(matrix_a, h, blocks, eps(dtype) ** 0.5 * bend, point.gradient)
-    known = _coupling_at(problem, h) if coupling is None else coupling
-    coupled = (
-        Matrix(known) if known.ndim == 4 else Products(problem.X, problem.signed_masks, h, known)
-    )
-    return -primal_direction(coupled, blocks, point.gradient, walls=not problem.has_no_cones)
+def _smoothed(problem: Subproblem, state: Progress) -> Subproblem:
+    """The problem with a loss that Newton's method can take."""
+    if state.of_loss is None or state.at.loss_dual is None:
+        return problem
+    return problem.augmented(state.at.loss_dual, state.of_loss.penalty)
 
 
-def _violation(problem: Subproblem, at: Iterate, point: _Point, live: Array, kappa: Array) -> Array:
+def _from_copies(problem: Subproblem, fit: Array) -> tuple[Array, Array]:
+    """How far fits are from their copies at most, and the next multipliers, (n,)."""
+    if not isinstance(problem.loss, Augmented):
+        return jnp.zeros((), fit.dtype), fit
+    away = jnp.abs(problem.loss.copy(fit, problem.y) - fit)
+    return jnp.max(jnp.where(problem.sample_weight > 0, away, 0.0)), -problem.gradient(fit)
+
+
+def _violation(problem: Subproblem, at: Iterate, point: Point, live: Array, kappa: Array) -> Array:
     """The largest distance from the cones, or of a norm from what its multiplier says."""
     outside = jnp.max(jnp.maximum(-problem.slack(at.weights), 0.0), initial=0.0)
     moved = plain_norm(point.ball - at.norm_dual) / kappa

@@ -79,18 +79,23 @@ def working_matrix(X: Array, signed_masks: Array) -> Array:
 
 
 def primal_direction(
-    coupling: Matrix | Products, blocks: Array, rhs: Array, walls: bool = True
+    coupling: Matrix | Products,
+    blocks: Array,
+    rhs: Array,
+    walls: bool = True,
+    factored: bool = False,
 ) -> Array:
     """Solves with A^T diag(h) A itself: blocks (k, d, d), rhs (k, d).
 
     Without `walls` no direction is stiff, and the block diagonal preconditions the iterations.
+    A stiff h is for no iteration: its matrix is to be `factored` whatever its size.
     """
     k, d, _ = blocks.shape
     own = coupling.own
     # Relative to the diagonal: large penalties make an absolute shift too small or too large.
     lift = 100 * eps(rhs.dtype) ** 0.8 * jnp.diagonal(own + blocks, axis1=1, axis2=2)
     blocks = blocks + lift[:, :, None] * jnp.eye(d, dtype=rhs.dtype)[None]
-    if isinstance(coupling, Matrix) and is_factored(k, d, rhs.dtype):
+    if isinstance(coupling, Matrix) and (factored or is_factored(k, d, rhs.dtype)):
         return _factored(coupling.entries, blocks, rhs)
     return _conjugate_gradients(coupling, own, blocks, rhs, walls)
 

@@ -9,6 +9,7 @@ from jax import Array
 
 from jaxrelu.core.numerics import eps, matmul, plain_norm
 from jaxrelu.geometry.gram import OwnRows, Rows
+from jaxrelu.losses.augmented import Augmented
 from jaxrelu.losses.base import Loss, total_curvature, total_gradient
 from jaxrelu.programs.penalties import VANISHING
 
@@ -89,6 +90,17 @@ class Subproblem(NamedTuple):
     def cone_adjoint(self, multipliers: Array) -> Array:
         """K^T mu, (k, d)."""
         return self.rows.transpose(self.cone_signs * multipliers)
+
+    def augmented(self, loss_dual: Array, penalty: Array) -> Subproblem:
+        """The problem with the augmented Lagrangian of a loss with kinks in place of the loss.
+
+        Args:
+            loss_dual: (n,), the multiplier.
+            penalty: scalar.
+        """
+        c = self.sample_weight
+        share = jnp.where(c > 0, loss_dual / jnp.where(c > 0, c, 1.0), 0.0)
+        return self._replace(loss=Augmented(self.loss, share, penalty))
 
     def gradient(self, fit: Array) -> Array:
         """Gradient of the loss in the fit, (n,)."""

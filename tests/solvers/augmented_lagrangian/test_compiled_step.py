@@ -9,12 +9,8 @@ import pytest
 
 from jaxrelu.geometry.gram import shared_rows
 from jaxrelu.losses.squared import SquaredLoss
-from jaxrelu.solvers.augmented_lagrangian.newton_method import (
-    Iterate,
-    begin,
-    constant_coupling,
-    newton_step,
-)
+from jaxrelu.solvers.augmented_lagrangian.newton_direction import constant_coupling
+from jaxrelu.solvers.augmented_lagrangian.newton_method import Iterate, begin, newton_step
 from jaxrelu.solvers.augmented_lagrangian.subproblem import Subproblem
 
 KERNEL = re.compile(
@@ -35,7 +31,7 @@ def kernels(slots, features, samples=50):
     )  # fmt: skip
     at = Iterate(*(jnp.zeros((slots, width)) for width in (features, features, samples)))
     one = jnp.asarray(1.0)
-    state, coupling = begin(problem, at, one), constant_coupling(problem)
+    state, coupling = begin(problem, at, one, one), constant_coupling(problem)
     text = jax.jit(newton_step).lower(problem, state, one, one, coupling).compile().as_text()
     # Inside a fusion nothing is a launch.
     text = re.sub(r"(?ms)^%?fused_computation.*?^}", "", text)
