@@ -30,6 +30,19 @@ def _entropy(p):
     return sum(parts, mpmath.iv.mpf(0))
 
 
+def _slopes(program):
+    """The two slopes of a loss with a kink for every sample, or None."""
+    y, name = fractions(program.y), type(program.loss).__name__
+    if name == "HingeLoss":
+        return [(-max(t, Fraction(0)), max(-t, Fraction(0))) for t in y]
+    if name == "AbsoluteLoss":
+        return [(Fraction(-1), Fraction(1))] * len(y)
+    if name == "QuantileLoss":
+        q = Fraction(float(np.asarray(program.loss.q, np.asarray(program.y).dtype)))
+        return [(-q, 1 - q)] * len(y)
+    return None
+
+
 def certificate_faults(program, lam, certificate):
     """What is wrong with a certificate, as a list of sentences: empty if it proves what it says.
 
@@ -63,6 +76,10 @@ def _primal_faults(program, lam, certificate):
     if type(program.loss).__name__ == "SquaredLoss":
         terms = zip(weight, fit, y, strict=True)
         loss = interval(sum(c * (f - t) ** 2 for c, f, t in terms) / 2)
+    elif (slopes := _slopes(program)) is not None:
+        samples = zip(weight, fit, y, slopes, strict=True)
+        rises = (c * max(s * (f - t) for s in two) for c, f, t, two in samples)
+        loss = interval(sum(rises))
     else:
         terms = zip(weight, fit, y, strict=True)
         loss = sum((interval(c) * _logistic(f, t) for c, f, t in terms), mpmath.iv.mpf(0))
@@ -79,6 +96,11 @@ def _dual_faults(program, lam, certificate):
     terms = list(zip(weight, dual, y, strict=True))
     if type(program.loss).__name__ == "SquaredLoss":
         value = interval(sum(r * t - r * r / (2 * c) for c, r, t in terms))
+    elif (slopes := _slopes(program)) is not None:
+        shares = zip(terms, slopes, strict=True)
+        if not all(low <= -r / c <= high if c else r == 0 for (c, r, _), (low, high) in shares):
+            return ["the dual point is outside the domain"]
+        value = interval(sum(r * t for _, r, t in terms))
     else:
         shares = [r * t / c for c, r, t in terms]
         if not all(0 <= p <= 1 for p in shares):

@@ -37,6 +37,7 @@ from jaxrelu.losses.base import (
     total_conjugate,
     value_error,
 )
+from jaxrelu.losses.kinks import has_kinks
 from jaxrelu.programs.penalties import block_weights, sizes
 from jaxrelu.programs.preparation import RowSpace
 from jaxrelu.programs.program import Program, block_signs, sample_weights
@@ -293,6 +294,9 @@ def lower_value(program: Program, lam: Array, residual: Array, bound: Array) -> 
     loss, y, weight = program.loss, jnp.asarray(program.y), sample_weights(program)
     unit, n = roundoff(residual.dtype), residual.shape[0]
     t = best_share(program, lam, residual, bound * (1.0 + unit * 8.0))
+    if has_kinks(loss):
+        # Many samples are at an end of the domain: inside it, too, before shares are rounded.
+        t = t * (1.0 - 8.0 * eps(residual.dtype))
     dual = t * residual
     absent = weight == 0
     share = -dual / jnp.where(absent, 1.0, weight)

@@ -48,7 +48,8 @@ def one_nan(value):
 
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 def test_a_right_device_is_well_within_what_is_allowed(dtype):
-    assert all(0 < error < 0.1 for error in device.device_errors(dtype).values())
+    # Of a Cholesky factor in float32: 0.03 on some CPUs, 0.14 on others.
+    assert all(0 < error < 0.3 for error in device.device_errors(dtype).values())
 
 
 @pytest.mark.parametrize("change", [one_entry_off, one_nan])

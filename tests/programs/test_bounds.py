@@ -76,6 +76,53 @@ def test_many_certificates_hold_exactly(loss, dtype):
     assert statuses["OPTIMAL"] >= (475 if dtype == "float64" else 350)
 
 
+def kinked_case(seed, dtype, loss):
+    """One with ties, targets that are zero or all the same, and samples that do not count."""
+    program, share = random_case(seed, dtype, loss)
+    rng, y = np.random.default_rng(seed), np.asarray(program.y)
+    if isinstance(loss, jr.HingeLoss):
+        y = np.where(y < 0, -1, 1) if seed % 4 else np.ones_like(y)
+    else:
+        size = np.abs(y).max()
+        y = [np.round(y / size) * size, 0 * y, np.full_like(y, size), y][seed % 4]
+    weight = np.asarray(program.sample_weight) * (rng.random(len(y)) > 0.1 * (seed % 2))
+    return replace(program, y=y.astype(dtype), sample_weight=weight.astype(dtype)), share
+
+
+def kinked_faults(seeds, dtype, loss):
+    faults, statuses = [], Counter()
+    for seed in seeds:
+        program, share = kinked_case(seed, dtype, loss)
+        top = float(jr.lambda_max_interval(program)[1])
+        lam = np.asarray(share * top if top > 0 else 1.0, dtype)
+        if not 0 < lam < np.inf:
+            continue
+        solution = jr.solve(program, lam, solver=SOLVER)
+        statuses[jr.Status(int(solution.status)).name] += 1
+        faults += [(seed, f) for f in exact.certificate_faults(program, lam, solution.certificate)]
+    return faults, statuses
+
+
+def test_certificates_at_kinks_hold_exactly():
+    faults, statuses = kinked_faults(range(8), "float64", jr.AbsoluteLoss())
+    assert not faults
+    assert statuses["OPTIMAL"] >= 7
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize(
+    "loss",
+    [jr.HingeLoss(), jr.AbsoluteLoss(), jr.QuantileLoss(np.asarray(0.3)),
+     jr.QuantileLoss(np.asarray(1e-6)), jr.QuantileLoss(np.asarray(1 - 1e-6))],
+    ids=["hinge", "absolute", "quantile", "q near 0", "q near 1"],
+)  # fmt: skip
+def test_many_certificates_at_kinks_hold_exactly(loss, dtype):
+    faults, statuses = kinked_faults(range(100, 200), dtype, loss)
+    assert not faults
+    assert statuses["OPTIMAL"] >= (90 if dtype == "float64" else 70)
+
+
 def test_the_checker_sees_a_fault():
     program, share = random_case(0, "float64", jr.SquaredLoss())
     lam = np.asarray(share * float(jr.lambda_max(program)))
