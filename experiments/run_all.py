@@ -24,7 +24,6 @@ SCRIPTS = (
     "polar_gauge_bounds",
     "refinement",
     "outliers_and_counts",
-    "quantile_fan",
     "optimal_accuracy",
     "same_fit_accuracy",
     "accuracy_distribution",
