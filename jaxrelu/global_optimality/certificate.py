@@ -77,7 +77,9 @@ def certify_global(
 
     with upper the network's own objective after balancing, loss(f) + lam sum_k ||u_k|| |a_k|, and
     lower the dual value of the best multiple of its residual r that an upper bound of the polar
-    gauge R(r) proves feasible. The network is globally optimal up to the gap, whatever its size.
+    gauge R(r) proves feasible. (At kinks of a loss the fit does not say what r is: there it is the
+    dual vector of a `solve` over the network's own cells.) The network is globally optimal up to
+    the gap, whatever its size.
 
     Args:
         network: a `Network`, of no neurons too; or its weights as a pair ``(hidden (d, m),

@@ -6,13 +6,18 @@ from typing import Any
 
 from jax import Array
 
-from jaxrelu.core.checks import as_float, check_per_row
 from jaxrelu.core.options import flag
 from jaxrelu.losses.kinks import has_kinks
 from jaxrelu.paths.checks import step_limit
 from jaxrelu.paths.solve import solved
 from jaxrelu.programs.certificates import Certificate, proved
-from jaxrelu.programs.checks import check_lam, check_program, check_skip, check_weights
+from jaxrelu.programs.checks import (
+    check_lam,
+    check_program,
+    check_residual,
+    check_skip,
+    check_weights,
+)
 from jaxrelu.programs.program import Program, fit, residual_at
 from jaxrelu.programs.skip import extended, with_skip
 from jaxrelu.solvers.active_newton.solver import ActiveNewton
@@ -72,8 +77,7 @@ def certify(
         raise ValueError("multipliers=True: blocks of a gated program have no cones; leave it out.")
     weights = with_skip(program, check_weights(program, weights), check_skip(program, skip))
     if residual is not None:
-        residual = as_float(residual, "residual").astype(program.X.dtype)
-        check_per_row(residual, "residual", program.X.shape[0])
+        residual = check_residual(program, residual)
     elif has_kinks(program.loss):
         residual = dual_near(program, lam, weights)
     return proved(program, lam, weights, residual, multipliers=multipliers)

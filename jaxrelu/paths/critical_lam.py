@@ -29,7 +29,7 @@ from jaxrelu.geometry.gram import Rows, shared_rows
 from jaxrelu.geometry.host.projection import cone_rows, multipliers
 from jaxrelu.geometry.host.scaling import unit_rows
 from jaxrelu.losses.kinks import has_kinks
-from jaxrelu.paths.steepest_descent import at_kink, critical_with_kinks
+from jaxrelu.paths.critical_lam_at_kinks import at_kink, critical_with_kinks
 from jaxrelu.paths.unpenalised_fit import (
     FreeFit,
     has_free,

@@ -154,6 +154,13 @@ def check_weights(program: Program, weights: Any, name: str = "weights") -> Arra
     return weights
 
 
+def check_residual(program: Program, residual: Any) -> Array:
+    """A vector with one number a sample in the program's dtype, or an error that names the fix."""
+    residual = as_float(residual, "residual")
+    check_per_row(residual, "residual", program.X.shape[0])
+    return residual.astype(program.X.dtype)
+
+
 def check_lam(program: Program, lam: Any, name: str = "lam") -> Array:
     """Lam as a scalar of the program's dtype; where it is known it must be positive and finite."""
     if is_traced(lam):

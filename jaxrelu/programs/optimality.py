@@ -14,7 +14,6 @@ from typing import Any, NamedTuple
 import jax.numpy as jnp
 from jax import Array
 
-from jaxrelu.core.checks import as_float, check_per_row
 from jaxrelu.core.compilation import compiled
 from jaxrelu.core.derivatives import close, excess, jump_at_zero, largest, longest
 from jaxrelu.core.numerics import matmul, safe_norm, unit
@@ -26,6 +25,7 @@ from jaxrelu.programs.checks import (
     check_kind,
     check_lam,
     check_program,
+    check_residual,
     check_skip,
     check_weights,
 )
@@ -125,9 +125,7 @@ def block_correlations(program: Program, residual: Any) -> Array:
     Reference: Mishkin and Pilanci (ICML 2023), the minimum-norm multiplier of Section 3.
     """
     check_program(program)
-    residual = as_float(residual, "residual")
-    check_per_row(residual, "residual", program.X.shape[0])
-    return _block_correlations(program, residual.astype(program.X.dtype))
+    return _block_correlations(program, check_residual(program, residual))
 
 
 @compiled
@@ -173,8 +171,7 @@ def kkt_residual(
     lam = check_lam(program, lam)
     weights = with_skip(program, check_weights(program, weights), check_skip(program, skip))
     if residual is not None:
-        residual = as_float(residual, "residual").astype(program.X.dtype)
-        check_per_row(residual, "residual", program.X.shape[0])
+        residual = check_residual(program, residual)
     elif has_kinks(program.loss):
         raise ValueError(
             f"at a kink of {type(program.loss).__name__} the fit does not say what the residual "

@@ -28,7 +28,8 @@ class Solution(Certified):
             `jaxrelu.to_network` predicts `fit` on the training data.
         lam: scalar, the regularization strength.
         fit: (n,), the fit of `weights`.
-        residual: (n,), minus the gradient of the loss at `fit`, for every loss.
+        residual: (n,), minus the gradient of the loss at `fit`; of a loss with kinks, where that is
+            not one vector, the solver's dual vector, between its slopes.
         certificate: `Certificate`, evaluated at these weights after the last step; its `lower`,
             `upper` and `gap` are attributes of the solution as well.
         status: int32, a member of `Status`.

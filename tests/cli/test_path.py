@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 from jaxrelu.cli import main, path
 from jaxrelu.core.status import Status
 from jaxrelu.geometry.patterns import Patterns
-from jaxrelu.losses import HuberLoss, SquaredHingeLoss
+from jaxrelu.losses import AbsoluteLoss, HingeLoss, HuberLoss, QuantileLoss, SquaredHingeLoss
 
 ROOT = Path(__file__).resolve().parents[2]
 KEYS = [
@@ -180,12 +180,25 @@ def test_losses_and_their_parameters(posed, table, counted):
     assert isinstance(huber, HuberLoss)
     assert float(huber.delta) == 2.5
     assert float(loss(table, "--target", "real", "--loss", "huber").delta) == 1.345
-    hinge = loss(table, "--target", "label", "--loss", "squared-hinge")
-    assert isinstance(hinge, SquaredHingeLoss)
+    low = loss(table, "--target", "real", "--loss", "quantile", "--quantile", "0.1")
+    assert isinstance(low, QuantileLoss)
+    assert float(low.q) == 0.1
+    assert float(loss(table, "--target", "real", "--loss", "quantile").q) == 0.5
+    assert isinstance(loss(table, "--target", "real", "--loss", "absolute"), AbsoluteLoss)
+    for name, kind in (("squared-hinge", SquaredHingeLoss), ("hinge", HingeLoss)):
+        assert isinstance(loss(table, "--target", "label", "--loss", name), kind)
     program = posed(str(counted), "--target", "counts", "--loss", "poisson", *SMALL)[0]
     # Counts stay what they are.
     np.testing.assert_array_equal(program.y, np.round(program.y))
     assert float(program.loss.offset) == pytest.approx(math.log(program.y.mean()))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("loss", ["absolute", "quantile"])
+def test_a_path_of_a_loss_with_kinks(table, tmp_path, loss):
+    words = ["--target", "real", "--loss", loss, *SMALL, "--out", tmp_path]
+    assert run("path", table, *words) == 0
+    assert json.loads((tmp_path / "summary.json").read_text())["loss"] == loss
 
 
 @pytest.mark.slow
@@ -335,6 +348,9 @@ def test_bad_file_is_exit_code_2_and_one_sentence(tmp_path, capsys, fault):
         (["--target", "first", "--loss", "poisson"], "needs counts or rates >= 0, but 'first'"),
         (["--delta", "2"], "--delta belongs to --loss huber, not to --loss squared."),
         (["--loss", "huber", "--delta", "0"], "--delta is 0: pass a positive number"),
+        (["--target", "real", "--loss", "hinge"], "--loss hinge needs a target"),
+        (["--quantile", "0.5"], "--quantile belongs to --loss quantile, not to --loss squared."),
+        (["--loss", "quantile", "--quantile", "1"], "--quantile is 1: pass a number strictly"),
         (["--target", "price"], "no column 'price'"),
     ],
 )

@@ -16,16 +16,15 @@ Reference: Dinkelbach (Management Science, 1967).
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jaxrelu.core.aliases import Floats
 from jaxrelu.core.numerics import eps
-from jaxrelu.core.rounding import sum_roundings, tiny
+from jaxrelu.core.rounding import added, downward, roundoff, sum_roundings, tiny, upward
 from jaxrelu.paths.solve import solve
+from jaxrelu.programs.bounds import all_blocks, fit_of
 from jaxrelu.programs.penalties import sizes
 from jaxrelu.programs.program import Program, residual_at, sample_weights
 from jaxrelu.programs.solution import Solution
@@ -84,14 +83,17 @@ def critical_with_kinks(
 
 def _steepness(program: Program, answer: Solution) -> float:
     """The quotient of an answer, rounded down; zero of zero weights."""
-    weights: Any = jnp.asarray(answer.weights)
-    size = float(jnp.sum(sizes(program, weights.reshape(-1, weights.shape[-1]))))
-    if not size > 0:
-        return 0.0
-    above, below = (np.asarray(side, np.float64) for side in _slopes_at_zero(program))
-    f, c = (np.asarray(a, np.float64) for a in (answer.fit, sample_weights(program)))
-    terms: Floats = np.where(f > 0, above, below) * f * c
-    n, d = program.X.shape
-    count = sum_roundings(n, program.X.dtype) + sum_roundings(d, program.X.dtype) + len(weights) + 8
-    off = 2.0 * count * eps(program.X.dtype) * float(np.sum(np.abs(terms)))
-    return max(0.0, -float(np.sum(terms)) - off) / size
+    blocks = all_blocks(jnp.asarray(answer.weights))
+    fit, off = fit_of(program, blocks)
+    above, below = _slopes_at_zero(program)
+    c, (n, d), dtype = sample_weights(program), program.X.shape, fit.dtype
+    # Above is at least below: the slope on the side of the fit makes the larger product.
+    terms = c * jnp.maximum(above * fit, below * fit)
+    wrong = c * jnp.maximum(jnp.abs(above), jnp.abs(below)) * off
+    times = sum_roundings(n, dtype) + 4.0
+    wrong = roundoff(dtype) * (added(wrong) + times * added(jnp.abs(terms)))
+    size = added(sizes(program, blocks.weights))
+    size = upward(size, roundoff(dtype) * (sum_roundings(len(blocks.ids), dtype) + d + 8.0) * size)
+    falls = float(downward(-added(terms), 1.01 * wrong))
+    # A quotient rounds once more.
+    return falls / float(size) * (1.0 - 4.0 * eps(dtype)) if falls > 0 else 0.0
