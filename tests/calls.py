@@ -312,7 +312,8 @@ CALLS = {
         lambda: {
             "program": _program(True), "lam": _lam(traceable=True),
             "weights": same(WEIGHTS, *NAN, traceable=True), "multipliers": flag(False),
-            "skip": _no_skip(), "residual": real(Y, "none", *NAN, traceable=True),
+            "skip": _no_skip(), "constant": _no_skip(),
+            "residual": real(Y, "none", *NAN, traceable=True),
         }, True,
     ),
     "certify_global": (
@@ -345,7 +346,8 @@ CALLS = {
         }, False,
     ),
     "enumerate_patterns": (
-        jr.enumerate_patterns, lambda: {"X": leaf(X, "float32", "a list", ROWS)}, False,
+        jr.enumerate_patterns,
+        lambda: {"X": leaf(X, "float32", "a list", ROWS), "bias": thing("none")}, False,
     ),
     "estimate_memory": (
         jr.estimate_memory,
@@ -435,6 +437,7 @@ CALLS = {
         lambda: {
             "program": _program(True), "lam": _lam(LAM, "zero", traceable=True),
             "weights": same(WEIGHTS, *NAN, traceable=True), "skip": _no_skip(),
+            "constant": _no_skip(),
         }, False,
     ),
     "optimal_set": (
@@ -448,6 +451,7 @@ CALLS = {
         jr.patterns_from_gates,
         lambda: {
             "X": leaf(X, "a list", ROWS), "gates": leaf(GATES, "a list"), "gated": flag(False),
+            "bias": thing("none"),
         }, False,
     ),
     "patterns_from_weights": (
@@ -502,7 +506,7 @@ CALLS = {
         jr.sample_patterns,
         lambda: {
             "key": thing(KEY), "X": leaf(X, "float32", "a list", ROWS), "num_gates": count(8),
-            "gated": flag(False),
+            "gated": flag(False), "bias": thing("none"),
         }, True,
     ),
     "select": (jr.select, lambda: {"optima": _optima(), "criterion": thing("min_norm")}, False),
@@ -595,8 +599,12 @@ CALLS = {
     "closed_form.spline": (
         closed_form.spline,
         lambda: {
-            **_line(), "lam": _lam(LAM, "none"), "bias": thing("none"), "constant": flag(True),
+            **_line(), "lam": _lam(LAM, "none"), "loss": thing(jr.SquaredLoss()),
+            "bias": thing("none"), "constant": flag(True),
         }, False,
+    ),
+    "closed_form.spline_matrix": (
+        closed_form.spline_matrix, lambda: {"X": real(np.array([[2.0], [-1]]), ROWS)}, False,
     ),
     "closed_form.spline_norm": (
         closed_form.spline_norm,
@@ -650,7 +658,8 @@ CALLS = {
     ),
     # Objects that users build are checked where they are put to use.
     "ConvexProgram": (
-        lambda **given: jr.lambda_max(jr.ConvexProgram(**given)), _program_leaves, True,
+        lambda **given: jr.lambda_max(jr.ConvexProgram(**given)),
+        lambda: {**_program_leaves(), "bias": thing("none")}, True,
     ),
     "GatedProgram": (
         lambda **given: jr.lambda_max(jr.GatedProgram(**given)), lambda: _program_leaves((3,)),
@@ -671,6 +680,8 @@ CALLS = {
         lambda: {
             "hidden": _layer(NETWORK.hidden), "output": _layer(NETWORK.output),
             "skip": leaf(np.ones(2), "float32", "none", *NAN, traceable=True),
+            "bias": leaf(np.ones(3), "float32", "none", *NAN, traceable=True),
+            "constant": leaf(np.asarray(1.0), "float32", "none", *NAN, traceable=True),
         }, False,
     ),
     "GatedNetwork": (

@@ -333,11 +333,12 @@ def whitened_with_clarabel(y, lam, loss="squared"):
 
 def solve_with_clarabel(
     X, y, masks, lam, loss="squared", gated=False, sample_weight=None, block_weights=None,
-    skip=False,
+    skip=False, bias=False,
 ):  # fmt: skip
     """The program by CVXPY with Clarabel: the optimal value and the weights.
 
-    Blocks of infinite weight are held at zero, a skip connection is free and not returned.
+    Blocks of infinite weight are held at zero, a skip connection is free and not returned. With a
+    free bias blocks have one more entry, on which no norm looks, and there is a constant.
 
     The value is accurate to about 1e-8 (squared) or 1e-6 (logistic); blocks that should be zero are
     only small, so look at their cones after dropping them.
@@ -345,7 +346,9 @@ def solve_with_clarabel(
     import cvxpy as cp
 
     X, y, masks = (np.asarray(a, dtype=float) for a in (X, y, masks))
-    weight = _ones(y, sample_weight)
+    weight, features = _ones(y, sample_weight), X.shape[1]
+    linear = X @ cp.Variable(features) if skip else 0
+    X = np.column_stack([X, np.ones(len(X))]) if bias else X
     shape = (X.shape[1], masks.shape[1])
     signs = (1.0,) if gated else (1.0, -1.0)
     blocks = [cp.Variable(shape) for _ in signs]
@@ -353,14 +356,14 @@ def solve_with_clarabel(
         sign * cp.sum(cp.multiply(masks, X @ block), axis=1)
         for sign, block in zip(signs, blocks, strict=True)
     )
-    fit = fit + X @ cp.Variable(X.shape[1]) if skip else fit
+    fit = fit + linear + (cp.Variable() if bias else 0)
     data_term, unit = _loss_in_cvxpy(fit, y, weight, loss)
     own = np.ones((len(signs), shape[1]))
     if block_weights is not None:
         own = np.asarray(block_weights, float).reshape(own.shape)
     there = np.isfinite(own)
     group_norm = sum(
-        np.where(t, w, 0.0) @ cp.norm(block, axis=0)
+        np.where(t, w, 0.0) @ cp.norm(block[:features], axis=0)
         for w, t, block in zip(own, there, blocks, strict=True)
     )
     absent = [block[:, ~t] == 0 for t, block in zip(there, blocks, strict=True) if not t.all()]

@@ -22,6 +22,11 @@ from worker import Collect, Solve, serve
 
 import jaxrelu as jr
 
+LOSSES = {
+    "squared": jr.SquaredLoss(),
+    "logistic": jr.LogisticLoss(),
+    "poisson": jr.PoissonLoss(),
+}
 _COMPILE_EVENT = "/jax/core/compile/backend_compile_duration"
 
 
@@ -30,11 +35,12 @@ def make_program(problem: dict[str, np.ndarray], dtype: str) -> Any:
     interior = problem["interior"].astype(dtype) if "interior" in problem else None
     patterns = jr.Patterns(problem["gates"].astype(dtype), problem["masks"], interior=interior)
     kind = jr.GatedProgram if problem["gated"] else jr.ConvexProgram
-    return kind(problem["X"].astype(dtype), problem["y"].astype(dtype), patterns)
+    loss = LOSSES[str(problem.get("loss", "squared"))]
+    return kind(problem["X"].astype(dtype), problem["y"].astype(dtype), patterns, loss)
 
 
 def gates(source: Path, target: Path) -> None:
-    """Sample gates with key 0 and lay out the path; X, y, num_gates, lams, ratio, gated go in."""
+    """Sample gates with key 0 and lay out the path, from X, y, num_gates, lams, ratio, gated."""
     with np.load(source) as file:
         row = dict(file)
     gated = bool(row["gated"])
@@ -42,9 +48,15 @@ def gates(source: Path, target: Path) -> None:
         jax.random.key(0), row["X"], num_gates=int(row["num_gates"]), gated=gated
     )
     kind = jr.GatedProgram if gated else jr.ConvexProgram
-    program = kind(row["X"], row["y"], patterns)
+    loss = str(row.get("loss", "squared"))
+    program = kind(row["X"], row["y"], patterns, LOSSES[loss])
     lams = jr.lambda_grid(program, num=int(row["num_lams"]), ratio=float(row["ratio"]))
-    problem = {"gates": patterns.gates, "masks": np.asarray(patterns.masks) > 0, "lams": lams}
+    problem = {
+        "loss": loss,
+        "gates": patterns.gates,
+        "masks": np.asarray(patterns.masks) > 0,
+        "lams": lams,
+    }
     if patterns.interior is not None:
         problem["interior"] = patterns.interior
     np.savez(target, X=row["X"], y=row["y"], gated=gated, **problem)

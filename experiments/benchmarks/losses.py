@@ -25,7 +25,16 @@ import jaxrelu as jr
 GATES, LAMS, RATIO = 100, 20, 1e-2
 LABELLED = ("uci/breast-cancer-wisc-diag", "uci/ionosphere", "uci/blood")
 REAL = ("regression/boston-housing", "regression/concrete", "regression/yacht")
-ROWS = {"huber": REAL, "logistic": LABELLED, "squared hinge": LABELLED, "poisson": REAL}
+AT_KINKS = ("uci/pima", "uci/blood", "uci/fertility")
+ROWS = {
+    "huber": REAL,
+    "logistic": LABELLED,
+    "squared hinge": LABELLED,
+    "poisson": REAL,
+    "hinge": AT_KINKS,
+    "absolute": REAL,
+    "quantile": REAL,
+}
 
 
 def main() -> None:
@@ -93,9 +102,19 @@ def posed(name: str, y: Any) -> tuple[Any, Any]:
     if name == "poisson":
         counts = np.round(y)
         return counts, jr.PoissonLoss(np.asarray(np.log(counts.mean())))
-    if name == "huber":
-        return (y - y.mean()) / y.std(), jr.HuberLoss(np.asarray(1.0))
-    return y, jr.LogisticLoss() if name == "logistic" else jr.SquaredHingeLoss()
+    if name in ("huber", "absolute", "quantile"):
+        real = {
+            "huber": jr.HuberLoss(np.asarray(1.0)),
+            "absolute": jr.AbsoluteLoss(),
+            "quantile": jr.QuantileLoss(np.asarray(0.2)),
+        }
+        return (y - y.mean()) / y.std(), real[name]
+    labelled = {
+        "logistic": jr.LogisticLoss(),
+        "squared hinge": jr.SquaredHingeLoss(),
+        "hinge": jr.HingeLoss(),
+    }
+    return y, labelled[name]
 
 
 def in_turns(programs: list[Any], repeats: int) -> list[tuple[float, int, int]]:

@@ -11,5 +11,6 @@ from jaxrelu.closed_form.spike_free_data import is_spike_free as is_spike_free
 from jaxrelu.closed_form.spike_free_data import spike_free as spike_free
 from jaxrelu.closed_form.splines import Spline as Spline
 from jaxrelu.closed_form.splines import spline as spline
+from jaxrelu.closed_form.splines import spline_matrix as spline_matrix
 from jaxrelu.closed_form.splines import spline_norm as spline_norm
 from jaxrelu.closed_form.whitened_data import whitened as whitened

@@ -34,6 +34,7 @@ from jax import Array
 
 from jaxrelu.closed_form.answer import Samples, checked
 from jaxrelu.closed_form.dictionary import Cells, Columns, Fitted, lasso, least_polar
+from jaxrelu.closed_form.lasso_of_losses import dual_value, lasso_of
 from jaxrelu.closed_form.rank_one_data import line
 from jaxrelu.core.aliases import Floats
 from jaxrelu.core.checks import check_shape, float_array
@@ -47,6 +48,7 @@ from jaxrelu.geometry.host.scaling import (
     unit_columns,
     unit_rows,
 )
+from jaxrelu.losses.base import Loss
 from jaxrelu.losses.squared import SquaredLoss
 from jaxrelu.networks.network import Network
 
@@ -66,7 +68,8 @@ class Spline:
         constant: scalar, the output constant.
         knots: (m,), where the neurons bend, as x along a; infinite where they never do.
         fit: (n,), the predictions.
-        residual: (n,), the dual point: y - fit, or nu of the largest y . nu for interpolation.
+        residual: (n,), the dual point: minus a slope of the loss at the fit, or nu of the largest
+            y . nu for interpolation.
         value: the objective, or the norm of the interpolant.
         lower: the dual value at the residual, a lower bound.
     """
@@ -98,21 +101,31 @@ class Spline:
 
 
 @on_host()
-def spline(X: Any, y: Any, lam: Any = None, *, bias: str = "free", constant: bool = True) -> Spline:
+def spline(
+    X: Any,
+    y: Any,
+    lam: Any = None,
+    *,
+    loss: Loss = _SQUARED_LOSS,
+    bias: str = "free",
+    constant: bool = True,
+) -> Spline:
     r"""The optimal network of one feature, or of data of rank one: a linear spline.
 
-    min 1/2 sum_i (f(x_i) - y_i)^2 + lam sum_k |a_k| cost(w_k, b_k),  f(x) = c + sum a_k (w_k x +
+    min sum_i loss(f(x_i), y_i) + lam sum_k |a_k| cost(w_k, b_k),  f(x) = c + sum a_k (w_k x +
     b_k)_+, or the f of least sum_k |a_k| cost(w_k, b_k) with f(x_i) = y_i.
 
     Args:
         X: array (n,), or (n, d) of rank one.
         y: array (n,).
         lam: scalar, > 0, or None for the interpolant of least norm.
+        loss: a `Loss`; another one than the squared takes a lam, and no penalised bias.
         bias: "free", cost |w|; "penalised", cost ||(w, b)||; "none", b = 0.
         constant: whether c is free; zero otherwise.
 
     Returns:
-        `Spline`. For "penalised" it is found up to a relative gap of about 1e-10, 1e-7 without lam.
+        `Spline`. For "penalised" it is found up to a relative gap of about 1e-10, 1e-7 without lam;
+        for other losses than the squared, to about 1e-9.
 
     Raises:
         ValueError, TypeError: data of another rank, targets that cannot be interpolated, a free
@@ -129,9 +142,14 @@ def spline(X: Any, y: Any, lam: Any = None, *, bias: str = "free", constant: boo
     Reference: Savarese et al. (COLT 2019); Ergen and Pilanci (JMLR 22, 2021), corrected.
     """
     check_choice(bias, "bias", _BIASES)
-    constant = flag(constant, "constant")
+    constant, squared = flag(constant, "constant"), isinstance(loss, SquaredLoss)
+    if not squared and (lam is None or bias == "penalised"):
+        raise ValueError(
+            "loss: interpolants have no loss, and a penalised bias is solved for the squared one: "
+            "pass a lam, and bias='free' or 'none'."
+        )
     strength = 1.0 if lam is None else positive(lam, "lam")
-    samples = checked(_matrix(X), y, _SQUARED_LOSS)
+    samples = checked(_matrix(X), y, loss)
     # The unit of x is also that of a bias that costs something.
     samples, strength = samples.scaled(strength, keep_data=bias == "penalised")
     x, axis = line(samples)
@@ -139,6 +157,11 @@ def spline(X: Any, y: Any, lam: Any = None, *, bias: str = "free", constant: boo
     with_constant = constant or bias == "free"
     if lam is None:
         found, value, lower = _interpolant(columns, samples.y, with_constant, cells)
+    elif not squared:
+        found = lasso_of(columns, samples, strength, with_constant)
+        lower = dual_value(samples, found, strength, with_constant)
+        fit = found.columns.features @ found.sizes + found.constant
+        value = samples.loss_value(fit) + strength * float(np.sum(np.abs(found.sizes)))
     else:
         found = lasso(columns, samples.y, strength, with_constant, cells)
         scaled = found.dual * min(1.0, strength / max(found.polar, 1e-300))
@@ -148,6 +171,40 @@ def spline(X: Any, y: Any, lam: Any = None, *, bias: str = "free", constant: boo
     if bias == "free" and not constant:
         found = _without_constant(found, x)
     return _spline(samples, found, axis, value, lower, lam is None)
+
+
+@on_host()
+def spline_matrix(X: Any) -> Array:
+    r"""The features of all neurons that matter in one dimension with a free bias.
+
+    F = [ (x_i - t_k)_+ , (t_k - x_i)_+ ],   t the distinct samples in ascending order
+
+    without the two columns of zeros. The convex program of a free bias is the lasso
+    min loss(F a + c) + lam ||a||_1 over a and the constant c, whatever the loss.
+
+    Args:
+        X: array (n,), or (n, d) of rank one.
+
+    Returns:
+        Array (n, 2 (m - 1)), m the number of distinct samples: kinks t_1..t_{m-1} of neurons that
+        see what is larger, then t_2..t_m of those that see what is smaller.
+
+    Raises:
+        ValueError, TypeError: data of another rank; a traced argument.
+
+    Example:
+        >>> import numpy as np
+        >>> from jaxrelu import closed_form
+        >>> closed_form.spline_matrix(np.asarray([0.0, 1.0, 3.0], "float32")).tolist()
+        [[0.0, 0.0, 1.0, 3.0], [1.0, 0.0, 0.0, 2.0], [3.0, 2.0, 0.0, 0.0]]
+
+    Reference: Ergen and Pilanci (JMLR 22, 2021); Pilanci and Ergen (ICML 2020), one dimension.
+    """
+    data = _matrix(X)
+    samples, _ = checked(data, np.zeros(len(data)), _SQUARED_LOSS).scaled()
+    x, _ = line(samples)
+    features = _dictionary(x, "free")[0].features
+    return samples.cast(times_power(features, samples.units.features))
 
 
 @on_host()

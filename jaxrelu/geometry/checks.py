@@ -48,7 +48,7 @@ def host_matrix(
     return array
 
 
-def check_patterns(patterns: Any, X: Array | FloatArray) -> None:
+def check_patterns(patterns: Any, X: Array | FloatArray, bias: str = "none") -> None:
     """Raises if the patterns do not belong to X; shapes and dtypes only where values are traced.
 
     masks must equal 1[X gates >= 0], except that an entry with |x_j . g| at most 1e-12 (float64)
@@ -57,6 +57,7 @@ def check_patterns(patterns: Any, X: Array | FloatArray) -> None:
     Args:
         patterns: `Patterns`: gates (d, p), masks (n, p), interior (d, p) or None.
         X: array (n, d), float32 or float64.
+        bias: "free" for gates (d + 1, p) of [X, 1].
 
     Raises:
         ValueError: shapes that do not fit, non-finite values, masks that are not 0 or 1 or that do
@@ -81,18 +82,20 @@ def check_patterns(patterns: Any, X: Array | FloatArray) -> None:
             check_leaf(value, name, X.dtype)
         check_matrix_shape(value, name, "(n, p)" if name == "masks" else "(d, p)")
     (n, d), p = X.shape, patterns.num_patterns
+    d += bias == "free"
     for name, value in given.items():
         shape = (n if name == "masks" else d, p)
         if value.shape != shape:
             raise ValueError(
                 f"{name} has shape {value.shape}, but X {X.shape} with {p} gates needs {shape}: "
-                "build the patterns from this X, for example with patterns_from_gates(X, gates)."
+                f"build the patterns from this X, for example with {_builder(bias)}."
             )
     if is_traced(X, given):
         return
     # Known values that a trace closes over are compared now, not when its program runs.
     with outside_traces():
-        finite, binary, wrong = jax.device_get(_compare(X, patterns))
+        rows = with_ones(X) if bias == "free" else X
+        finite, binary, wrong = jax.device_get(_compare(rows, patterns))
     for name, fine in finite.items():
         if not fine:
             raise ValueError(not_finite(name))
@@ -101,9 +104,14 @@ def check_patterns(patterns: Any, X: Array | FloatArray) -> None:
     if wrong.any():
         raise ValueError(
             f"masks differs from X @ gates >= 0 in {np.sum(wrong)} of {p} patterns (the first "
-            f"is pattern {np.argmax(wrong)}): pass patterns_from_gates(X, gates), with the "
+            f"is pattern {np.argmax(wrong)}): pass {_builder(bias)}, with the "
             "X that the program has."
         )
+
+
+def _builder(bias: str) -> str:
+    """How patterns are made of gates."""
+    return "patterns_from_gates(X, gates" + (", bias='free')" if bias == "free" else ")")
 
 
 def _check_mask_type(masks: Any, dtype: Any) -> None:
@@ -111,6 +119,12 @@ def _check_mask_type(masks: Any, dtype: Any) -> None:
     known = any(jnp.issubdtype(array.dtype, kind) for kind in (jnp.bool_, jnp.integer, dtype))
     if not (known and isinstance(masks, Array | np.ndarray)):
         raise TypeError(f"masks is {described(masks)}; pass np.asarray(masks, bool).")
+
+
+def with_ones(X: Any) -> Array:
+    """[X, 1], the features of neurons with a bias, (n, d + 1)."""
+    X = jnp.asarray(X)
+    return jnp.concatenate([X, jnp.ones((len(X), 1), X.dtype)], axis=1)
 
 
 @compiled

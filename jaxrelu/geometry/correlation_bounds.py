@@ -6,6 +6,9 @@ again in the dual cone for t >= 0. A block is remembered by its v (d numbers), n
 multipliers (n numbers), and by the sum of these: it says how far rounding may have carried v out of
 the dual cone.
 
+Where rows have a bias that is not penalised, polar sizes take the place of norms
+(`jaxrelu.geometry.bias_metric`), of which t v for any t >= 0 gives one, too.
+
 Reference: Mishkin and Pilanci (ICML 2023), Section 3, on the unique block correlation; Moreau's
 decomposition.
 """
@@ -19,8 +22,8 @@ import jax.numpy as jnp
 from jax import Array
 
 from jaxrelu.core.loops import iterate
-from jaxrelu.core.numerics import plain_norm
 from jaxrelu.core.rounding import product
+from jaxrelu.geometry.bias_metric import polar_size, size
 from jaxrelu.geometry.cone_projection import project
 from jaxrelu.geometry.cones import cone_signs, projection_batch
 from jaxrelu.geometry.gram import Rows
@@ -76,18 +79,32 @@ class PolarBounds(NamedTuple):
     longest_point: Array
 
 
-def best_multiple(c: Array, vectors: Array) -> Array:
-    """The t >= 0 that makes ||c + t v|| least: (b, d), (b, d) -> (b,)."""
+def best_multiple(c: Array, vectors: Array, reach: Array | None = None) -> Array:
+    """The t >= 0 that makes ||c + t v|| least: (b, d), (b, d) -> (b,).
+
+    With a bias, the better one of two for the polar size: the least norm, and no bias left.
+    """
     square = jnp.sum(vectors * vectors, axis=1)
     inner = jnp.sum(c * vectors, axis=1)
-    return jnp.where(square > 0, jnp.maximum(-inner, 0.0) / jnp.where(square > 0, square, 1.0), 0.0)
+    t = jnp.where(square > 0, jnp.maximum(-inner, 0.0) / jnp.where(square > 0, square, 1.0), 0.0)
+    if reach is None:
+        return t
+    last, own = c[:, -1], vectors[:, -1]
+    level = jnp.where(own != 0, jnp.maximum(-last / jnp.where(own != 0, own, 1.0), 0.0), 0.0)
+
+    def value(some: Array) -> Array:
+        return polar_size(c + some[:, None] * vectors, reach)
+
+    return jnp.where(value(level) < value(t), level, t)
 
 
-def best_bound(c: Array, duals: DualElements) -> tuple[Array, DualElements]:
+def best_bound(
+    c: Array, duals: DualElements, reach: Array | None = None
+) -> tuple[Array, DualElements]:
     """Min over t >= 0 of ||c + t v||, and the t v."""
-    t = best_multiple(c, duals.vectors)
+    t = best_multiple(c, duals.vectors, reach)
     scaled = DualElements(t[:, None] * duals.vectors, t * duals.mass)
-    return plain_norm(c + scaled.vectors), scaled
+    return polar_size(c + scaled.vectors, reach), scaled
 
 
 class Search(NamedTuple):
@@ -120,11 +137,11 @@ class Lanes(NamedTuple):
 
 
 def begin_search(
-    c: Array, duals: DualElements, limit: Any, skip: Array | None, batch: int, samples: int
+    c: Array, duals: DualElements, limit: Any, skip: Array | None, batch: int, rows: Rows
 ) -> Search:
     """The cheap bounds of all blocks; arguments as those of `polar_bounds`."""
     total, d = c.shape
-    bound, duals = best_bound(c, duals)
+    bound, duals = best_bound(c, duals, rows.reach)
     open_blocks = bound > limit
     if skip is not None:
         open_blocks = open_blocks & ~skip
@@ -136,7 +153,7 @@ def begin_search(
         bound,
         jnp.zeros((batch,), jnp.int32),
         jnp.zeros((batch, d), c.dtype),
-        jnp.zeros((batch, samples), c.dtype),
+        jnp.zeros((batch, len(rows.unit)), c.dtype),
         zero,
         jnp.zeros((d,), c.dtype),
     )
@@ -167,17 +184,17 @@ def after_projection(
     """What the projections (m, d) of some blocks and their multipliers (m, n) say."""
     chunk, live, bounds = lanes.chunk, lanes.live, search.bounds
     new = DualElements.of(rows, lanes.signs, multipliers)
-    new_bound = plain_norm(lanes.points + new.vectors)
+    new_bound = polar_size(lanes.points + new.vectors, rows.reach)
     better = live & (new_bound <= bounds.bound[chunk])
     target = jnp.where(better, chunk, bounds.bound.shape[0])
     duals = bounds.duals.put(target, new)
     bound = bounds.bound.at[target].set(new_bound, mode="drop")
     now = jnp.where(live, bound[chunk], 0.0)
     level = jnp.maximum(search.level, jnp.max(now)) if rising else search.level
-    size = plain_norm(points)
-    size = jnp.where(live & (size >= 0), size, -1.0)  # and not NaN
-    best = jnp.argmax(size)
-    longer = size[best] > plain_norm(bounds.longest_point)
+    length = size(points, rows.has_bias)
+    length = jnp.where(live & (length >= 0), length, -1.0)  # and not NaN
+    best = jnp.argmax(length)
+    longer = length[best] > size(bounds.longest_point, rows.has_bias)
     longest = jnp.where(longer, chunk[best], bounds.longest)
     point = jnp.where(longer, points[best], bounds.longest_point)
     after = PolarBounds(duals, bound, chunk, points, multipliers, longest, point)
@@ -236,7 +253,7 @@ def polar_bounds(
         points, multipliers = found.points, found.multipliers
         return after_projection(search, rows, lanes, points, multipliers, limit, rising)
 
-    first = begin_search(c, duals, limit, skip, batch, rows.unit.shape[0])
+    first = begin_search(c, duals, limit, skip, batch, rows)
     # A projection that broke is no better than what was known.
     end = iterate(
         step, first, done=lambda s: is_over(s, stop_at_violation), max_steps=-(-total // batch),

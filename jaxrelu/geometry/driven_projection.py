@@ -88,9 +88,8 @@ def largest_correlation(rows: Rows, masks: Array, pattern: Array, c: Array) -> P
 
 @partial(driven, optimised=False)
 def _begin(rows: Rows, masks: Array, pattern: Array, c: Array) -> tuple[Search, Lanes, Array]:
-    n, (b, d) = rows.unit.shape[0], c.shape
-    nothing = DualElements.nothing(b, d, c.dtype)
-    search = begin_search(c, nothing, 0.0, None, lanes_at_once(n), n)
+    nothing = DualElements.nothing(c.shape[0], c.shape[1], c.dtype)
+    search = begin_search(c, nothing, 0.0, None, lanes_at_once(len(rows.unit)), rows)
     return search, next_lanes(search, masks, pattern, c), is_over(search, False)
 
 

@@ -23,6 +23,7 @@ import numpy as np
 from jax import Array
 
 from jaxrelu.core.numerics import matmul, safe_norm
+from jaxrelu.geometry.bias_metric import reach_of
 
 # Where cones have more rows than this, methods work on some rows of each at a time.
 _MANY = 8192
@@ -48,11 +49,19 @@ class Rows(NamedTuple):
         unit: (n, d); zero rows stay zero: they constrain nothing.
         length: (n,).
         outer: (n, d (d + 1) / 2), or None where that is too large to keep.
+        reach: None, or a scalar where the last column belongs to a bias that is not penalised
+            (`jaxrelu.geometry.bias_metric`).
     """
 
     unit: Array
     length: Array
     outer: Array | None
+    reach: Array | None = None
+
+    @property
+    def has_bias(self) -> bool:
+        """Whether projections are those of `jaxrelu.geometry.bias_metric`."""
+        return self.reach is not None
 
     @property
     def are_many(self) -> bool:
@@ -153,6 +162,12 @@ class OwnRows(NamedTuple):
     """Unit rows that every block has for itself, (m, s, d); otherwise as `Rows`."""
 
     unit: Array
+    reach: Array | None = None
+
+    @property
+    def has_bias(self) -> bool:
+        """As that of `Rows`."""
+        return self.reach is not None
 
     def forward(self, points: Array) -> Array:
         """(m, d) -> (m, s)."""
@@ -189,15 +204,16 @@ def nearest(slack: Array, multipliers: Array, features: int) -> Array:
     return jax.lax.top_k(order, count)[1]
 
 
-def shared_rows(X: Array) -> Rows:
-    """`Rows` of X (n, d)."""
+def shared_rows(X: Array, has_bias: bool = False) -> Rows:
+    """`Rows` of X (n, d), whose last column may belong to a bias that is not penalised."""
     n, d = X.shape
     length = safe_norm(X)
     divisor = jnp.where(length > 0, length, 1.0)[:, None]
     unit = jnp.where(length[:, None] > 0, X / divisor, X)
     i, j = np.triu_indices(d)
     kept = d < _MANY_FEATURES and n * i.size <= _MOST_KEPT
-    return Rows(unit, length, unit[:, i] * unit[:, j] if kept else None)
+    outer = unit[:, i] * unit[:, j] if kept else None
+    return Rows(unit, length, outer, reach_of(X) if has_bias else None)
 
 
 def _plain_gram(unit: Array, weights: Array) -> Array:

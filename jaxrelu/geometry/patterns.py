@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import dataclasses
 import warnings
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -26,7 +27,7 @@ from jax.typing import ArrayLike
 from jaxrelu.core.aliases import Bools, FloatArray
 from jaxrelu.core.compilation import compiled
 from jaxrelu.core.numerics import eps, matmul, safe_norm
-from jaxrelu.core.options import check_key, count, flag
+from jaxrelu.core.options import check_choice, check_key, count, flag
 from jaxrelu.core.pytrees import register
 from jaxrelu.core.tracing import on_host
 from jaxrelu.geometry.checks import host_matrix
@@ -72,7 +73,9 @@ class Patterns:
 
 
 @on_host()
-def sample_patterns(key: Array, X: ArrayLike, num_gates: int, *, gated: bool = False) -> Patterns:
+def sample_patterns(
+    key: Array, X: ArrayLike, num_gates: int, *, gated: bool = False, bias: str = "none"
+) -> Patterns:
     """The distinct activation patterns of normally distributed gates.
 
     g_k ~ N(0, S^-2), k = 1..num_gates;  patterns { 1[X g_k >= 0] }, each with its first gate,
@@ -89,6 +92,8 @@ def sample_patterns(key: Array, X: ArrayLike, num_gates: int, *, gated: bool = F
         X: array (n, d), float32 or float64.
         num_gates: how many gates to draw, at least 1.
         gated: patterns for the gated program: cones do not matter, no interior is computed.
+        bias: "free" for neurons with a bias that is not penalised: gates (d + 1, p), the bias last,
+            drawn about the mean of X; the pattern of ones is always there.
 
     Returns:
         p <= num_gates patterns (`num_patterns` is p), with bool masks and, unless gated, interior
@@ -110,18 +115,22 @@ def sample_patterns(key: Array, X: ArrayLike, num_gates: int, *, gated: bool = F
         Y. Wang, J. Lacotte, M. Pilanci (ICLR 2022), section 4; Mishkin, Sahiner, Pilanci
         (ICML 2022), section 3, for sub-sampled patterns.
     """
-    data = host_matrix(X, "X")
+    data, origin = _features(X, bias, gated)
     num_gates, gated = count(num_gates, "num_gates"), flag(gated, "gated")
     check_key(key)
     drawn = jax.random.normal(key, (data.shape[1], num_gates), data.dtype)
     gates = np.asarray(drawn) / column_units(data)[:, None]
+    if origin is not None:
+        gates[:, -1] = np.eye(len(gates), dtype=gates.dtype)[-1]
     patterns = _select(data, gates, gated, "another key or a larger num_gates")
     _warn_if_few(patterns.num_patterns, num_gates, data)
-    return patterns
+    return _at_origin(patterns, origin)
 
 
 @on_host()
-def patterns_from_gates(X: ArrayLike, gates: ArrayLike, *, gated: bool = False) -> Patterns:
+def patterns_from_gates(
+    X: ArrayLike, gates: ArrayLike, *, gated: bool = False, bias: str = "none"
+) -> Patterns:
     """The distinct usable activation patterns of given gates.
 
     { 1[X g_k >= 0] : k = 1..m }, each with its first gate.
@@ -131,9 +140,10 @@ def patterns_from_gates(X: ArrayLike, gates: ArrayLike, *, gated: bool = False) 
 
     Args:
         X: array (n, d), float32 or float64.
-        gates: array (d, m), float32 or float64 as X.
+        gates: array (d, m), float32 or float64 as X; (d + 1, m) with a free bias.
         gated: patterns for the gated program: those with an empty cone are kept, no interior is
             computed.
+        bias: "free" for gates of [X, 1], the bias last.
 
     Returns:
         p <= m patterns, with bool masks and, unless gated, interior points. For the ReLU program a
@@ -150,7 +160,9 @@ def patterns_from_gates(X: ArrayLike, gates: ArrayLike, *, gated: bool = False) 
         >>> jr.patterns_from_gates(X, jnp.asarray([[2.0, 3.0, -1.0]])).masks.astype(int).tolist()
         [[1, 0], [0, 1]]
     """
+    _features(X, bias, gated)
     data = host_matrix(X, "X")
+    data = data if bias == "none" else np.column_stack([data, np.ones(len(data), data.dtype)])
     given = host_matrix(gates, "gates", "(d, m)", data)
     return _select(data, given, flag(gated, "gated"), "other gates, or enumerate_patterns(X)")
 
@@ -212,7 +224,7 @@ def patterns_from_weights(X: ArrayLike, hidden: ArrayLike) -> tuple[Patterns, Ar
 
 
 @on_host()
-def enumerate_patterns(X: ArrayLike) -> Patterns:
+def enumerate_patterns(X: ArrayLike, *, bias: str = "none") -> Patterns:
     """Every activation pattern whose cone has an interior, except the all-zero one.
 
     { 1[X u >= 0] : u in R^d, x_j . u != 0 for every non-zero row x_j }
@@ -222,6 +234,7 @@ def enumerate_patterns(X: ArrayLike) -> Patterns:
 
     Args:
         X: array (n, d), float32 or float64.
+        bias: "free" for the patterns of [X, 1], gates (d + 1, p) with the bias last.
 
     Returns:
         All patterns, with bool masks; gates and interior are the same, points inside the cones.
@@ -241,7 +254,7 @@ def enumerate_patterns(X: ArrayLike) -> Patterns:
         M. Pilanci, T. Ergen (ICML 2020), theorem 1; the method is described in
         `geometry.host.arrangements`.
     """
-    data = host_matrix(X, "X")
+    data, origin = _features(X, bias, gated=False)
     rows = scaled(data, axis=1)
     nonzero = _nonzero_rows(rows)
     half, points, rank = half_cells(rows[nonzero].astype(np.float64), eps(data.dtype))
@@ -259,7 +272,34 @@ def enumerate_patterns(X: ArrayLike) -> Patterns:
     interior = np.concatenate([interior, -interior], axis=1)
     used = np.any(masks[nonzero], axis=0)
     witness = jnp.asarray(interior[:, used])
-    return Patterns(witness, jnp.asarray(masks[:, used]), witness)
+    return _at_origin(Patterns(witness, jnp.asarray(masks[:, used]), witness), origin)
+
+
+def _features(X: ArrayLike, bias: str, gated: bool) -> tuple[FloatArray, FloatArray | None]:
+    """What neurons see, (n, d), or (n, d + 1) with a free bias about the mean; and that mean."""
+    check_choice(bias, "bias", ("none", "free"))
+    data = host_matrix(X, "X")
+    if bias == "none":
+        return data, None
+    if gated:
+        raise ValueError('bias="free" is for the ReLU program: leave gated out.')
+    # Between the largest numbers, too.
+    mean = np.mean(data / len(data), axis=0) * len(data)
+    return np.column_stack([data - mean, np.ones(len(data), data.dtype)]), mean
+
+
+def _at_origin(patterns: Patterns, mean: FloatArray | None) -> Patterns:
+    """Patterns of [X - mean, 1] as those of [X, 1]."""
+    if mean is None:
+        return patterns
+
+    def moved(columns: Any) -> Array:
+        u = np.asarray(columns)
+        shifted = np.concatenate([u[:-1], u[-1:] - mean[None] @ u[:-1]])
+        return jnp.asarray(unit_columns(shifted))
+
+    gates, interior = moved(patterns.gates), patterns.interior
+    return Patterns(gates, patterns.masks, None if interior is None else moved(interior))
 
 
 def _warn_if_few(found: int, num_gates: int, data: FloatArray) -> None:

@@ -5,11 +5,16 @@ from __future__ import annotations
 from typing import Any
 
 from jaxrelu.core.checks import check_finite, check_type
-from jaxrelu.networks.network import GatedNetwork, Network, check_layers
+from jaxrelu.networks.network import GatedNetwork, Network, check_layers, has_bias
 
 
 def check_network(
-    network: Any, name: str = "network", *, gated: bool = False, skip: bool = False
+    network: Any,
+    name: str = "network",
+    *,
+    gated: bool = False,
+    skip: bool = False,
+    bias: bool = False,
 ) -> None:
     """Refuses what is no network, or has layers that do not fit each other.
 
@@ -21,6 +26,7 @@ def check_network(
         name: the argument's name, for the message.
         gated: whether a `GatedNetwork` will do, too.
         skip: whether a network with a skip connection will do, too.
+        bias: whether a network with biases or a constant will do, too.
 
     Raises:
         ValueError, TypeError: it is something else.
@@ -36,10 +42,20 @@ def check_network(
             f"{name} has a skip connection, of which this function knows nothing: take it out with "
             "dataclasses.replace(network, skip=None), and X @ skip from the target."
         )
+    if not bias and has_bias(network):
+        raise ValueError(
+            f"{name} has biases or a constant, of which this function knows nothing: make the "
+            "biases a row of hidden and append a column of ones to X, where they are penalised."
+        )
 
 
 def check_known_network(
-    network: Any, name: str = "network", *, gated: bool = False, skip: bool = False
+    network: Any,
+    name: str = "network",
+    *,
+    gated: bool = False,
+    skip: bool = False,
+    bias: bool = False,
 ) -> None:
     """Refuses networks that a function of the host cannot look at, or that are not finite.
 
@@ -50,11 +66,12 @@ def check_known_network(
         name: the argument's name, for the message.
         gated: whether a `GatedNetwork` will do, too.
         skip: whether a network with a skip connection will do, too.
+        bias: whether a network with biases or a constant will do, too.
 
     Raises:
         ValueError, TypeError: as `check_network`; an entry that is not finite.
     """
-    check_network(network, name, gated=gated, skip=skip)
+    check_network(network, name, gated=gated, skip=skip, bias=bias)
     for layer, value in vars(network).items():
         if value is not None:
             check_finite(value, f"{name}.{layer}")

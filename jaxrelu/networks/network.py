@@ -31,12 +31,14 @@ _SQUARED_LOSS = SquaredLoss()
 @register
 @dataclass(frozen=True, eq=False)
 class Network:
-    """A two-layer ReLU network, f(X) = relu(X hidden) output + X skip.
+    """A two-layer ReLU network, f(X) = relu(X hidden + bias) output + X skip + constant.
 
     Attributes:
         hidden: array (d, m), one neuron a column.
         output: array (m,), the output weights.
         skip: array (d,), a linear part, or None for none.
+        bias: array (m,), of the neurons, or None for none.
+        constant: scalar, or None for none.
 
     Example:
         >>> import jax.numpy as jnp
@@ -49,6 +51,8 @@ class Network:
     hidden: Array
     output: Array
     skip: Array | None = None
+    bias: Array | None = None
+    constant: Array | None = None
 
     def __call__(self, X: ArrayLike) -> Array:
         """Predictions of the network.
@@ -63,8 +67,11 @@ class Network:
             ValueError, TypeError: X does not have the d columns of `hidden`; arrays of other types.
         """
         X = checked_input(X, self)
-        neurons = matmul(jax.nn.relu(matmul(X, self.hidden)), self.output)
-        return neurons if self.skip is None else neurons + matmul(X, self.skip)
+        inner = matmul(X, self.hidden)
+        inner = inner if self.bias is None else inner + jnp.asarray(self.bias)[None]
+        found = matmul(jax.nn.relu(inner), self.output)
+        found = found if self.skip is None else found + matmul(X, self.skip)
+        return found if self.constant is None else found + self.constant
 
     @property
     def num_neurons(self) -> int:
@@ -76,14 +83,15 @@ class Network:
         """The same function without its zero neurons, on the host.
 
         Returns:
-            The network without the slots whose hidden or output weight is exactly zero. Slots that
-            hold a NaN stay.
+            The network without the slots whose hidden or output weight is exactly zero (a neuron
+            of a bias alone, which is a constant, stays). Slots that hold a NaN stay.
 
         Raises:
             TypeError: it is traced; shapes cannot depend on values that are not there.
         """
         kept = _nonzero_slots(self)
-        return replace(self, hidden=self.hidden[:, kept], output=self.output[kept])
+        bias = None if self.bias is None else self.bias[kept]
+        return replace(self, hidden=self.hidden[:, kept], output=self.output[kept], bias=bias)
 
 
 @register
@@ -166,8 +174,8 @@ def nonconvex_objective(
     sum_i weight_i loss(f_i, y_i) + lam/2 sum_k w_k (||hidden_k||^2 + output_k^2),  f = network(X)
 
     With the factor 1/2 it equals the objective of the convex program at the weights of the same
-    network, once its neurons are balanced (||hidden_k|| = |output_k|). Gates and a skip connection
-    carry no penalty.
+    network, once its neurons are balanced (||hidden_k|| = |output_k|). Gates, biases, a skip
+    connection and a constant carry no penalty.
 
     Args:
         network: a `Network` or a `GatedNetwork`.
@@ -220,7 +228,7 @@ def checked_neuron_weight(weight: Any, network: Network | GatedNetwork) -> Array
 def check_layers(network: Network | GatedNetwork, name: str = "network") -> None:
     """Refuses layers that are no arrays of float32 or float64, or do not fit each other."""
     for layer, value in vars(network).items():
-        if layer != "skip" or value is not None:
+        if layer not in ("skip", "bias", "constant") or value is not None:
             check_leaf(value, f"{name}.{layer}")
     if network.hidden.ndim != 2:
         raise ValueError(
@@ -234,6 +242,18 @@ def check_layers(network: Network | GatedNetwork, name: str = "network") -> None
         )
     if isinstance(network, GatedNetwork):
         check_shape(network.gates, f"{name}.gates", network.hidden.shape, "that of hidden")
+        return
+    if network.bias is not None:
+        check_shape(network.bias, f"{name}.bias", network.output.shape, "one a neuron")
+    if network.constant is not None:
+        check_shape(network.constant, f"{name}.constant", (), "a scalar")
+
+
+def has_bias(network: Network | GatedNetwork) -> bool:
+    """Whether a network has biases or a constant."""
+    if isinstance(network, GatedNetwork):
+        return False
+    return network.bias is not None or network.constant is not None
 
 
 def checked_input(X: ArrayLike, network: Network | GatedNetwork, name: str = "network") -> Array:
@@ -251,5 +271,7 @@ def checked_input(X: ArrayLike, network: Network | GatedNetwork, name: str = "ne
 
 def _nonzero_slots(network: Network | GatedNetwork) -> Bools:
     check_layers(network)
-    kept: Bools = (np.asarray(network.hidden) != 0).any(axis=0) & (np.asarray(network.output) != 0)
-    return kept
+    inner: Bools = (np.asarray(network.hidden) != 0).any(axis=0)
+    if isinstance(network, Network) and network.bias is not None:
+        inner = inner | (np.asarray(network.bias) != 0)
+    return inner & (np.asarray(network.output) != 0)

@@ -12,14 +12,15 @@ from jaxrelu.paths.checks import step_limit
 from jaxrelu.paths.solve import solved
 from jaxrelu.programs.certificates import Certificate, proved
 from jaxrelu.programs.checks import (
+    check_constant,
     check_lam,
     check_program,
     check_residual,
     check_skip,
     check_weights,
 )
+from jaxrelu.programs.extension import Parts, extended, joined
 from jaxrelu.programs.program import Program, fit, residual_at
-from jaxrelu.programs.skip import extended, with_skip
 from jaxrelu.solvers.active_newton.solver import ActiveNewton
 from jaxrelu.solvers.base import WarmStart, tolerances
 
@@ -31,6 +32,7 @@ def certify(
     *,
     multipliers: bool = False,
     skip: Any = None,
+    constant: Any = None,
     residual: Any = None,
 ) -> Certificate:
     r"""Certified bounds of the optimum from weights of any origin.
@@ -47,8 +49,10 @@ def certify(
         weights: array (2, p, d), or (p, d) for a gated program: optimal, infeasible, random.
         multipliers: return the mu >= 0 that prove the dual point feasible, too: with K_j =
             (2 D_j - I) X, ||s X^T D_j dual + K_j^T mu[s, j]|| <= lam holds exactly. (2, p, n)
-            numbers, from a full projection of every block; not for gated programs, which need none.
+            numbers, from a full projection of every block; not for gated programs, which need none,
+            nor with a free bias.
         skip: array (d,), the skip connection of a program that has one, zero by default.
+        constant: scalar, that of a program with a free bias, zero by default.
         residual: array (n,), any vector, such as that of a `Solution`; of a loss with kinks it is
             put between the slopes. By default that of the weights.
 
@@ -75,7 +79,17 @@ def certify(
     multipliers = flag(multipliers, "multipliers")
     if multipliers and not program.has_cones:
         raise ValueError("multipliers=True: blocks of a gated program have no cones; leave it out.")
-    weights = with_skip(program, check_weights(program, weights), check_skip(program, skip))
+    if multipliers and program.bias == "free":
+        raise ValueError(
+            "multipliers=True: with a free bias the dual point is proved by more than those; "
+            "leave it out."
+        )
+    parts = Parts(
+        check_weights(program, weights),
+        check_skip(program, skip),
+        check_constant(program, constant),
+    )
+    weights = joined(program, parts)
     if residual is not None:
         residual = check_residual(program, residual)
     elif has_kinks(program.loss):

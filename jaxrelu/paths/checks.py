@@ -18,9 +18,9 @@ from jaxrelu.core.checks import (
 )
 from jaxrelu.core.options import count, scalar
 from jaxrelu.core.tracing import is_traced
-from jaxrelu.programs.checks import check_skip, check_weights
+from jaxrelu.programs.checks import check_constant, check_skip, check_weights
+from jaxrelu.programs.extension import Parts, joined
 from jaxrelu.programs.program import Program
-from jaxrelu.programs.skip import with_skip
 from jaxrelu.programs.solution import Solution
 from jaxrelu.solvers.active_newton.solver import ActiveNewton
 from jaxrelu.solvers.base import Solver, WarmStart
@@ -80,7 +80,9 @@ def warm_point(program: Program, init: Any) -> WarmStart | None:
         return None
     check_type(init, "init", Solution, "a Solution of jr.solve")
     weights = check_weights(program, init.weights, "init.weights")
-    weights = with_skip(program, weights, check_skip(program, init.skip, "init.skip"))
+    skip = check_skip(program, init.skip, "init.skip")
+    constant = check_constant(program, init.constant, "init.constant")
+    weights = joined(program, Parts(weights, skip, constant))
     residual = as_float(init.residual, "init.residual")
     check_per_row(residual, "init.residual", program.X.shape[0])
     return WarmStart(weights, residual, scalar(init.lam, "init.lam", weights.dtype))

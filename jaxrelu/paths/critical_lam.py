@@ -22,13 +22,14 @@ from jaxrelu.core.numerics import matmul, safe_norm, unit
 from jaxrelu.core.rounding import added, downward, product, roundoff, sum_roundings, upward
 from jaxrelu.core.tracing import is_traced, outside_traces
 from jaxrelu.geometry import driven_projection
+from jaxrelu.geometry.bias_metric import direction as along
 from jaxrelu.geometry.cones import block_patterns, cone_signs, pushed_inside
 from jaxrelu.geometry.correlation_bounds import DualElements, largest_correlation
 from jaxrelu.geometry.correlations import longest_correlation
 from jaxrelu.geometry.gram import Rows, shared_rows
 from jaxrelu.geometry.host.projection import cone_rows, multipliers
 from jaxrelu.geometry.host.scaling import unit_rows
-from jaxrelu.losses.kinks import has_kinks
+from jaxrelu.losses.kinks import TwoSlopes, has_kinks
 from jaxrelu.paths.critical_lam_at_kinks import at_kink, critical_with_kinks
 from jaxrelu.paths.unpenalised_fit import (
     FreeFit,
@@ -38,10 +39,11 @@ from jaxrelu.paths.unpenalised_fit import (
     may_have_free,
     traced_free_fit,
 )
+from jaxrelu.programs.bias import has_bias
 from jaxrelu.programs.bounds import correlation_bound
 from jaxrelu.programs.checks import check_program
 from jaxrelu.programs.penalties import block_weights, bounded_factors, weighed_correlations
-from jaxrelu.programs.preparation import RowSpace, lifted, row_space
+from jaxrelu.programs.preparation import Coordinates, lifted, row_space
 from jaxrelu.programs.program import Program, float_masks, residual_at
 from jaxrelu.programs.units import Units, in_units, into_units, out_of_units, printed
 
@@ -146,27 +148,38 @@ def _interval_at(program: Program, free: FreeFit | None) -> tuple[Array, Array]:
         return _ends(at, *_projected_at_once(at))  # type: ignore[no-any-return]
     ends = _ends(at, *_projected_from_host(at))
     low, high = np.asarray(ends)
-    if not np.isfinite(high - low) or _close(program, low, high):
+    if not np.isfinite(high - low) or _close(program, low, high) or has_bias(at.reduced):
         return ends  # type: ignore[no-any-return]
     return _ends(at, *_projected_one_by_one(at))  # type: ignore[no-any-return]
 
 
 def _interval_of_kinks(program: Program) -> tuple[Array, Array]:
     """On the host, for a loss that may have kinks at zero weights."""
-    if may_have_free(program):
+    biased = program.bias == "free" and isinstance(program.loss, TwoSlopes) and not program.skip
+    if may_have_free(program) and not biased:
         raise ValueError(
             f"lambda_max of a {type(program.loss).__name__} is not known where blocks are not "
             "penalised, for its best fit has kinks: pass lams of your own."
         )
-    if not bool(np.any(at_kink(program))):
+    if not biased and not bool(np.any(at_kink(program))):
         return _interval_at(program, None)
     dtype = program.X.dtype
 
     def upper_at(residual: Array) -> float:
-        return float(_interval_at(program, FreeFit(residual, jnp.zeros((), dtype)))[1])
+        slip = _left_of_sum(program, residual) if biased else jnp.zeros((), dtype)
+        return float(_interval_at(program, FreeFit(residual, slip))[1])
 
     lower, upper = critical_with_kinks(program, upper_at, _near(program))
     return jnp.asarray(lower, dtype), jnp.asarray(upper, dtype)
+
+
+def _left_of_sum(program: Program, residual: Array) -> Array:
+    """How far correlations may be from those of a residual whose sum is exactly zero."""
+    X = np.asarray(program.X)
+    reach = np.max(np.linalg.norm(X - np.mean(X, axis=0), axis=1), initial=0.0)
+    r = np.asarray(residual)
+    left = np.abs(np.sum(r)) + len(r) * roundoff(X.dtype) * np.sum(np.abs(r))
+    return jnp.asarray(4.0 * reach * left, X.dtype)
 
 
 def _close(program: Program, lower: Any, upper: Any) -> Any:
@@ -183,7 +196,7 @@ def _is_negligible(program: Program, upper: Any) -> bool:
 
 def _near(program: Program) -> float:
     double = program.X.dtype == np.float64
-    if may_have_free(program):
+    if may_have_free(program) and not has_kinks(program.loss):
         # The residual of the best unpenalised fit is known to the root of its gap.
         return 1e-3 if double else 0.5
     return 1e-6 if double else 1e-3
@@ -198,7 +211,7 @@ class _Start(NamedTuple):
 
     whole: Program
     reduced: Program
-    space: RowSpace | None
+    space: Coordinates | None
     units: Units
     residual: Array
     slip: Array | None
@@ -269,7 +282,8 @@ def _to_project(at: _Start) -> tuple[Rows, Array, Array, Array]:
     """What `largest_correlation` takes."""
     c = weighed_correlations(at.reduced, at.residual)
     masks, pattern = jnp.asarray(at.reduced.patterns.masks), block_patterns(at.reduced.block_shape)
-    return shared_rows(jnp.asarray(at.reduced.X)), masks, pattern, c
+    rows = shared_rows(jnp.asarray(at.reduced.X), has_bias(at.reduced))
+    return rows, masks, pattern, c
 
 
 _to_project_at_once = compiled(_to_project, optimised=False)
@@ -292,7 +306,8 @@ def _ends(at: _Start, duals: DualElements, block: Array, point: Array) -> tuple[
         witness = jnp.asarray(at.whole.patterns.gates if interior is None else interior)
         signs = cone_signs(masks, pattern[None], dtype)
         u = pushed_inside(shared_rows(X), signs, u, unit(witness[:, pattern])[None])
-    direction = unit(u)
+    biased = has_bias(at.whole)
+    direction = along(u, True) if biased else unit(u)
     seen = masks[:, pattern].astype(dtype) * at.residual
     side = jnp.where(block < p, 1.0, -1.0).astype(dtype)
     value = side * added(seen * product(direction, X.T)[0])

@@ -5,10 +5,11 @@ Where targets are at the kink, minus the subdifferential at zero is a box, and
     lambda_max = min over r in the box of max_b ||q_b(r)|| / w_b
                = max over theta in the cones of  -sum_i c_i l_i'(0; f_i) / sum_b w_b ||theta_b||,
 
-with l'(0; f) the slope on the side that f is on: a convex program of its own, and its dual. Any r
-gives an upper end, any theta a lower one. Dinkelbach's method takes theta from a `solve` at a lam
-below: its quotient is the next lam, and larger; a solve at or above the critical lam ends at zero,
-and its residual is an r.
+with l'(0; f) the slope on the side that f is on: a convex program of its own, and its dual. With a
+free bias zero weights have the best constant, and the residuals of the box that count are those of
+sum zero. Any r gives an upper end, any theta a lower one. Dinkelbach's method takes theta from a
+`solve` at a lam below: its quotient is the next lam, and larger; a solve at or above the critical
+lam ends at zero, and its residual is an r.
 
 Reference: Dinkelbach (Management Science, 1967).
 """
@@ -16,6 +17,7 @@ Reference: Dinkelbach (Management Science, 1967).
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -23,26 +25,61 @@ from jax import Array
 
 from jaxrelu.core.numerics import eps
 from jaxrelu.core.rounding import added, downward, roundoff, sum_roundings, tiny, upward
+from jaxrelu.losses.kinks import TwoSlopes
 from jaxrelu.paths.solve import solve
 from jaxrelu.programs.bounds import all_blocks, fit_of
+from jaxrelu.programs.extension import Parts, extended, joined
 from jaxrelu.programs.penalties import sizes
-from jaxrelu.programs.program import Program, residual_at, sample_weights
+from jaxrelu.programs.program import Program, sample_weights
 from jaxrelu.programs.solution import Solution
 
 _MOST_SOLVES = 60
 
 
+class Zero(NamedTuple):
+    """A program of a loss with kinks at zero weights, on the host.
+
+    Attributes:
+        constant: the best constant where a bias is free, zero elsewhere.
+        above, below: (n,), slopes of the loss there, of larger and of smaller fits.
+    """
+
+    constant: Any
+    above: Array
+    below: Array
+
+
+def zero_weights(program: Program) -> Zero:
+    """`Zero` of a program; a free bias takes a loss of two slopes."""
+    y, loss = jnp.asarray(program.y), program.loss
+    if program.bias != "free":
+        step = jnp.full(y.shape, tiny(y.dtype), y.dtype)
+        return Zero(np.zeros((), y.dtype), loss.gradient(step, y), loss.gradient(-step, y))
+    assert isinstance(loss, TwoSlopes)
+    low, high = (np.asarray(end) for end in loss.slopes(y))
+    target, weight = np.asarray(y), np.asarray(sample_weights(program))
+    constant = _best_constant(target, weight * low, weight * high)
+    return Zero(
+        constant,
+        jnp.asarray(np.where(constant >= target, high, low)),
+        jnp.asarray(np.where(constant > target, high, low)),
+    )
+
+
+def _best_constant(target: Any, low: Any, high: Any) -> Any:
+    """The target c at which sum_i max(low_i (c - y_i), high_i (c - y_i)) is least."""
+    order = np.argsort(target, kind="stable")
+    # The slope beyond each target, from the left.
+    slope = np.sum(low) + np.cumsum((high - low)[order])
+    return target[order[min(int(np.searchsorted(slope, 0.0)), len(order) - 1)]]
+
+
 def at_kink(program: Program) -> Array:
     """(n,) bool, samples that count and have a kink where their fit is zero."""
-    above, below = _slopes_at_zero(program)
-    return (above != below) & (sample_weights(program) > 0)
-
-
-def _slopes_at_zero(program: Program) -> tuple[Array, Array]:
-    """Of the loss, above and below, (n,) and (n,)."""
     y = jnp.asarray(program.y)
     step = jnp.full(y.shape, tiny(y.dtype), y.dtype)
-    return program.loss.gradient(step, y), program.loss.gradient(-step, y)
+    differ = program.loss.gradient(step, y) != program.loss.gradient(-step, y)
+    return differ & (sample_weights(program) > 0)
 
 
 def critical_with_kinks(
@@ -51,29 +88,29 @@ def critical_with_kinks(
     """Two numbers that the critical lam lies between, on the host.
 
     Args:
-        program: all of its blocks are penalised.
-        upper_at: the upper end that a residual (n,) gives.
+        program: all of its blocks are penalised; a bias may be free.
+        upper_at: the upper end that a residual (n,) gives; with a free bias its sum is zero.
         near: relative distance at which the ends are close enough; where the critical lam is that
             small against the first upper end, the lower one is zero.
 
     Returns:
         ``(lower, upper)``.
     """
-    kinks, zero = np.asarray(at_kink(program)), jnp.zeros_like(jnp.asarray(program.y))
-    first = residual_at(program, zero)
+    zero = zero_weights(program)
+    first = _residual_near(program, zero, jnp.zeros_like(zero.above))
     start = upper = upper_at(first)
     lower, lam, answer = 0.0, 0.5 * upper, None
     for _ in range(_MOST_SOLVES):
         if not upper - lower > near * upper or not upper > near * start:
             break
-        answer = solve(program, lam, rtol=0.1 * near, init=answer)
-        quotient = _steepness(program, answer)
+        # With a free bias from nothing: there many more samples are tied, at the best constant.
+        init = None if program.bias == "free" else answer
+        answer = solve(program, lam, rtol=0.1 * near, init=init)
+        quotient = _steepness(program, zero, answer)
         if quotient > lower:
             lower = quotient
         else:
-            # Away from kinks there is one residual.
-            residual = jnp.where(kinks, answer.residual, first)
-            found = upper_at(residual)
+            found = upper_at(_residual_near(program, zero, answer.residual))
             if not found < upper and lower > 0:
                 break
             upper = min(upper, found)
@@ -81,18 +118,44 @@ def critical_with_kinks(
     return lower, upper
 
 
-def _steepness(program: Program, answer: Solution) -> float:
+def _residual_near(program: Program, zero: Zero, residual: Array) -> Array:
+    """A residual of zero weights near another (n,): away from kinks there is one.
+
+    With a free bias its sum is zero: all are moved by as much, within the slopes.
+    """
+    c = sample_weights(program)
+    low, high = -c * zero.above, -c * zero.below
+    if program.bias != "free":
+        return jnp.clip(residual, low, high)
+    given, ends = np.asarray(residual), (np.asarray(low), np.asarray(high))
+    most = float(np.max(np.abs(given)) + np.max(np.abs(ends))) if len(given) else 0.0
+    below, above = -most, most
+    for _ in range(200):
+        middle = 0.5 * (below + above)
+        total = float(np.sum(np.clip(given + middle, *ends)))
+        below, above = (middle, above) if total < 0 else (below, middle)
+    found = np.clip(given + above, *ends)
+    # What is left goes to the sample with the most room.
+    left = float(np.sum(found))
+    k = int(np.argmax(found - ends[0] if left > 0 else ends[1] - found))
+    found[k] = np.clip(found[k] - left, ends[0][k], ends[1][k])
+    return jnp.asarray(found)
+
+
+def _steepness(program: Program, zero: Zero, answer: Solution) -> float:
     """The quotient of an answer, rounded down; zero of zero weights."""
-    blocks = all_blocks(jnp.asarray(answer.weights))
-    fit, off = fit_of(program, blocks)
-    above, below = _slopes_at_zero(program)
-    c, (n, d), dtype = sample_weights(program), program.X.shape, fit.dtype
+    whole = extended(program)
+    constant = None if answer.constant is None else answer.constant - zero.constant
+    blocks = all_blocks(joined(program, Parts(answer.weights, answer.skip, constant)))
+    fit, off = fit_of(whole, blocks)
+    above, below = zero.above, zero.below
+    c, (n, d), dtype = sample_weights(program), whole.X.shape, fit.dtype
     # Above is at least below: the slope on the side of the fit makes the larger product.
     terms = c * jnp.maximum(above * fit, below * fit)
     wrong = c * jnp.maximum(jnp.abs(above), jnp.abs(below)) * off
     times = sum_roundings(n, dtype) + 4.0
     wrong = roundoff(dtype) * (added(wrong) + times * added(jnp.abs(terms)))
-    size = added(sizes(program, blocks.weights))
+    size = added(sizes(whole, blocks.weights))
     size = upward(size, roundoff(dtype) * (sum_roundings(len(blocks.ids), dtype) + d + 8.0) * size)
     falls = float(downward(-added(terms), 1.01 * wrong))
     # A quotient rounds once more.

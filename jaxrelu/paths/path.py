@@ -28,8 +28,8 @@ from jaxrelu.losses.kinks import has_kinks
 from jaxrelu.paths.checks import check_lams, step_limit, warm_point, working_set_solver
 from jaxrelu.programs.certificates import Certificate
 from jaxrelu.programs.checks import check_lam, check_program
+from jaxrelu.programs.extension import Parts, beside, ids_apart
 from jaxrelu.programs.program import Program
-from jaxrelu.programs.skip import skip_apart
 from jaxrelu.programs.solution import Solution
 from jaxrelu.solvers.active_newton.driven_rounds import Answer
 from jaxrelu.solvers.active_newton.path_driver import PathDriver, slot_count
@@ -57,6 +57,7 @@ class Path:
         lower, upper, gap: (L,), the certificates.
         status, num_steps: (L,) int32.
         skip: (L, d), the skip connections of a program that has one, else None.
+        constant: (L,), the constants of a program with a free bias, else None.
     """
 
     program: Program
@@ -72,6 +73,7 @@ class Path:
     status: Array
     num_steps: Array
     skip: Array | None = None
+    constant: Array | None = None
 
     @property
     def lam(self) -> Array:
@@ -156,11 +158,17 @@ class PathCertificate:
         """(L, d), the skip connections, or None."""
         return self.path.skip
 
+    @property
+    def constant(self) -> Array | None:
+        """(L,), the constants of a free bias, or None."""
+        return self.path.constant
+
 
 @partial(compiled, optimised=False)
 def _solution_at(path: Path, k: Array) -> Solution:
     """One program for all k: a path is read solution by solution."""
     weights, skip = path._dense(k), None if path.skip is None else path.skip[k]
+    constant = None if path.constant is None else path.constant[k]
     certificate = Certificate(
         lower=path.lower[k],
         upper=path.upper[k],
@@ -168,6 +176,7 @@ def _solution_at(path: Path, k: Array) -> Solution:
         weights=weights,
         dual=path.dual[k],
         skip=skip,
+        constant=constant,
     )
     return Solution(
         weights=weights,
@@ -178,6 +187,7 @@ def _solution_at(path: Path, k: Array) -> Solution:
         status=path.status[k],
         num_steps=path.num_steps[k],
         skip=skip,
+        constant=constant,
     )
 
 
@@ -252,7 +262,7 @@ def solve_path(
 
 def _uses_skip(program: Program, answer: Answer) -> int:
     """One if a skip connection, which is no block of the program, is among the non-zero ones."""
-    _, own = skip_apart(program, np.asarray(answer.verdict.blocks))
+    _, own = ids_apart(program, np.asarray(answer.verdict.blocks))
     return int(np.any(answer.verdict.weights[own] != 0))
 
 
@@ -318,18 +328,24 @@ def interpolate(path: Path, lam: Any) -> Solution:
         raise ValueError(f"the neighbours of lam {value:g} on the path were not solved.")
     apart = high.lam - low.lam
     t = jnp.where(apart > 0, (lam - low.lam) / jnp.where(apart > 0, apart, 1.0), 0.0)
-    skip = None
-    if low.skip is not None and high.skip is not None:
-        skip = (1 - t) * low.skip + t * high.skip
+
+    def between(a: Any, b: Any) -> Any:
+        return None if a is None else (1 - t) * a + t * b
+
+    parts = Parts(
+        between(low.weights, high.weights),
+        between(low.skip, high.skip),
+        between(low.constant, high.constant),
+    )
     residual = None
     if has_kinks(path.program.loss):
         residual = (1 - t) * low.residual + t * high.residual
-    return certified(path.program, lam, (1 - t) * low.weights + t * high.weights, skip, residual)
+    return certified(path.program, lam, parts, residual)
 
 
 def _assemble(program: Program, lams: Array, answers: list[Answer | None]) -> Path:
     """Stacks the answers, each with its non-zero blocks alone; a missing one is SKIPPED."""
-    (n, d), dtype = program.X.shape, np.dtype(program.X.dtype)
+    n, d, dtype = len(program.X), program.block_size, np.dtype(program.X.dtype)
     total = int(np.prod(program.block_shape))
     nan = np.full((n,), np.nan, dtype)
     nothing = Verdict(
@@ -343,7 +359,7 @@ def _assemble(program: Program, lams: Array, answers: list[Answer | None]) -> Pa
         status=np.int32(Status.SKIPPED),
     )
     rows = [nothing if a is None else a.verdict for a in answers]
-    apart = [skip_apart(program, row.blocks) for row in rows]
+    apart = [ids_apart(program, row.blocks) for row in rows]
     kept = [
         np.flatnonzero(np.any(row.weights != 0, axis=1) & ~own)
         for row, (_, own) in zip(rows, apart, strict=True)
@@ -352,17 +368,17 @@ def _assemble(program: Program, lams: Array, answers: list[Answer | None]) -> Pa
     width = min(slot_count(max(k.size for k in kept)), total)
     blocks = np.full((len(rows), width), total, np.int32)
     weights = np.zeros((len(rows), width, d), dtype)
-    skip = np.zeros((len(rows), d), dtype) if program.skip else None
+    last = np.zeros((len(rows), d), dtype)
     for k, (row, index, (ids, own)) in enumerate(zip(rows, kept, apart, strict=True)):
         blocks[k, : index.size] = ids[index]
         weights[k, : index.size] = row.weights[index]
-        if skip is not None:
-            skip[k] = np.nan if answers[k] is None else np.sum(row.weights[own], axis=0)
+        last[k] = np.nan if answers[k] is None else np.sum(row.weights[own], axis=0)
 
     def column(name: str) -> Array:
         return jnp.asarray(np.stack([getattr(row, name) for row in rows]))
 
     upper, lower = column("upper"), column("lower")
+    skip, constant = beside(program, jnp.asarray(last))
     steps = [np.int32(0) if a is None else a.num_steps for a in answers]
     return Path(
         program=program,
@@ -377,5 +393,6 @@ def _assemble(program: Program, lams: Array, answers: list[Answer | None]) -> Pa
         gap=upper - lower,
         status=column("status"),
         num_steps=jnp.asarray(np.stack(steps)),
-        skip=None if skip is None else jnp.asarray(skip),
+        skip=skip,
+        constant=constant,
     )

@@ -14,6 +14,7 @@ from jaxrelu.core.tracing import is_staged, is_traced
 from jaxrelu.paths.checks import checked_solver, step_limit, warm_point
 from jaxrelu.programs.checks import check_lam, check_program
 from jaxrelu.programs.program import Program
+from jaxrelu.programs.row_space import RowSpace
 from jaxrelu.programs.solution import Solution, shared
 from jaxrelu.programs.units import into_units
 from jaxrelu.solvers.active_newton.path_driver import PathDriver
@@ -149,7 +150,7 @@ def _solve_jvp(primals: tuple[Any, ...], tangents: tuple[Any, ...]) -> tuple[Sol
         solver = ActiveNewton()
         steps = jnp.asarray(solver.default_max_steps)
         end = _solved(at, lam, tolerance, goal, steps, near, solver)
-    basis = None if at.space is None else at.space.basis
+    basis = at.space.basis if isinstance(at.space, RowSpace) else None
     change = parameters(*tangents[:2])
     return solution, tangent(program, lam, end, change, solver.slots(program), basis)
 

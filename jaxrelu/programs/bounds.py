@@ -28,6 +28,7 @@ from jax import Array
 from jaxrelu.core.chunks import chunk_size, in_chunks, sum_in_chunks
 from jaxrelu.core.numerics import eps, matmul, safe_norm
 from jaxrelu.core.rounding import added, downward, product, roundoff, sum_roundings, upward
+from jaxrelu.geometry.bias_metric import most_in_polar_size, reach_of, safe_polar_size
 from jaxrelu.geometry.cones import cone_signs, pushed_inside
 from jaxrelu.geometry.correlation_bounds import DualElements, best_multiple
 from jaxrelu.geometry.gram import shared_rows
@@ -38,10 +39,11 @@ from jaxrelu.losses.base import (
     value_error,
 )
 from jaxrelu.losses.kinks import has_kinks
-from jaxrelu.programs.penalties import block_weights, sizes
-from jaxrelu.programs.preparation import RowSpace
+from jaxrelu.programs.bias import has_bias
+from jaxrelu.programs.penalties import block_weights, seen, sizes
+from jaxrelu.programs.preparation import Coordinates
 from jaxrelu.programs.program import Program, block_signs, sample_weights
-from jaxrelu.programs.skip import has_cone, is_skip
+from jaxrelu.programs.skip import has_cone, without_cone
 from jaxrelu.programs.unpenalised import Violation, unpenalised_loss
 
 
@@ -90,7 +92,7 @@ def inside(program: Program, blocks: Blocks) -> Blocks:
 
     def some(part: Blocks) -> Array:
         pattern = part.ids % num_patterns
-        skip = is_skip(program, pattern)
+        skip = without_cone(program, pattern)
         # What has no cone is inside; the first one stands in.
         where = pattern if skip is None else jnp.where(skip, 0, pattern)
         signs = cone_signs(masks, where, part.weights.dtype)
@@ -193,15 +195,17 @@ class CorrelationBound(NamedTuple):
 
 
 def correlation_bound(
-    program: Program, residual: Array, duals: DualElements, space: RowSpace | None = None
+    program: Program, residual: Array, duals: DualElements, space: Coordinates | None = None
 ) -> CorrelationBound:
     """max_b ||c_b + t_b v_b|| / w_b for elements v_b of the dual cones, rounded up.
 
+    With a free bias, of polar sizes (`jaxrelu.geometry.bias_metric`).
+
     Args:
-        program: in units; in its row space where `space` is given.
+        program: in units; as solvers see it where `space` is given.
         residual: (n,).
         duals: of all blocks, zeros where nothing is known (and without cones).
-        space: how the row space belongs to the features; the bound is that of the features.
+        space: how that belongs to the features; the bound is that of the features.
 
     Returns:
         `CorrelationBound`.
@@ -211,22 +215,26 @@ def correlation_bound(
     unit, times = roundoff(dtype), sum_roundings(n, dtype)
     rounding = correlation_rounding(program, residual)
     signs = (1.0, -1.0) if program.has_cones else (1.0,)
+    reach = reach_of(X) if has_bias(program) else None
+    most = most_in_polar_size(reach)
+    rounding = most * rounding
 
-    def some(part: tuple[Array, DualElements]) -> Array:
-        some_masks, some_duals = part
+    def some(part: tuple[Array, DualElements, Array]) -> Array:
+        some_masks, some_duals, pattern = part
         c = product(some_masks.astype(dtype) * residual[None], X)
+        c = seen(program, pattern, c)
         bounds = []
         for k, sign in enumerate(signs):
             vectors, mass = some_duals.vectors[:, k], some_duals.mass[:, k]
-            t = best_multiple(sign * c, vectors)
+            t = best_multiple(sign * c, vectors, reach)
             moved = t[:, None] * vectors
-            bound = safe_norm(sign * c + moved)
+            bound = safe_polar_size(sign * c + moved, reach)
             off = t * mass * (times + 8.0) + 2.0 * safe_norm(moved)
             if space is not None:
                 bound = bound * (1.0 + space.stretch)
                 off = off + t * mass * space.slip / unit
             # Where no element is known there is nothing to be off, whatever t is.
-            off = jnp.where(mass == 0, 0.0, off)
+            off = jnp.where(mass == 0, 0.0, most * off)
             bound = bound * (1.0 + unit * (d + 4.0))
             bounds.append(bound + unit * off)
         return jnp.stack(bounds, axis=1)
@@ -235,11 +243,12 @@ def correlation_bound(
     by_pattern = jax.tree.map(
         lambda a: jnp.moveaxis(a.reshape(len(signs), p, *a.shape[1:]), 0, 1), duals
     )
-    found = in_chunks(some, (masks.T, by_pattern), chunk_size(n))
+    patterns = jnp.arange(p, dtype=jnp.int32)
+    found = in_chunks(some, (masks.T, by_pattern, patterns), chunk_size(n))
     slip = jnp.zeros((), dtype)
     if space is not None:
         reached = added(jnp.abs(residual) * safe_norm(X)) * (1.0 + unit * times)
-        slip = space.slip * reached * (1.0 + space.stretch)
+        slip = most * space.slip * reached * (1.0 + space.stretch)
         rounding = rounding + slip
     weight = block_weights(program)
     if weight is None:

@@ -35,6 +35,7 @@ from jaxrelu.geometry.cones import (
 from jaxrelu.geometry.correlation_bounds import DualElements, best_multiple, polar_bounds
 from jaxrelu.geometry.gram import shared_rows
 from jaxrelu.losses.kinks import has_kinks
+from jaxrelu.programs.bias import has_bias, of_linear_blocks, smallest_biases
 from jaxrelu.programs.bounds import (
     all_blocks,
     correlation_bound,
@@ -43,12 +44,14 @@ from jaxrelu.programs.bounds import (
     lower_bound,
     upper_value,
 )
+from jaxrelu.programs.constants import balanced
+from jaxrelu.programs.extension import apart
 from jaxrelu.programs.free_fits import residual_of_best
 from jaxrelu.programs.free_pairs import shortest_pairs
 from jaxrelu.programs.penalties import VANISHING, block_weights, weighed_correlations
 from jaxrelu.programs.preparation import lifted, lowered, row_space, with_interior
 from jaxrelu.programs.program import Program, fit, sample_weights
-from jaxrelu.programs.skip import is_skip, without_skip
+from jaxrelu.programs.skip import without_cone
 from jaxrelu.programs.units import in_units, into_units, out_of_units, printed
 
 
@@ -66,6 +69,7 @@ class Certificate:
         dual: (n,), dual feasible: ||Proj_K(s X^T D_j dual)|| <= lam for every block.
         multipliers: None, or what `jaxrelu.certify(..., multipliers=True)` returns.
         skip: (d,), the skip connection beside `weights`, or None.
+        constant: scalar, that of a free bias, or None.
     """
 
     lower: Array
@@ -75,6 +79,7 @@ class Certificate:
     dual: Array
     multipliers: Array | None = None
     skip: Array | None = None
+    constant: Array | None = None
 
 
 class Certified:
@@ -152,7 +157,7 @@ def _certified(
     given = None if residual is None else into_units(residual, units.residual)
     found = evidence(reduced, lam, inner, given, multipliers)
     blocks = all_blocks(lifted(found.weights, space))
-    paired = shortest_pairs(whole, *blocks)
+    paired = smallest_biases(whole, blocks.ids, shortest_pairs(whole, *blocks))
     # In fewer dimensions they are inside; lifted they were rounded again, as those of pairs were.
     if space is not None or paired is not blocks.weights:
         blocks = inside(whole, blocks._replace(weights=paired))
@@ -164,17 +169,17 @@ def _certified(
     mu = None
     if found.multipliers is not None:
         mu = out_of_units(t * found.multipliers, units.residual).reshape(*whole.block_shape, -1)
-        mu, _ = without_skip(program, mu)
-    dense_weights = out_of_units(dense(whole, blocks), units.weights)
-    given_weights, given_skip = without_skip(program, dense_weights)
+        mu = mu[..., : program.block_shape[-1], :]
+    parts = apart(program, out_of_units(dense(whole, blocks), units.weights))
     return Certificate(
         lower=low,
         upper=high,
         gap=high - low,
-        weights=given_weights,
+        weights=parts.weights,
         dual=out_of_units(t * found.residual, units.residual),
         multipliers=mu,
-        skip=given_skip,
+        skip=parts.skip,
+        constant=parts.constant,
     )
 
 
@@ -231,9 +236,10 @@ def evidence(
     duals = DualElements.nothing(c.shape[0], c.shape[1], c.dtype)
     if not program.has_cones:
         return Evidence(weights, residual, duals, None)
-    rows, masks = shared_rows(jnp.asarray(program.X)), jnp.asarray(program.patterns.masks)
+    rows = shared_rows(jnp.asarray(program.X), has_bias(program))
+    masks = jnp.asarray(program.patterns.masks)
     pattern, batch = block_patterns(program.block_shape), projection_batch(len(c), len(masks))
-    skip = is_skip(program, pattern)
+    skip = without_cone(program, pattern)
     if skip is not None:
         # Without a cone there is nothing to project.
         c, pattern = jnp.where(skip[:, None], 0.0, c), jnp.where(skip, 0, pattern)
@@ -245,7 +251,7 @@ def evidence(
         points, index = some
         signs = cone_signs(masks, index, points.dtype)
         mu = project(rows, signs, points).multipliers
-        t = best_multiple(points, DualElements.of(rows, signs, mu).vectors)
+        t = best_multiple(points, DualElements.of(rows, signs, mu).vectors, rows.reach)
         lengths = jnp.where(rows.length > 0, rows.length, 1.0)[None]
         # Of the rows of X; the elements are those of exactly these numbers.
         own = jnp.where(rows.length[None] > 0, t[:, None] * mu / lengths, 0.0)
@@ -261,7 +267,7 @@ def _in_domain(program: Program, residual: Array) -> Array:
         return residual
     weight = sample_weights(program)
     low, high = program.loss.slopes(jnp.asarray(program.y))  # type: ignore[attr-defined]
-    return jnp.clip(residual, -weight * high, -weight * low)
+    return balanced(program, jnp.clip(residual, -weight * high, -weight * low))
 
 
 def feasible_weights(program: Program, weights: Array) -> Array:
@@ -269,6 +275,7 @@ def feasible_weights(program: Program, weights: Array) -> Array:
 
     A block of infinite weight becomes zero.
     """
+    weights = of_linear_blocks(program, weights)
     weight = block_weights(program)
     if weight is not None:
         there = (weight < jnp.inf).reshape(program.block_shape)[..., None]
@@ -288,7 +295,7 @@ def feasible_weights(program: Program, weights: Array) -> Array:
 
     # A chunk drops what is negligible in it, so negligible is decided here, over all blocks.
     flat = drop_negligible(flat)
-    given, skip = flat, is_skip(program, pattern)
+    given, skip = flat, without_cone(program, pattern)
     if skip is not None:
         flat, pattern = jnp.where(skip[:, None], 0.0, flat), jnp.where(skip, 0, pattern)
         interior = jnp.where(skip[:, None], interior[:1], interior)

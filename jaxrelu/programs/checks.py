@@ -18,7 +18,7 @@ from jaxrelu.core.checks import (
     check_type,
 )
 from jaxrelu.core.device import check_device
-from jaxrelu.core.options import number, scalar
+from jaxrelu.core.options import check_choice, number, scalar
 from jaxrelu.core.tracing import is_traced
 from jaxrelu.geometry.checks import check_patterns
 from jaxrelu.geometry.patterns import Patterns
@@ -50,12 +50,13 @@ def check_program(program: Program) -> None:
     check_kind(program)
     check_data(program)
     check_type(program.skip, "skip", bool, "True or False")
+    check_choice(program.bias, "bias", ("none", "free"))
     check_device(program.X.dtype)
     if program.sample_weight is not None:
         check_weights_sign(program.sample_weight)
     if program.block_weights is not None:
-        check_block_weights(program.block_weights, program.skip)
-    check_patterns(program.patterns, program.X)
+        check_block_weights(program.block_weights, program.skip, program.bias)
+    check_patterns(program.patterns, program.X, program.bias)
     check_target(checked_loss(program.loss), program.y)
 
 
@@ -77,7 +78,7 @@ def check_data(program: Program) -> None:
         check_shape(weights, "block_weights", program.block_shape, "one a block of the program")
 
 
-def check_block_weights(weights: Any, skip: bool = False) -> None:
+def check_block_weights(weights: Any, skip: bool = False, bias: str = "none") -> None:
     """Refuses known weights of blocks that are negative or NaN, and such that leave no block."""
     if is_traced(weights):
         return
@@ -87,7 +88,12 @@ def check_block_weights(weights: Any, skip: bool = False) -> None:
             "block_weights holds a negative number or NaN: weights are >= 0, and inf for a block "
             "that is not there."
         )
-    if known.size and not skip and bool(np.all(np.isinf(known))):
+    if bias == "free" and bool(np.any(known == 0)):
+        raise ValueError(
+            'block_weights holds zeros, and bias="free" leaves no bound of such a block: pass a '
+            "small weight, 1e-6 times the others, say."
+        )
+    if known.size and not skip and bias == "none" and bool(np.all(np.isinf(known))):
         raise ValueError("block_weights are all inf, which leaves no block: make some finite.")
 
 
@@ -103,6 +109,24 @@ def check_skip(program: Program, skip: Any, name: str = "skip") -> Array | None:
     return skip
 
 
+def check_constant(program: Program, constant: Any, name: str = "constant") -> Array | None:
+    """The constant of a program with a free bias, or None for zero."""
+    if constant is None:
+        return None
+    if program.bias != "free":
+        raise ValueError(f'{name} is given, and the program has none: build it with bias="free".')
+    return scalar(constant, name, program.X.dtype)
+
+
+def check_no_bias(program: Program, why: str) -> None:
+    """Refuses a program with a free bias where it has no meaning, or is not known."""
+    if program.bias == "free":
+        raise ValueError(
+            f'the program has bias="free", and {why}: append a column of ones to X, whose bias is '
+            "penalised."
+        )
+
+
 def check_no_skip(program: Program, why: str) -> None:
     """Refuses a program with a skip connection where it has no meaning."""
     if program.skip:
@@ -111,6 +135,7 @@ def check_no_skip(program: Program, why: str) -> None:
 
 def check_no_free_blocks(program: Program, who: str) -> None:
     """Refuses a known program some of whose blocks are not penalised."""
+    check_no_bias(program, f"{who} goes by correlations that are projections")
     check_no_skip(program, f"{who} goes by correlations of length lam, which it has not")
     if program.block_weights is not None and bool(np.any(np.asarray(program.block_weights) == 0)):
         raise ValueError(
@@ -121,6 +146,7 @@ def check_no_free_blocks(program: Program, who: str) -> None:
 
 def check_no_block_weights(program: Program, why: str) -> None:
     """Refuses a program with weights of blocks or a skip connection, which have no meaning."""
+    check_no_bias(program, why)
     check_no_skip(program, why)
     if program.block_weights is not None:
         raise ValueError(f"the program has block_weights, and {why}: leave them out.")
@@ -149,7 +175,7 @@ def check_double(program: Program) -> None:
 def check_weights(program: Program, weights: Any, name: str = "weights") -> Array:
     """The weights as an array of the right shape and dtype, or an error that names the fix."""
     weights = as_float(weights, name)
-    check_shape(weights, name, (*program.block_shape, program.X.shape[1]), "as this program has")
+    check_shape(weights, name, (*program.block_shape, program.block_size), "as this program has")
     check_dtype(weights, name, program.X.dtype)
     return weights
 

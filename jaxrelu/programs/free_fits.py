@@ -22,7 +22,12 @@ from jaxrelu.core.numerics import eps, matmul
 from jaxrelu.losses.base import total_curvature
 from jaxrelu.programs.penalties import block_weights
 from jaxrelu.programs.program import Program, residual_at, sample_weights
-from jaxrelu.programs.unpenalised import absent_as_one, free_features, scaled_gram
+from jaxrelu.programs.unpenalised import (
+    FreeFeatures,
+    absent_as_one,
+    free_features,
+    scaled_gram,
+)
 
 _MOST_STEPS = 30
 # The shares of a step that are tried.
@@ -44,13 +49,24 @@ def residual_of_best(program: Program, fit: Array) -> Array:
     features = free_features(program, (weight == 0).reshape(-1, program.patterns.masks.shape[1]))
 
     def found() -> Array:
-        open_ones = jnp.repeat(features.open, program.X.shape[1])
-        return residual_at(
-            program, _best(program, fit, jnp.where(open_ones[None], features.columns, 0.0))
-        )
+        return residual_at(program, _best(program, fit, _open_columns(program, features)))
 
     best: Array = jax.lax.cond(jnp.any(features.open), found, lambda: given)
     return best
+
+
+def best_fit(program: Program) -> Array:
+    """The best fit (n,) of such blocks alone."""
+    weight, zero = block_weights(program), jnp.zeros_like(jnp.asarray(program.y))
+    assert weight is not None
+    features = free_features(program, (weight == 0).reshape(-1, program.patterns.masks.shape[1]))
+    return _best(program, zero, _open_columns(program, features))
+
+
+def _open_columns(program: Program, features: FreeFeatures) -> Array:
+    """The features (n, k d) of such blocks, zeros in the place of others."""
+    open_ones = jnp.repeat(features.open, program.X.shape[1])
+    return jnp.where(open_ones[None], features.columns, 0.0)
 
 
 def _best(program: Program, fit: Array, A: Array) -> Array:

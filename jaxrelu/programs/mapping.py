@@ -4,7 +4,8 @@ Weights of blocks in the penalty are those of their neurons, w (||u||^2 + a^2) /
 A block theta of sign s is the neuron u = theta / sqrt(||theta||), a = s sqrt(||theta||): then
 relu(X u) a = s D X theta on the training data and (||u||^2 + a^2) / 2 = ||theta||, so the network's
 `nonconvex_objective` equals the convex objective. Back, a neuron (u, a) adds u |a| to the block of
-sign(a) and of the cell of u.
+sign(a) and of the cell of u. With a free bias ||theta|| is that of all but the bias, which is
+divided and multiplied alike.
 
 Reference: Pilanci and Ergen (ICML 2020), Theorem 1; Mishkin and Pilanci (ICML 2023), Section 2.
 """
@@ -20,6 +21,8 @@ from jax import Array
 from jaxrelu.core.checks import as_float, check_dtype, known_matrix
 from jaxrelu.core.numerics import matmul, safe_norm, safe_sqrt
 from jaxrelu.core.tracing import on_host
+from jaxrelu.geometry.bias_metric import sized
+from jaxrelu.geometry.checks import with_ones
 from jaxrelu.geometry.patterns import Patterns, patterns_from_weights
 from jaxrelu.losses.base import Loss
 from jaxrelu.losses.checks import check_known_samples, chosen_loss
@@ -29,6 +32,7 @@ from jaxrelu.networks.network import (
     Network,
     checked_input,
     checked_neuron_weight,
+    has_bias,
 )
 from jaxrelu.programs.checks import check_kind, check_program, check_skip, check_weights
 from jaxrelu.programs.program import ConvexProgram, GatedProgram, Program
@@ -41,7 +45,7 @@ def to_network(program: Program, solution: Solution | Any) -> Network | GatedNet
     Args:
         program: the program that was solved.
         solution: a `Solution`, or convex weights of the program's shape, which say nothing of a
-            skip connection.
+            skip connection or a constant.
 
     Returns:
         `Network` with 2p slots, positive output weights first, or `GatedNetwork` with p slots.
@@ -69,14 +73,22 @@ def to_network(program: Program, solution: Solution | Any) -> Network | GatedNet
         skip = check_skip(program, solution.skip, "solution.skip")
     else:
         weights, skip = check_weights(program, solution, "solution"), None
-    flat = weights.reshape(-1, weights.shape[-1])
-    root = safe_sqrt(safe_norm(flat))
+    flat, biased = weights.reshape(-1, weights.shape[-1]), program.bias == "free"
+    root = safe_sqrt(safe_norm(sized(flat, biased)))
     empty = (root == 0)[:, None]
     hidden = jnp.where(empty, 0.0, flat / jnp.where(empty, 1.0, root[:, None])).T
     if isinstance(program, GatedProgram):
         return GatedNetwork(jnp.asarray(program.patterns.gates), hidden, root, skip)
     p = weights.shape[1]
-    return Network(hidden, jnp.concatenate([root[:p], -root[p:]]), skip)
+    output = jnp.concatenate([root[:p], -root[p:]])
+    if not biased:
+        return Network(hidden, output, skip)
+    # A bias alone is a constant, and nothing is paid for it.
+    alone = jnp.where(root == 0, jnp.maximum(flat[:, -1], 0.0), 0.0)
+    constant = jnp.sum(alone[:p]) - jnp.sum(alone[p:])
+    if isinstance(solution, Solution) and solution.constant is not None:
+        constant = constant + solution.constant
+    return Network(hidden[:-1], output, skip, hidden[-1], constant)
 
 
 @on_host()
@@ -106,7 +118,8 @@ def from_network(
         most `nonconvex_objective` (equal when every neuron is balanced, ||u|| = |a|, and neurons
         that share a signed cell are collinear). A neuron on a wall, which has no pattern of its
         own, goes to a deterministic full-dimensional adjacent cell. The program has a skip
-        connection if the network has one, which is then that of the weights.
+        connection if the network has one, and a free bias if it has biases or a constant; these two
+            belong to the weights.
 
     Raises:
         ValueError, TypeError: shapes or dtypes that do not fit; a network with no neurons; weights
@@ -124,7 +137,7 @@ def from_network(
     Reference: Mishkin and Pilanci (ICML 2023); the cells of wall neurons as corrected in
     `jaxrelu.geometry.patterns.patterns_from_weights`.
     """
-    check_known_network(network, gated=True, skip=True)
+    check_known_network(network, gated=True, skip=True, bias=True)
     loss = chosen_loss(loss)
     data = known_matrix(X, "X")
     check_known_samples(len(data), y, sample_weight)
@@ -137,10 +150,14 @@ def from_network(
     own = None
     if neuron_weight is not None:
         own = np.asarray(checked_neuron_weight(neuron_weight, network), X.dtype)
+    features, biased = X, has_bias(network)
+    if biased and isinstance(network, Network):
+        bias = jnp.zeros_like(output) if network.bias is None else jnp.asarray(network.bias)
+        hidden, features = jnp.concatenate([hidden, bias[None]]), with_ones(X)
     scaled = (hidden * jnp.abs(output)[None]).T
     if isinstance(network, GatedNetwork):
         return _from_gated(network, X, y, loss, sample_weight, (hidden * output[None]).T, own)
-    patterns, index = patterns_from_weights(X, hidden)
+    patterns, index = patterns_from_weights(features, hidden)
     sign = jnp.where(output >= 0, 0, 1)
     of_blocks = None
     if own is not None:
@@ -148,9 +165,12 @@ def from_network(
         known = _of_blocks(own, np.asarray(sign) * p + np.asarray(index), 2 * p).reshape(2, p)
         of_blocks = jnp.asarray(np.where(np.isnan(known), known[::-1], known))
     has_skip = network.skip is not None
-    program = ConvexProgram(X, y, patterns, loss, sample_weight, of_blocks, skip=has_skip)
+    program = ConvexProgram(
+        X, y, patterns, loss, sample_weight, of_blocks, skip=has_skip,
+        bias="free" if biased else "none",
+    )  # fmt: skip
     check_program(program)
-    weights = jnp.zeros((*program.block_shape, X.shape[1]), X.dtype)
+    weights = jnp.zeros((*program.block_shape, program.block_size), X.dtype)
     return program, weights.at[sign, index].add(scaled)
 
 

@@ -22,13 +22,16 @@ from jaxrelu.geometry.cones import block_patterns
 from jaxrelu.geometry.correlations import correlations
 from jaxrelu.losses.kinks import has_kinks
 from jaxrelu.programs.checks import (
+    check_constant,
     check_kind,
     check_lam,
+    check_no_bias,
     check_program,
     check_residual,
     check_skip,
     check_weights,
 )
+from jaxrelu.programs.extension import Parts, extended, joined
 from jaxrelu.programs.penalties import block_weights, sizes, weighing
 from jaxrelu.programs.program import (
     Program,
@@ -40,7 +43,7 @@ from jaxrelu.programs.program import (
     raw_correlations,
     residual_at,
 )
-from jaxrelu.programs.skip import extended, is_skip, with_skip
+from jaxrelu.programs.skip import without_cone
 
 
 class KKTResidual(NamedTuple):
@@ -61,7 +64,9 @@ class KKTResidual(NamedTuple):
     primal_feasibility: Array
 
 
-def objective(program: Program, lam: Any, weights: Any, *, skip: Any = None) -> Array:
+def objective(
+    program: Program, lam: Any, weights: Any, *, skip: Any = None, constant: Any = None
+) -> Array:
     r"""The objective of the convex program (see the docstring of `jaxrelu.programs.program`).
 
     sum_i c_i loss(f_i, y_i) + lam sum_blocks w ||theta||_2. Cone constraints are not looked at.
@@ -71,6 +76,7 @@ def objective(program: Program, lam: Any, weights: Any, *, skip: Any = None) -> 
         lam: scalar >= 0, the regularization strength.
         weights: array (2, p, d), or (p, d) for a gated program.
         skip: array (d,), the skip connection of a program that has one, zero by default.
+        constant: scalar, that of a program with a free bias, zero by default.
 
     Returns:
         Scalar. Differentiable; the derivative of a norm at a zero block is 0.
@@ -89,12 +95,11 @@ def objective(program: Program, lam: Any, weights: Any, *, skip: Any = None) -> 
     """
     check_kind(program)
     weights, skip = check_weights(program, weights), check_skip(program, skip)
+    parts = Parts(weights, skip, check_constant(program, constant))
     strength = nonnegative_scalar(lam, "lam", weights.dtype)
-    flat = weights.reshape(-1, weights.shape[-1])
-    f = fit(program, weights)
-    if skip is not None:
-        f = f + matmul(jnp.asarray(program.X), skip)
-    return loss_value(program, f) + strength * jnp.sum(sizes(program, flat))
+    whole, every = extended(program), joined(program, parts)
+    flat = every.reshape(-1, every.shape[-1])
+    return loss_value(whole, fit(whole, every)) + strength * jnp.sum(sizes(whole, flat))
 
 
 def block_correlations(program: Program, residual: Any) -> Array:
@@ -125,6 +130,7 @@ def block_correlations(program: Program, residual: Any) -> Array:
     Reference: Mishkin and Pilanci (ICML 2023), the minimum-norm multiplier of Section 3.
     """
     check_program(program)
+    check_no_bias(program, "a block's correlation is no projection then")
     return _block_correlations(program, check_residual(program, residual))
 
 
@@ -154,7 +160,7 @@ def kkt_residual(
 
     Raises:
         ValueError, TypeError: see `jaxrelu.programs.checks.check_program`; a lam that is not
-        positive; a loss with kinks and no residual.
+        positive; a loss with kinks and no residual; a free bias.
 
     Example:
         >>> import jax, jax.numpy as jnp, jaxrelu as jr, numpy as np
@@ -168,8 +174,10 @@ def kkt_residual(
         0.0
     """
     check_program(program)
+    check_no_bias(program, "a block's correlation is no projection then (jr.certify knows it)")
     lam = check_lam(program, lam)
-    weights = with_skip(program, check_weights(program, weights), check_skip(program, skip))
+    parts = Parts(check_weights(program, weights), check_skip(program, skip))
+    weights = joined(program, parts)
     if residual is not None:
         residual = check_residual(program, residual)
     elif has_kinks(program.loss):
@@ -189,7 +197,7 @@ def _kkt_residual(
         residual = residual_at(program, fit(program, weights))
     q = _block_correlations(program, residual)
     q, size, small = q.reshape(flat.shape), safe_norm(flat), close(weights.dtype)
-    skip = is_skip(program, block_patterns(program.block_shape))
+    skip = without_cone(program, block_patterns(program.block_shape))
     if skip is not None:  # its correlation is raw
         raw = raw_correlations(program, residual).reshape(flat.shape)
         q = jnp.where(skip[:, None], raw, q)

@@ -17,8 +17,11 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from jaxrelu.core.numerics import matmul, safe_norm, weighted
+from jaxrelu.geometry.bias_metric import sized
 from jaxrelu.geometry.cones import block_patterns
+from jaxrelu.programs.bias import has_bias
 from jaxrelu.programs.program import Program, block_signs, float_masks, raw_correlations
+from jaxrelu.programs.skip import columns_of
 
 # Of lam, for blocks that are not penalised: of all their optimal weights the shortest are near.
 VANISHING = 2.0**-40
@@ -74,10 +77,10 @@ def sizes(program: Program, flat: Array, blocks: Array | None = None) -> Array:
 
     Args:
         program: whose weights count.
-        flat: (k, d), weights of blocks.
+        flat: (k, d), weights of blocks; a free bias does not count.
         blocks: (k,), which they are; None for all. One that the program has not counts nothing.
     """
-    norm, weight = safe_norm(flat), block_weights(program)
+    norm, weight = safe_norm(sized(flat, has_bias(program))), block_weights(program)
     if weight is None:
         return norm
     if blocks is not None:
@@ -108,7 +111,13 @@ def weighed_correlations(program: Program, residual: Array, free: float = 0.0) -
     pattern = block_patterns(program.block_shape)
     # Both signs share their products.
     g = matmul((float_masks(program) * residual[:, None]).T, jnp.asarray(program.X))
-    return bounded_factors(program, free)[:, None] * g[pattern]
+    return seen(program, pattern, bounded_factors(program, free)[:, None] * g[pattern])
+
+
+def seen(program: Program, pattern: Array, rows: Array) -> Array:
+    """Rows (k, d) of blocks of some patterns, zero in features that these do not see."""
+    columns = columns_of(program, pattern)
+    return rows if columns is None else jnp.where(columns, rows, 0.0)
 
 
 def bounded_factors(program: Program, free: float = 0.0) -> Array:

@@ -21,6 +21,9 @@ meant, the limit of vanishing weights.
 **A skip connection** adds X theta_0 to the fit, a block without cone and penalty; of its optimal
 weights those of the least norm are meant, too.
 
+**A free bias**, of the ReLU program alone, makes neurons relu(<x, u> + b) with ||u|| in the penalty
+and adds a constant to the fit (`jaxrelu.programs.bias`).
+
 There is no 1/n, and the squared loss is 1/2 (f - y)^2. C-ReLU equals the training problem
 sum_i c_i loss + lam/2 (||W1||_F^2 + ||w2||^2) of the network f = relu(X W1) w2, once all patterns
 are present and the network is wide enough; note the 1/2 on weight decay.
@@ -66,6 +69,9 @@ class ConvexProgram:
             for ones.
         skip: whether there is a skip connection, a linear part X theta_0 of the fit that is not
             penalised (static); answers have it in `skip`, (d,).
+        bias: "free" for neurons with a bias that is not penalised (static), "none" for none.
+            Weights are (2, p, d + 1) then, with the bias last, gates and witnesses (d + 1, p), and
+            answers have a `constant`.
 
     Nothing is checked here (JAX rebuilds programs from placeholders); the entry points check.
 
@@ -86,11 +92,18 @@ class ConvexProgram:
     sample_weight: Any = None
     block_weights: Any = None
     skip: bool = field(default=False, kw_only=True, metadata={"static": True})
+    bias: str = field(default="none", kw_only=True, metadata={"static": True})
 
     @property
     def block_shape(self) -> tuple[int, ...]:
         """(2, p): both signs of every pattern."""
         return (2, self.patterns.masks.shape[1])
+
+    @property
+    def block_size(self) -> int:
+        """The numbers of a block: d, and one more with a free bias."""
+        # Operators see it as a column of X.
+        return int(self.X.shape[1]) + (self.bias == "free" and type(self) is ConvexProgram)
 
     @property
     def has_cones(self) -> bool:
@@ -129,6 +142,16 @@ class GatedProgram:
     def block_shape(self) -> tuple[int, ...]:
         """(p,): one block a gate."""
         return (self.patterns.masks.shape[1],)
+
+    @property
+    def block_size(self) -> int:
+        """The numbers of a block: d."""
+        return int(self.X.shape[1])
+
+    @property
+    def bias(self) -> str:
+        """Always "none": every gate would have a free bias of its own."""
+        return "none"
 
     @property
     def has_cones(self) -> bool:

@@ -12,14 +12,12 @@ Reference: Mishkin, Sahiner and Pilanci (ICML 2022), whose scnn has one.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import jax.numpy as jnp
 from jax import Array
 
 from jaxrelu.core.pytrees import register
 from jaxrelu.geometry.cones import block_patterns
-from jaxrelu.geometry.patterns import Patterns
 from jaxrelu.programs.program import ConvexProgram, GatedProgram, Program
 
 
@@ -28,6 +26,15 @@ from jaxrelu.programs.program import ConvexProgram, GatedProgram, Program
 class SkipProgram(ConvexProgram):
     """A ReLU program whose last pattern is of ones, and has no cone and no negative sign."""
 
+    def without_cone(self, pattern: Array) -> Array:
+        """Which of some patterns (k,) have no cone, (k,) bool."""
+        return pattern == self.patterns.masks.shape[1] - 1
+
+    def columns(self, pattern: Array) -> Array | None:
+        """(k, d) bool, the features that blocks of some patterns see; None for all."""
+        del pattern
+        return None
+
 
 @register
 @dataclass(frozen=True, eq=False)
@@ -35,71 +42,18 @@ class SkipGatedProgram(GatedProgram):
     """A gated program whose last gate lets everything through."""
 
 
-def extended(program: Program) -> Program:
-    """The program with its skip connection as a block; itself where it has none."""
-    if not program.skip or isinstance(program, SkipProgram | SkipGatedProgram):
-        return program
-    patterns, ones = program.patterns, jnp.ones((program.X.shape[0], 1), bool)
-    masks = jnp.concatenate([jnp.asarray(patterns.masks, bool), ones], axis=1)
-    interior = None if patterns.interior is None else _with_zero(patterns.interior)
-    patterns = Patterns(_with_zero(patterns.gates), masks, interior)
-    shape, dtype = program.block_shape, program.X.dtype
-    given = program.block_weights
-    weights = jnp.ones(shape, dtype) if given is None else jnp.asarray(given)
-    kind: type[Program] = SkipProgram if program.has_cones else SkipGatedProgram
-    own = jnp.asarray([[0.0], [jnp.inf]] if program.has_cones else [0.0], dtype)
-    weights = jnp.concatenate([weights, own], axis=-1)
-    return kind(
-        program.X, program.y, patterns, program.loss, program.sample_weight, weights, skip=True
-    )
-
-
-def _with_zero(columns: Any) -> Array:
-    """(d, p) -> (d, p + 1); no gate, of zeros, lets everything through."""
-    return jnp.pad(jnp.asarray(columns), ((0, 0), (0, 1)))
-
-
-def is_skip(program: Program, pattern: Array) -> Array | None:
+def without_cone(program: Program, pattern: Array) -> Array | None:
     """Which of some patterns have no cone, where one has none; None where all have."""
-    if not isinstance(program, SkipProgram):
-        return None
-    return pattern == program.patterns.masks.shape[1] - 1
+    return program.without_cone(pattern) if isinstance(program, SkipProgram) else None
+
+
+def columns_of(program: Program, pattern: Array) -> Array | None:
+    """(k, d) bool, the features that blocks of some patterns (k,) see; None for all."""
+    return program.columns(pattern) if isinstance(program, SkipProgram) else None
 
 
 def has_cone(program: Program) -> Array:
     """(b,) bool, which blocks are confined to one."""
     pattern = block_patterns(program.block_shape)
-    skip = is_skip(program, pattern)
-    return jnp.full(pattern.shape, program.has_cones) if skip is None else ~skip
-
-
-def shape_with_skip(program: Program) -> tuple[int, ...]:
-    """The block shape of `extended`, of the program itself."""
-    *signs, p = program.block_shape
-    extra = program.skip and not isinstance(program, SkipProgram | SkipGatedProgram)
-    return (*signs, p + extra)
-
-
-def with_skip(program: Program, weights: Array, skip: Array | None) -> Array:
-    """Dense weights (..., p, d) and a skip connection (d,) as weights of `extended`."""
-    if not program.skip:
-        return weights
-    own = jnp.zeros(weights.shape[-1:], weights.dtype) if skip is None else jnp.asarray(skip)
-    last = own[None] if weights.ndim == 2 else jnp.stack([own, jnp.zeros_like(own)])[:, None]
-    return jnp.concatenate([weights, last], axis=-2)
-
-
-def without_skip(program: Program, weights: Any) -> tuple[Any, Any]:
-    """Dense weights (..., d) of `extended`, one array or a batch: those of patterns, and skip."""
-    if not program.skip:
-        return weights, None
-    last = weights[..., -1, :]
-    return weights[..., :-1, :], last[..., 0, :] if program.has_cones else last
-
-
-def skip_apart(program: Program, ids: Any) -> tuple[Any, Any]:
-    """Flat indices of blocks of `extended` as those of the program, and which one is the skip."""
-    if not program.skip:
-        return ids, ids != ids
-    place = program.block_shape[-1]
-    return ids - (ids > place), ids == place
+    open_ones = without_cone(program, pattern)
+    return jnp.full(pattern.shape, program.has_cones) if open_ones is None else ~open_ones

@@ -35,6 +35,7 @@ class Solution(Certified):
         status: int32, a member of `Status`.
         num_steps: int32, Newton steps or iterations taken.
         skip: (d,), the skip connection of a program that has one, else None.
+        constant: scalar, the constant of a program with a free bias, else None.
     """
 
     weights: Array
@@ -45,6 +46,7 @@ class Solution(Certified):
     status: Array
     num_steps: Array
     skip: Array | None = None
+    constant: Array | None = None
 
 
 class Solved(Certified):
@@ -76,14 +78,17 @@ def joined(parts: list[Solution], join: Callable[[Any], Array]) -> Solution:
 
     def light(part: Solution) -> Solution:
         none: Any = None
-        return replace(part, certificate=replace(part.certificate, weights=none, skip=none))
+        proof = replace(part.certificate, weights=none, skip=none, constant=none)
+        return replace(part, certificate=proof)
 
     return shared(jax.tree.map(lambda *leaves: join(leaves), *map(light, parts)))
 
 
 def shared(answer: Solution) -> Solution:
     """The same answer holding its weights once; compiled code returns them in two arrays."""
-    proof = replace(answer.certificate, weights=answer.weights, skip=answer.skip)
+    proof = replace(
+        answer.certificate, weights=answer.weights, skip=answer.skip, constant=answer.constant
+    )
     return replace(answer, certificate=proof)
 
 

@@ -18,17 +18,20 @@ from jax import Array
 
 from jaxrelu.core.numerics import safe_norm
 from jaxrelu.core.rounding import largest_exponent, times_power, tiny
+from jaxrelu.geometry.bias_metric import sized
 from jaxrelu.losses.base import homogeneity, scaled
+from jaxrelu.programs.bias import has_bias, in_bias_units
+from jaxrelu.programs.extension import extended
 from jaxrelu.programs.penalties import block_weights
 from jaxrelu.programs.program import Program, sample_weights
-from jaxrelu.programs.skip import extended
 
 
 class Units(NamedTuple):
     """Exponents of the powers of two between a program and the one in numbers around one.
 
-    A value of the program is 2^exponent times that in units: of the weights, of lam, of the
-    residual (and the dual vector) and of the objective.
+    A value of the program is 2^exponent times that in units: of the weights (one exponent, or one
+    for each of a block with a free bias), of lam, of the residual (and the dual vector) and of the
+    objective.
     """
 
     features: Any
@@ -49,14 +52,18 @@ class Units(NamedTuple):
 def in_units(program: Program) -> tuple[Any, Units]:
     """The program in numbers around one, its skip connection a block of it, and the way back."""
     program = extended(program)
-    X, y = jnp.asarray(program.X), jnp.asarray(program.y)
+    biased = has_bias(program)
+    X, y = sized(jnp.asarray(program.X), biased), jnp.asarray(program.y)
     feature = largest_exponent(X)
     X = times_power(X, -feature)
-    # Rows of norm about one.
-    mean = jnp.mean(safe_norm(X))
+    # Rows of norm about one; with a free bias, of their distance from the mean.
+    mean = jnp.mean(safe_norm(X - jnp.mean(X, axis=0)[None] if biased else X))
     usable = (mean > 0) & jnp.isfinite(mean)
     rows = jnp.round(jnp.log2(jnp.where(usable, mean, 1.0))).astype(jnp.int32)
     X, feature = times_power(X, -rows), feature + rows
+    patterns = in_bias_units(program, program.patterns, feature)
+    if biased:
+        X = jnp.concatenate([X, jnp.ones((len(X), 1), X.dtype)], axis=1)
     degree = homogeneity(program.loss)
     target = largest_exponent(y) if degree else jnp.zeros((), jnp.int32)
     weight = jnp.zeros((), jnp.int32)
@@ -66,8 +73,12 @@ def in_units(program: Program) -> tuple[Any, Units]:
         weight = largest_exponent(given)
         scaled_weight = times_power(given, -weight)
     loss, y = scaled(program.loss, -target), times_power(y, -target)
-    inside = replace(program, X=X, y=y, loss=loss, sample_weight=scaled_weight)
+    inside = replace(program, X=X, y=y, patterns=patterns, loss=loss, sample_weight=scaled_weight)
     units = Units.of(feature, target, weight, degree)
+    if biased:
+        # A bias is in units of the fit.
+        own = jnp.full((X.shape[1],), units.weights).at[-1].set(units.fit)
+        units = units._replace(weights=own)
     blocks = block_weights(program)
     if blocks is not None:
         power = largest_exponent(jnp.where(jnp.isfinite(blocks), blocks, 0.0))
@@ -78,12 +89,19 @@ def in_units(program: Program) -> tuple[Any, Units]:
 
 def into_units(values: Any, exponent: Array) -> Array:
     """Values of a program in its units: 2^-exponent times as large."""
-    return times_power(jnp.asarray(values), -exponent)
+    values = jnp.asarray(values)
+    return times_power(values, -_along(exponent, values))
 
 
 def out_of_units(values: Array, exponent: Array) -> Array:
     """Values in units as those of the program: 2^exponent times as large."""
-    return times_power(values, exponent)
+    return times_power(values, _along(exponent, values))
+
+
+def _along(exponent: Array, values: Array) -> Array:
+    """An exponent for all values, or one for each of their last axis."""
+    own = jnp.asarray(exponent)
+    return own if own.ndim == 0 else own.reshape((1,) * (values.ndim - own.ndim) + own.shape)
 
 
 def printed(value: Array, exponent: Array, side: int) -> Array:

@@ -23,7 +23,9 @@ With A the features D_j X of the free patterns side by side (columns of zeros le
 difference of the free weights of both signs, and M = A^T Omega^2 A,
 
     sigma_min(Omega A) ||u||  <=  ||Omega A u||  <=  S,   |<z, u>|  <=  ||M^(-1/2) z|| S,
-    S = || min(e, tau) || + || Omega X || T / min_b w_b;
+    S = || min(e, tau) || + || Omega X || T / min_b w_b
+
+(with a free bias 1 + reach times as much, for |b| <= reach ||u|| there);
 
 the rounding of z, which may point anywhere, costs its norm over sigma_min. Where only one sign of a
 pattern is free, u is its weight; where both are, each of them is at most 1 / m times as long as u
@@ -44,12 +46,15 @@ from jax import Array
 
 from jaxrelu.core.numerics import eps, matmul, safe_norm
 from jaxrelu.core.rounding import accurate_product, roundoff, sum_roundings
+from jaxrelu.geometry.bias_metric import reach_of
 from jaxrelu.geometry.cones import cone_signs, margins
 from jaxrelu.geometry.gram import shared_rows
 from jaxrelu.losses.base import total, total_conjugate, total_gradient
+from jaxrelu.programs.bias import has_bias
+from jaxrelu.programs.constants import constant_loss, has_constant_alone
 from jaxrelu.programs.penalties import block_weights
 from jaxrelu.programs.program import Program, sample_weights
-from jaxrelu.programs.skip import has_cone
+from jaxrelu.programs.skip import columns_of, has_cone
 
 # Free patterns up to which there is a bound: all of them make one system.
 MOST = 4
@@ -96,6 +101,8 @@ def unpenalised_loss(
     Returns:
         Scalar, infinite where there is no bound.
     """
+    if has_constant_alone(program):
+        return constant_loss(program, lam, dual, upper)
     weight = block_weights(program)
     assert weight is not None
     free = (weight == 0).reshape(-1, program.patterns.masks.shape[1])
@@ -164,6 +171,9 @@ def _reach_of_free(
     left = jnp.minimum(upper - total(program.loss, fit, y, weight) + change, upper)
     lightest = jnp.min(jnp.where(given == 0, jnp.inf, given), initial=jnp.inf)
     of_penalised = largest_singular(omega[:, None] * X) * left / (lam * lightest)
+    if has_bias(program):
+        # Of (u, b), whose bias is so many times as long as u at most.
+        of_penalised = (1.0 + reach_of(X)) * of_penalised
     return safe_norm(reach) + of_penalised
 
 
@@ -218,7 +228,10 @@ def free_features(program: Program, free: Array) -> FreeFeatures:
     X, masks = jnp.asarray(program.X), jnp.asarray(program.patterns.masks)
     few = free_patterns(free)
     seen = masks.T[few.chosen] & few.used[:, None]
-    columns = jnp.where(seen[:, :, None], X[None], 0.0).transpose(1, 0, 2).reshape(len(X), -1)
+    columns = jnp.where(seen[:, :, None], X[None], 0.0)
+    own = columns_of(program, few.chosen)
+    columns = columns if own is None else jnp.where(own[:, None], columns, 0.0)
+    columns = columns.transpose(1, 0, 2).reshape(len(X), -1)
     cones = has_cone(program)[few.chosen]
     known = jnp.sum(jnp.any(free, axis=0)) <= len(few.chosen)
     return FreeFeatures(few, few.used & ~cones, columns, known)

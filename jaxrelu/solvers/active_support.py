@@ -45,7 +45,7 @@ from jaxrelu.programs.program import (
     residual_at,
     sample_weights,
 )
-from jaxrelu.programs.skip import is_skip
+from jaxrelu.programs.skip import without_cone
 from jaxrelu.solvers.support_system import SupportSystem, support_system
 
 # Correlations this near lam, relative, are tight; nearer than half of it no other may come.
@@ -183,7 +183,7 @@ def _tight(program: Program, lam: Array, flat: Array, residual: Array, slots: in
         own = weighed_correlations(program, residual, free=1.0)
         q = own.reshape(c.shape)[blocks]
     if program.has_cones:
-        skip = is_skip(program, pattern[blocks])
+        skip = without_cone(program, pattern[blocks])
         walled = tight if skip is None else tight & ~skip
         there = project(shared_rows(X), signs, jnp.where(walled[:, None], q, 0.0))
         mu, u = there.multipliers, unit(there.points)

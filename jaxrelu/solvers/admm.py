@@ -150,6 +150,11 @@ class ADMM:
         """
         check_static_count(self.check_every, "check_every")
         loss = program.loss
+        if program.bias == "free":
+            raise ValueError(
+                'ADMM splits by Euclidean projections, which bias="free" does not go by: leave '
+                "solver out, or pass jr.ActiveNewton()."
+            )
         if program.skip and program.has_cones:
             raise ValueError(
                 "ADMM factors the cones of all blocks at once, and a skip connection has none: "

@@ -40,9 +40,9 @@ from jaxrelu.core.numerics import eps, matmul, safe_norm, unit
 from jaxrelu.losses.base import total, total_curvature, total_gradient
 from jaxrelu.losses.kinks import has_kinks
 from jaxrelu.programs.certificates import Certificate
+from jaxrelu.programs.extension import Parts, apart, extended, joined
 from jaxrelu.programs.penalties import norm_shares, sizes, weighed, working_weights
 from jaxrelu.programs.program import Program, sample_weights
-from jaxrelu.programs.skip import extended, with_skip, without_skip
 from jaxrelu.programs.solution import Solution
 from jaxrelu.solvers.active_support import ActiveSupport, active_support
 from jaxrelu.solvers.base import Tolerance
@@ -102,9 +102,14 @@ def tangent(
     """
     program, lam, solution, basis = first_order("solve", (program, lam, solution, basis))
     given, program = program, extended(program)
+    if given.bias == "free":
+        raise ValueError(
+            'answers with bias="free" have no derivatives here: append a column of ones to X, '
+            "whose bias is penalised, or stop the gradient."
+        )
     if given.skip:
-        joined = with_skip(given, solution.weights, solution.skip)
-        solution = replace(solution, weights=joined, skip=None)
+        all_weights = joined(given, Parts(solution.weights, solution.skip))
+        solution = replace(solution, weights=all_weights, skip=None)
         change = change._replace(block_weights=_with_skip(given, program, change.block_weights))
     if has_kinks(program.loss):
         return _of_value_alone(
@@ -167,7 +172,7 @@ def tangent(
     value = where(finite & (support.optimal | _closed(solution)), d_value)
     d_fit, d_residual = where(known, d_fit), where(known, -d_gradient)
     d_weights = where(known & regular & support.unique, d_weights)
-    d_weights, d_skip = without_skip(given, d_weights.reshape(solution.weights.shape))
+    d_weights, d_skip, _ = apart(given, d_weights.reshape(solution.weights.shape))
     none = jnp.zeros_like(value)
     certificate = Certificate(value, value, none, d_weights, d_residual, skip=d_skip)
     nothing: Any = np.zeros((), jax.dtypes.float0)  # integers have no derivative
@@ -182,7 +187,7 @@ def _of_value_alone(
     """The derivative of an answer whose weights have none."""
     value = known_where(jnp.isfinite(lam) & (lam > 0), d_value)
     unknown, weights = nowhere(change, (solution.fit, solution.weights))
-    d_weights, d_skip = without_skip(given, weights)
+    d_weights, d_skip, _ = apart(given, weights)
     none = jnp.zeros_like(value)
     certificate = Certificate(value, value, none, d_weights, unknown, skip=d_skip)
     nothing: Any = np.zeros((), jax.dtypes.float0)  # integers have no derivative

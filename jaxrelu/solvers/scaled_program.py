@@ -13,11 +13,13 @@ from jaxrelu.core.chunks import in_chunks
 from jaxrelu.core.compilation import compiled
 from jaxrelu.core.loops import all_finite
 from jaxrelu.core.numerics import eps, matmul
+from jaxrelu.geometry.bias_metric import reach_of
 from jaxrelu.geometry.cones import block_patterns
 from jaxrelu.geometry.gram import Rows, shared_rows
 from jaxrelu.losses.base import Loss
-from jaxrelu.programs.penalties import block_factors
-from jaxrelu.programs.preparation import RowSpace, lowered, row_space, with_interior
+from jaxrelu.programs.bias import has_bias
+from jaxrelu.programs.penalties import block_factors, seen
+from jaxrelu.programs.preparation import Coordinates, lowered, row_space, with_interior
 from jaxrelu.programs.program import Program, loss_value, sample_weights
 from jaxrelu.programs.units import Units, in_units, into_units
 from jaxrelu.solvers.base import Tolerance, WarmStart
@@ -29,7 +31,7 @@ class ScaledProgram(NamedTuple):
     Attributes:
         program: in numbers around one, with witnesses.
         samples: the rows of X.
-        rows: the rows of the cones: the same, or none if gated.
+        rows: the rows of the cones: the same (marked where there is a free bias), or none if gated.
         pattern, factor: (b,), of every block; factors are signs, over weights.
         at_zero: scalar, the objective at zero weights.
     """
@@ -88,7 +90,12 @@ class ScaledProgram(NamedTuple):
 
         rows = self.masks.T
         g = in_chunks(some, rows, rows.shape[0] if batch is None else batch)
-        return self.factor[:, None] * g[self.pattern]
+        return seen(self.program, self.pattern, self.factor[:, None] * g[self.pattern])
+
+    @property
+    def has_bias(self) -> bool:
+        """Whether norms leave out the last entry of a block."""
+        return has_bias(self.program)
 
 
 def scaled_program(program: Program) -> ScaledProgram:
@@ -96,6 +103,7 @@ def scaled_program(program: Program) -> ScaledProgram:
     X = jnp.asarray(program.X)
     samples = shared_rows(X)
     rows = samples if program.has_cones else shared_rows(X[:0])
+    rows = rows._replace(reach=reach_of(X)) if has_bias(program) else rows
     return ScaledProgram(
         program, samples, rows, block_patterns(program.block_shape), block_factors(program),
         loss_value(program, jnp.zeros_like(jnp.asarray(program.y))),
@@ -108,13 +116,13 @@ class Prepared(NamedTuple):
     Attributes:
         scaled: the program as solvers take it.
         features: the program in units with all its features, where `scaled` has fewer.
-        space: its row space, or None.
+        space: its coordinates, or None where they are those of the features.
         units: the way back.
     """
 
     scaled: ScaledProgram
     features: Program | None
-    space: RowSpace | None
+    space: Coordinates | None
     units: Units
 
     @property

@@ -28,7 +28,7 @@ from jaxrelu.losses.augmented import Augmented
 from jaxrelu.losses.base import total
 from jaxrelu.programs.penalties import sizes
 from jaxrelu.programs.program import Program, block_signs, float_masks, sample_weights
-from jaxrelu.programs.skip import is_skip
+from jaxrelu.programs.skip import without_cone
 from jaxrelu.programs.solution import Solution
 
 # A gap of an answer, relative, at which its dual vector is near enough.
@@ -57,7 +57,7 @@ def value_at_kinks(program: Program, solution: Solution, change: Any, slots: int
     features = jnp.sum(signed * matmul(theta, dX.T), axis=0)
     walls = jnp.zeros((), X.dtype)
     if program.has_cones:
-        rows, skip = shared_rows(X), is_skip(program, pattern)
+        rows, skip = shared_rows(X), without_cone(program, pattern)
         signs = cone_signs(jnp.asarray(program.patterns.masks), pattern, X.dtype)
         if skip is not None:
             signs = jnp.where(skip[:, None], 0.0, signs)

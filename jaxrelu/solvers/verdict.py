@@ -18,6 +18,7 @@ from jax import Array
 from jaxrelu.core.compilation import compiled
 from jaxrelu.core.status import Status
 from jaxrelu.losses.kinks import has_kinks
+from jaxrelu.programs.bias import smallest_biases
 from jaxrelu.programs.bounds import (
     Blocks,
     all_blocks,
@@ -28,11 +29,11 @@ from jaxrelu.programs.bounds import (
     upper_value,
 )
 from jaxrelu.programs.certificates import Certificate, evidence
+from jaxrelu.programs.extension import Parts, apart, extended_shape, joined
 from jaxrelu.programs.free_pairs import shortest_pairs
 from jaxrelu.programs.penalties import sizes
 from jaxrelu.programs.preparation import lifted, lowered
 from jaxrelu.programs.program import Program, residual_at
-from jaxrelu.programs.skip import shape_with_skip, with_skip, without_skip
 from jaxrelu.programs.solution import Solution, shared
 from jaxrelu.programs.units import are_lost, into_units, out_of_units, printed
 from jaxrelu.solvers.base import Evidence, Tolerance, tolerances
@@ -71,6 +72,7 @@ def conclude(at: Prepared, lam: Array, tolerance: Tolerance, found: Evidence) ->
     valid = (lam > 0) & jnp.isfinite(lam)
     residual, weights = found.residual, lifted(found.blocks.weights, at.space)
     weights = shortest_pairs(program, found.blocks.ids, weights)
+    weights = smallest_biases(program, found.blocks.ids, weights)
     blocks = inside(program, found.blocks._replace(weights=weights))
     upper, fit = upper_value(program, lam, blocks)
     inner = at.scaled.program
@@ -132,52 +134,53 @@ def solution_of(
     """The verdict on evidence as a `Solution` with dense weights."""
     verdict = conclude(at, lam, tolerance, found)
     weights = dense(at.whole, Blocks(verdict.blocks, verdict.weights))
-    return _solution(verdict, *without_skip(at.whole, weights), users_lam, found.num_steps)
+    return _solution(verdict, apart(at.whole, weights), users_lam, found.num_steps)
 
 
 def given_solution(program: Program, lam: Any, verdict: Verdict, num_steps: Any) -> Solution:
     """A verdict that is known on the host as a `Solution` with dense weights; compiles nothing."""
-    shape, d = shape_with_skip(program), program.X.shape[1]
+    shape, d = extended_shape(program), program.block_size
     total = int(np.prod(shape))
     taken = verdict.blocks < total
     flat = np.zeros((total, d), verdict.weights.dtype)
     flat[verdict.blocks[taken]] = verdict.weights[taken]
     with np.errstate(invalid="ignore"):  # both bounds may be infinite
-        answer = jax.device_put(_solution(verdict, None, None, lam, np.asarray(num_steps)))
-    weights, skip = jax.device_put(without_skip(program, flat.reshape(*shape, d)))
-    return shared(replace(answer, weights=weights, skip=skip))
+        answer = jax.device_put(_solution(verdict, Parts(None), lam, np.asarray(num_steps)))
+    parts = jax.device_put(apart(program, flat.reshape(*shape, d)))
+    return shared(replace(answer, **parts._asdict()))
 
 
-def _solution(verdict: Verdict, weights: Any, skip: Any, lam: Any, num_steps: Any) -> Solution:
+def _solution(verdict: Verdict, parts: Parts, lam: Any, num_steps: Any) -> Solution:
     certificate = Certificate(
         lower=verdict.lower,
         upper=verdict.upper,
         gap=verdict.upper - verdict.lower,
-        weights=weights,
+        weights=parts.weights,
         dual=verdict.dual,
-        skip=skip,
+        skip=parts.skip,
+        constant=parts.constant,
     )
     return Solution(
-        weights=weights,
+        weights=parts.weights,
         lam=lam,
         fit=verdict.fit,
         residual=verdict.residual,
         certificate=certificate,
         status=verdict.status,
         num_steps=num_steps,
-        skip=skip,
+        skip=parts.skip,
+        constant=parts.constant,
     )
 
 
 def certified(
     program: Program,
     lam: Array,
-    weights: Array,
-    skip: Array | None = None,
+    parts: Parts,
     residual: Array | None = None,
 ) -> Solution:
     """Weights from anywhere as a `Solution`: judged at the default tolerance, no steps taken."""
-    weights = with_skip(program, weights, skip)
+    weights = joined(program, parts)
     answer: Solution = _certified(program, lam, weights, residual, tolerances(program, None, None))
     return answer
 

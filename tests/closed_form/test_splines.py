@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from closed_form_checks import LAM, circle, seen, solved
 
+import jaxrelu as jr
 from jaxrelu import closed_form
 from jaxrelu.closed_form.dictionary import Columns, least_polar
 
@@ -68,6 +69,60 @@ def test_splines_of_a_free_bias_are_optimal(rng, lam):
         np.testing.assert_allclose(np.sum(found.residual), 0.0, atol=1e-10)
         inside = np.asarray(found.knots)
         assert np.all(np.min(np.abs(inside[:, None] - x[None]), axis=1, initial=9.0) < 1e-9)
+
+
+LOSSES = {
+    "huber": jr.HuberLoss(np.asarray(0.3)),
+    "logistic": jr.LogisticLoss(),
+    "absolute": jr.AbsoluteLoss(),
+    "hinge": jr.HingeLoss(),
+    "quantile": jr.QuantileLoss(np.asarray(0.2)),
+}
+
+
+@pytest.mark.parametrize("name", list(LOSSES))
+@pytest.mark.parametrize("bias", ["free", "none"])
+def test_splines_of_other_losses_are_optimal(rng, name, bias):
+    """The dual value at the residual is the value, and no kink anywhere correlates more."""
+    for n in (4, 15):
+        x, y = points(rng, n)
+        y = np.where(y > 0, 1.0, -1.0) if name in ("logistic", "hinge") else y
+        loss = LOSSES[name]
+        found = closed_form.spline(x, y, 0.1, loss=loss, bias=bias)
+        np.testing.assert_allclose(found(x), found.fit, atol=1e-9)
+        cost = np.abs(np.asarray(found.network.hidden)[0]) @ np.abs(found.network.output)
+        value = float(np.sum(loss.value(found.fit, y))) + 0.1 * cost
+        np.testing.assert_allclose(found.value, value, rtol=1e-8, atol=1e-12)
+        assert -1e-12 <= found.gap <= 1e-8 * max(found.value, 1e-3)
+        r = np.asarray(found.residual)
+        low = np.sum(-np.asarray(loss.conjugate(-(1 - 1e-9) * r, y)))
+        assert low >= found.value - 1e-6 * max(found.value, 1e-3)
+        assert abs(np.sum(r)) <= 1e-8 * np.sum(np.abs(r))
+        t = np.linspace(x.min() - 1, x.max() + 1, 4001) if bias == "free" else np.zeros(1)
+        features = np.maximum(np.stack([x[:, None] - t, t - x[:, None]]), 0.0)
+        assert np.max(np.abs(np.einsum("snk,n->sk", features, r))) <= 0.1 * (1 + 1e-7)
+
+
+def test_the_matrix_of_a_spline_is_its_program(rng):
+    """A lasso over the columns, by Clarabel, has the value of the spline."""
+    import cvxpy as cp
+
+    x, y = points(rng, 8)
+    F = np.asarray(closed_form.spline_matrix(x))
+    a, c = cp.Variable(F.shape[1]), cp.Variable()
+    problem = cp.Problem(cp.Minimize(cp.sum_squares(F @ a + c - y) / 2 + LAM * cp.norm1(a)))
+    problem.solve(solver=cp.CLARABEL, tol_gap_rel=1e-10, tol_gap_abs=1e-10)
+    np.testing.assert_allclose(closed_form.spline(x, y, LAM).value, problem.value, rtol=1e-7)
+    twice = closed_form.spline_matrix(np.repeat(x, 2))
+    assert twice.shape == (16, F.shape[1])
+
+
+def test_other_losses_ask_for_a_lam(rng):
+    x, y = points(rng)
+    with pytest.raises(ValueError, match="interpolants have no loss"):
+        closed_form.spline(x, y, loss=LOSSES["absolute"])
+    with pytest.raises(ValueError, match="penalised bias is solved"):
+        closed_form.spline(x, y, 0.1, loss=LOSSES["absolute"], bias="penalised")
 
 
 @pytest.mark.parametrize("constant", [True, False])

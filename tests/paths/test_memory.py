@@ -1,5 +1,7 @@
 """`estimate_memory` and the batch sizes that bound it."""
 
+from dataclasses import replace
+
 import jax
 import numpy as np
 import pytest
@@ -92,6 +94,21 @@ def test_patterns_in_batches_take_less(lanes):
     # In every lane the masks as numbers, n x p of them, are no longer there.
     masks = 8 * program.patterns.masks.size
     assert in_batches < at_once - 0.5 * lanes * masks
+
+
+@pytest.mark.slow
+def test_weights_a_skip_connection_and_kinks_are_counted():
+    """All that they hold comes on top: a block, the weights, the multipliers of samples."""
+    usual, (first, *_) = GENERIC.program, LAMS
+    plain = jr.estimate_memory(usual, [first])
+    weights = np.ones(usual.block_shape)
+    for program in (
+        replace(usual, block_weights=weights),
+        replace(usual, skip=True),
+        replace(usual, loss=jr.AbsoluteLoss()),
+    ):
+        assert plain < jr.estimate_memory(program, [first]) < 3 * plain
+        jr.raise_if_failed(jr.solve(program, first))
 
 
 def test_shapes_are_enough():

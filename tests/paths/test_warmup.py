@@ -12,42 +12,51 @@ import jaxrelu as jr
 SAMPLES, FEATURES, GATES = 41, 3, 11
 
 
-def shapes(n, loss, gated=False):
+def shapes(n, loss, gated=False, weighted=False, skip=False, bias="none"):
     def floats(*shape):
         return jax.ShapeDtypeStruct(shape, jnp.float64)
 
     masks = jax.ShapeDtypeStruct((n, GATES), bool)
-    interior = None if gated else floats(FEATURES, GATES)
-    patterns = jr.Patterns(floats(FEATURES, GATES), masks, interior)
-    kind = jr.GatedProgram if gated else jr.ConvexProgram
-    return kind(floats(n, FEATURES), floats(n), patterns, loss)
+    size = FEATURES + (bias == "free")
+    patterns = jr.Patterns(floats(size, GATES), masks, None if gated else floats(size, GATES))
+    weights = floats(2, GATES) if weighted else None
+    data = floats(n, FEATURES), floats(n), patterns, loss
+    if gated:
+        return jr.GatedProgram(*data, skip=skip)
+    return jr.ConvexProgram(*data, block_weights=weights, skip=skip, bias=bias)
 
 
-def posed(n, loss, gated=False):
+def posed(n, loss, gated=False, weighted=False, skip=False, bias="none"):
     """Data of those shapes; all gates have patterns of their own."""
     rng = np.random.default_rng(3)
     X = rng.standard_normal((n, FEATURES))
     y = np.sign(X[:, 0] + np.abs(X[:, 1]) + 0.3 * rng.standard_normal(n))
-    patterns = jr.sample_patterns(jax.random.key(1), X, GATES, gated=gated)
+    patterns = jr.sample_patterns(jax.random.key(1), X, GATES, gated=gated, bias=bias)
     assert patterns.num_patterns == GATES
-    kind = jr.GatedProgram if gated else jr.ConvexProgram
-    return kind(X, y, patterns, loss)
+    weights = rng.uniform(0.5, 2.0, (2, GATES)) if weighted else None
+    if gated:
+        return jr.GatedProgram(X, y, patterns, loss, skip=skip)
+    return jr.ConvexProgram(X, y, patterns, loss, block_weights=weights, skip=skip, bias=bias)
 
 
 @pytest.mark.parametrize(
-    ("n", "loss", "gated"),
+    ("n", "loss", "options"),
     [
-        (SAMPLES, jr.SquaredLoss(), False),
-        pytest.param(SAMPLES + 1, jr.LogisticLoss(), False, marks=pytest.mark.slow),
-        pytest.param(SAMPLES + 2, jr.SquaredLoss(), True, marks=pytest.mark.slow),
+        (SAMPLES, jr.SquaredLoss(), {}),
+        pytest.param(SAMPLES + 1, jr.LogisticLoss(), {}, marks=pytest.mark.slow),
+        pytest.param(SAMPLES + 2, jr.SquaredLoss(), {"gated": True}, marks=pytest.mark.slow),
+        pytest.param(SAMPLES + 5, jr.SquaredLoss(), {"weighted": True}, marks=pytest.mark.slow),
+        pytest.param(SAMPLES + 6, jr.SquaredLoss(), {"skip": True}, marks=pytest.mark.slow),
+        pytest.param(SAMPLES + 7, jr.HingeLoss(), {}, marks=pytest.mark.slow),
+        pytest.param(SAMPLES + 8, jr.SquaredLoss(), {"bias": "free"}, marks=pytest.mark.slow),
     ],
 )
-def test_a_path_of_these_shapes_compiles_nothing(n, loss, gated):
+def test_a_path_of_these_shapes_compiles_nothing(n, loss, options):
     with compile_events() as events:
-        jr.warmup(shapes(n, loss, gated), jax.ShapeDtypeStruct((6,), jnp.float64))
+        jr.warmup(shapes(n, loss, **options), jax.ShapeDtypeStruct((6,), jnp.float64))
     assert events  # the listener hears
     with compile_events() as events:
-        program = posed(n, loss, gated)
+        program = posed(n, loss, **options)
         path = jr.solve_path(program, jr.lambda_grid(program, num=6, ratio=0.01))
         path[3].weights.block_until_ready()
         # Finely enough that blocks have to be projected onto their cones, too.

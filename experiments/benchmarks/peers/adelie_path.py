@@ -1,6 +1,6 @@
 """adelie: a path of the ReLU or the gated program by block coordinate descent in C++.
 
-adelie minimises 1/(2n) ||f - y||^2 + lam' sum_b penalty_b ||theta_b||, so lam' = lam / n with unit
+adelie minimises 1/n sum_i l(f, y) + lam' sum_b penalty_b ||theta_b||, so lam' = lam / n with unit
 penalties, no intercept and no early exit. Its convex_relu matrix is [D_1 X .. D_p X, -D_1 X ..],
 which is our order of blocks, positive signs first; the cone of a block is the linear constraint
 -(2 D_j - I) X theta <= 0. The default penalty would be sqrt(d).
@@ -49,10 +49,16 @@ def prepare(problem: dict[str, np.ndarray], settings: dict[str, Any]) -> tuple[S
             for cone in cones
         ]
 
+    glm = {
+        "squared": lambda: ad.glm.gaussian(y, dtype=np.float64),
+        "logistic": lambda: ad.glm.binomial((y + 1) / 2, dtype=np.float64),
+        "poisson": lambda: ad.glm.poisson(y, dtype=np.float64),
+    }[str(problem.get("loss", "squared"))]
+
     def solve() -> tuple[Any, dict[str, Any]]:
         state = ad.grpnet(
             ad.matrix.convex_relu(features, on, gated=gated, n_threads=threads),
-            ad.glm.gaussian(y, dtype=np.float64),
+            glm(),
             constraints=constraints,
             groups=np.arange(blocks) * d,
             penalty=np.ones(blocks),
@@ -62,6 +68,7 @@ def prepare(problem: dict[str, np.ndarray], settings: dict[str, Any]) -> tuple[S
             progress_bar=False,
             n_threads=threads,
             tol=settings["tol"],
+            irls_tol=settings["tol"],
             max_iters=settings["max_iters"],
         )
         return state, {"threads": threads, "message": str(state.error)[:200]}

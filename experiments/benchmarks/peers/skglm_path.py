@@ -1,7 +1,8 @@
 """skglm: a path of the gated program, its group lasso warm-started from lam to lam.
 
-skglm minimises 1/(2n) ||y - A w||^2 + alpha sum_g ||w_g||, so alpha = lam / n; it needs the n x pd
-matrix A = [D_1 X .. D_p X] itself. Its first call compiles with numba.
+skglm minimises 1/n sum_i l(A w, y) + alpha sum_g ||w_g||, so alpha = lam / n; it needs the n x pd
+matrix A = [D_1 X .. D_p X] itself. Its first call compiles with numba. The squared loss has an
+estimator (block coordinate descent); logistic and Poisson loss go to its prox-Newton solver.
 """
 
 from __future__ import annotations
@@ -11,6 +12,11 @@ from typing import Any
 
 import numpy as np
 from skglm import GroupLasso
+from skglm.datafits import LogisticGroup, PoissonGroup
+from skglm.penalties import WeightedGroupL2
+from skglm.solvers import GroupProxNewton
+from skglm.utils.data import grp_converter
+from skglm.utils.jit_compilation import compiled_clone
 from worker import Collect, Solve, serve
 
 
@@ -18,13 +24,28 @@ def prepare(problem: dict[str, np.ndarray], settings: dict[str, Any]) -> tuple[S
     X, y, masks, lams = (problem[key] for key in ("X", "y", "masks", "lams"))
     (n, d), p = X.shape, masks.shape[1]
     A = np.asfortranarray((masks[:, :, None] * X[:, None, :]).reshape(n, p * d))
+    loss = str(problem.get("loss", "squared"))
 
-    def solve() -> tuple[Any, dict[str, Any]]:
+    def solve_squared() -> tuple[Any, dict[str, Any]]:
         model = GroupLasso(d, fit_intercept=False, warm_start=True, tol=settings["tol"])
         weights = []
         for lam in lams:
             model.alpha = lam / n
             weights.append(model.fit(A, y).coef_.copy())
+        return weights, {}
+
+    def solve_smooth() -> tuple[Any, dict[str, Any]]:
+        indices, starts = grp_converter(d, p * d)
+        datafit = {"logistic": LogisticGroup, "poisson": PoissonGroup}[loss](starts, indices)
+        datafit = compiled_clone(datafit)
+        penalty = compiled_clone(WeightedGroupL2(1.0, np.ones(p), starts, indices))
+        newton = GroupProxNewton(tol=settings["tol"], max_iter=1_000, fit_intercept=False)
+        weights, point, fit = [], np.zeros(p * d), np.zeros(n)
+        for lam in lams:
+            penalty.alpha = lam / n
+            point = newton.solve(A, y, datafit, penalty, point, fit)[0]
+            fit = A @ point
+            weights.append(point.copy())
         return weights, {}
 
     def collect(weights: Any) -> dict[str, np.ndarray]:
@@ -33,7 +54,7 @@ def prepare(problem: dict[str, np.ndarray], settings: dict[str, Any]) -> tuple[S
             "lam_index": np.arange(len(lams)),
         }
 
-    return solve, collect
+    return solve_squared if loss == "squared" else solve_smooth, collect
 
 
 if __name__ == "__main__":

@@ -25,6 +25,7 @@ from jaxrelu.programs.checks import (
     check_lam,
     check_no_free_blocks,
 )
+from jaxrelu.programs.extension import Parts
 from jaxrelu.programs.program import Program
 from jaxrelu.programs.solution import Solution
 from jaxrelu.solvers.verdict import certified
@@ -104,14 +105,14 @@ class FollowedPath:
         found = self._point(host, value)
         if found is None:
             weights = solve(self.program, value, rtol=0.0, atol=0.0).weights
-            return certified(self.program, jnp.asarray(value, weights.dtype), weights)
+            return certified(self.program, jnp.asarray(value, weights.dtype), Parts(weights))
         point, neurons = found
         shape = self.program.block_shape
         flat = np.zeros((int(np.prod(shape)), point.directions.shape[1]))
         for neuron, size, u in zip(neurons, point.sizes, point.directions, strict=True):
             flat[neuron.block] += size * abs(host.factors[neuron.block]) * u
         weights = jnp.asarray(flat.reshape(*shape, -1))
-        return certified(self.program, jnp.asarray(value, weights.dtype), weights)
+        return certified(self.program, jnp.asarray(value, weights.dtype), Parts(weights))
 
     def _point(self, host: HostProgram, lam: float) -> tuple[ActivePoint, list[Neuron]] | None:
         """The solution of the equations at lam, and its neurons; None where they have none."""

@@ -145,7 +145,7 @@ def go_on_screening(
 ) -> tuple[Search, Lanes, Array, tuple[Schedule, Finding, Screened]]:
     """The search after a projection, the next lanes, whether it is over, and what follows then."""
     search = after_projection(search, scaled.rows, lanes, points, multipliers, limit, rising=False)
-    every = working_set.screened(search.bounds, limit)
+    every = working_set.screened(search.bounds, limit, scaled.has_bias)
     following = rounds.after_screening(
         scaled, lam, tolerance, max_steps, schedule, slots, solved, every
     )

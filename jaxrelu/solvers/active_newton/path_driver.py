@@ -20,7 +20,7 @@ from jaxrelu.geometry.cones import lanes_at_once
 from jaxrelu.geometry.correlation_bounds import DualElements
 from jaxrelu.geometry.driven_projection import correlations_of, make_feasible
 from jaxrelu.programs.bounds import Blocks
-from jaxrelu.programs.skip import is_skip
+from jaxrelu.programs.skip import without_cone
 from jaxrelu.solvers.active_newton import driven_rounds as driven
 from jaxrelu.solvers.active_newton.driven_rounds import Answer
 from jaxrelu.solvers.active_newton.rounds import Finding, Overall, Schedule, Solved
@@ -255,7 +255,7 @@ class PathDriver:
         """Blocks inside their cones, a few at a time in one shape."""
         blocks, weights = given.ids, np.array(given.weights)
         # A skip connection has no cone.
-        skip = is_skip(self.scaled.program, self.scaled.pattern)
+        skip = without_cone(self.scaled.program, self.scaled.pattern)
         apart = np.zeros(0, bool) if skip is None else np.append(np.asarray(skip), False)[blocks]
         kept = np.flatnonzero(apart)
         given_apart = weights[kept]
@@ -266,15 +266,19 @@ class PathDriver:
             some = np.arange(start, start + lanes) % len(blocks)
             part = Blocks(jax.device_put(blocks[some]), jax.device_put(weights[some]))
             signs, interior = driven.cones_of(self.scaled, part)
-            moved = make_feasible(self.scaled.rows, signs, part.weights, interior)
+            rows = self.scaled.rows._replace(reach=None)
+            moved = make_feasible(rows, signs, part.weights, interior)
             weights[some] = np.asarray(moved)
         weights[kept] = given_apart
         return Blocks(blocks, weights)  # type: ignore[arg-type]
 
     def _non_zero(self, solved: Solved) -> Blocks:
-        """The non-zero blocks, on the host."""
+        """The non-zero blocks, on the host, and the constant of a free bias."""
         given, all_weights = np.asarray(solved.blocks), np.asarray(solved.weights)
-        active = np.flatnonzero(np.any(all_weights != 0, axis=1))
+        kept = np.any(all_weights != 0, axis=1)
+        if self.scaled.has_bias:
+            kept |= given == self.scaled.masks.shape[1] - 1
+        active = np.flatnonzero(kept)
         blocks, weights = self._no_blocks(active.size)
         blocks[: active.size], weights[: active.size] = given[active], all_weights[active]
         return Blocks(blocks, weights)  # type: ignore[arg-type]

@@ -17,6 +17,7 @@ from jaxrelu.core.rounding import upward
 from jaxrelu.geometry.cones import drop_negligible
 from jaxrelu.geometry.correlation_bounds import DualElements
 from jaxrelu.programs.bounds import correlation_rounding, lower_value
+from jaxrelu.programs.constants import balanced
 from jaxrelu.programs.free_fits import residual_of_best
 from jaxrelu.programs.penalties import bounded_factors, unweighed
 from jaxrelu.programs.program import loss_value, residual_at
@@ -334,7 +335,9 @@ def solved_slots(
     weights = drop_negligible(jnp.where(inner.active[:, None], inner.iterate.weights, 0.0))
     fit = problem.fit(weights)
     loss_dual = inner.iterate.loss_dual
-    residual = -problem.gradient(fit) if loss_dual is None else loss_dual
+    residual = -problem.gradient(fit)
+    if loss_dual is not None:
+        residual = balanced(scaled.program, loss_dual)
     if scaled.program.block_weights is not None and loss_dual is None:
         residual = residual_of_best(scaled.program, fit)
     after = remember(scaled, working._replace(at=inner.iterate), problem, inner.active)

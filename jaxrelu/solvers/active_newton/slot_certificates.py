@@ -12,7 +12,7 @@ from jaxrelu.geometry.cones import cone_signs, make_feasible
 from jaxrelu.geometry.correlation_bounds import DualElements
 from jaxrelu.programs.bounds import Blocks, correlation_bound, lower_bound, upper_value
 from jaxrelu.programs.program import residual_at
-from jaxrelu.programs.skip import is_skip
+from jaxrelu.programs.skip import without_cone
 from jaxrelu.solvers.active_newton.working_set import WorkingSet
 from jaxrelu.solvers.scaled_program import ScaledProgram
 
@@ -32,11 +32,12 @@ def repair(scaled: ScaledProgram, blocks: Blocks) -> Blocks:
     if not scaled.program.has_cones:
         return blocks
     signs, interior = cones_of(scaled, blocks)
-    skip = is_skip(scaled.program, _pattern(scaled, blocks))
+    rows = scaled.rows._replace(reach=None)
+    skip = without_cone(scaled.program, _pattern(scaled, blocks))
     if skip is None:
-        return blocks._replace(weights=make_feasible(scaled.rows, signs, blocks.weights, interior))
+        return blocks._replace(weights=make_feasible(rows, signs, blocks.weights, interior))
     weights = jnp.where(skip[:, None], 0.0, blocks.weights)
-    moved = make_feasible(scaled.rows, signs, weights, interior)
+    moved = make_feasible(rows, signs, weights, interior)
     return blocks._replace(weights=jnp.where(skip[:, None], blocks.weights, moved))
 
 
@@ -46,7 +47,7 @@ def cones_of(scaled: ScaledProgram, blocks: Blocks) -> tuple[Array, Array]:
     For one that has no cone the first pattern stands in.
     """
     interior, pattern = jnp.asarray(scaled.program.patterns.interior).T, _pattern(scaled, blocks)
-    skip = is_skip(scaled.program, pattern)
+    skip = without_cone(scaled.program, pattern)
     pattern = pattern if skip is None else jnp.where(skip, 0, pattern)
     return cone_signs(scaled.masks, pattern, blocks.weights.dtype), interior[pattern]
 

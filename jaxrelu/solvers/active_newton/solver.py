@@ -27,8 +27,8 @@ from jaxrelu.core.options import check_static_count
 from jaxrelu.core.pytrees import register
 from jaxrelu.geometry.correlation_bounds import DualElements
 from jaxrelu.programs.bounds import Blocks
+from jaxrelu.programs.extension import extended_shape
 from jaxrelu.programs.program import Program
-from jaxrelu.programs.skip import shape_with_skip
 from jaxrelu.solvers.active_newton.rounds import (
     MAX_ROUNDS,
     Finding,
@@ -118,7 +118,7 @@ class ActiveNewton:
     def slots(self, program: Program) -> int:
         """The number of slots for a program."""
         blocks = 1
-        for size in shape_with_skip(program):
+        for size in extended_shape(program):
             blocks *= size
         if self.capacity is not None:
             return min(self.capacity, blocks)

@@ -18,7 +18,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from jaxrelu.core.numerics import matmul, plain_norm, safe_norm, unit
+from jaxrelu.core.numerics import matmul, safe_norm, unit
+from jaxrelu.geometry.bias_metric import direction, size, sized
 from jaxrelu.geometry.cone_projection import project
 from jaxrelu.geometry.cones import cone_signs, lanes_at_once
 from jaxrelu.geometry.correlation_bounds import (
@@ -32,9 +33,9 @@ from jaxrelu.geometry.correlation_bounds import (
 )
 from jaxrelu.losses.base import usual_curvature
 from jaxrelu.losses.kinks import has_kinks
-from jaxrelu.programs.penalties import is_free, weighed
+from jaxrelu.programs.penalties import is_free, seen, weighed
 from jaxrelu.programs.program import loss_value, residual_at
-from jaxrelu.programs.skip import is_skip
+from jaxrelu.programs.skip import columns_of, without_cone
 from jaxrelu.solvers.augmented_lagrangian.newton_method import Iterate
 from jaxrelu.solvers.augmented_lagrangian.subproblem import Subproblem
 from jaxrelu.solvers.base import WarmStart
@@ -101,14 +102,15 @@ def warm_start(scaled: ScaledProgram, lam: Array, init: WarmStart, slots: int) -
     """
     empty = cold_start(scaled, slots)
     flat = weighed(scaled.program, init.weights.reshape(scaled.num_blocks, -1))
-    norms, free = safe_norm(flat), is_free(scaled.program)
+    biased = scaled.has_bias
+    norms, free = safe_norm(sized(flat, biased)), is_free(scaled.program)
     if free is not None:
         norms = jnp.where(free, jnp.inf, norms)
     size, blocks = jax.lax.top_k(norms, slots)
     used = size > 0
     safe = jnp.where(used, blocks, 0)
     signed = scaled.factor[safe][:, None] * scaled.gathered(safe)
-    c = matmul(signed * init.residual[None], scaled.X)
+    c = seen(scaled.program, scaled.pattern[safe], matmul(signed * init.residual[None], scaled.X))
     signs = _cone_signs(scaled, safe)
     found = project(scaled.rows, signs, jnp.where(used[:, None], c, 0.0))
     # Multipliers are proportional to lam to first order, and at an optimum ||q_b|| is lam. Far from
@@ -117,15 +119,23 @@ def warm_start(scaled: ScaledProgram, lam: Array, init: WarmStart, slots: int) -
     mu = found.multipliers * (lam / known)[:, None]
     weights = jnp.where(used[:, None], flat[safe], 0.0)
     loss_dual = init.residual if has_kinks(scaled.loss) else None
-    at = Iterate(weights, lam * unit(weights), jnp.where(used[:, None], mu, 0.0), loss_dual)
+    at = Iterate(
+        weights, lam * _pulls(weights, biased), jnp.where(used[:, None], mu, 0.0), loss_dual
+    )
     return WorkingSet(jnp.where(used, blocks, scaled.num_blocks).astype(jnp.int32), at, empty.duals)
+
+
+def _pulls(weights: Array, has_bias: bool) -> Array:
+    """Gradients of the norms of blocks (k, d); a free bias has none."""
+    directions = unit(sized(weights, has_bias))
+    return jnp.pad(directions, ((0, 0), (0, 1))) if has_bias else directions
 
 
 def _cone_signs(scaled: ScaledProgram, blocks: Array) -> Array:
     n, pattern = scaled.rows.unit.shape[0], scaled.pattern[blocks]
     signs, skip = (
         cone_signs(scaled.masks[:n], pattern, scaled.X.dtype),
-        is_skip(scaled.program, pattern),
+        without_cone(scaled.program, pattern),
     )
     return signs if skip is None else jnp.where(skip[:, None], 0.0, signs)
 
@@ -146,6 +156,7 @@ def subproblem_of(scaled: ScaledProgram, lam: Array, blocks: Array) -> Subproble
         signs,
         lam,
         _free(scaled, blocks),
+        columns_of(scaled.program, scaled.pattern[safe]),
     )
 
 
@@ -215,7 +226,7 @@ def screen(
         batch=lanes_of(scaled, pattern_batch),
         stop_at_violation=True,
     )
-    return screened(bounds, limit)
+    return screened(bounds, limit, scaled.has_bias)
 
 
 def begin_screening(
@@ -228,8 +239,8 @@ def begin_screening(
 ) -> tuple[Array, Search]:
     """`screen` before its first projection: the raw correlations (b, d) and the search."""
     c = scaled.correlations(residual, pattern_batch)
-    lanes, n = lanes_of(scaled, pattern_batch), scaled.rows.unit.shape[0]
-    return c, begin_search(c, duals, limit, inside, lanes, n)
+    lanes = lanes_of(scaled, pattern_batch)
+    return c, begin_search(c, duals, limit, inside, lanes, scaled.rows)
 
 
 def next_to_project(scaled: ScaledProgram, search: Search, c: Array) -> Lanes:
@@ -237,11 +248,11 @@ def next_to_project(scaled: ScaledProgram, search: Search, c: Array) -> Lanes:
     return next_lanes(search, scaled.masks[: scaled.rows.unit.shape[0]], scaled.pattern, c)
 
 
-def screened(bounds: PolarBounds, limit: Array) -> Screened:
+def screened(bounds: PolarBounds, limit: Array, has_bias: bool) -> Screened:
     """What the bounds say: they were brought below the limit until a violator was found."""
-    size = plain_norm(bounds.points)
-    found = (size > limit) & (bounds.bound[bounds.chunk] > limit)
-    return Screened(bounds, jnp.max(bounds.bound, initial=0.0), found, size)
+    length = size(bounds.points, has_bias)
+    found = (length > limit) & (bounds.bound[bounds.chunk] > limit)
+    return Screened(bounds, jnp.max(bounds.bound, initial=0.0), found, length)
 
 
 def lanes_of(scaled: ScaledProgram, pattern_batch: int | None) -> int:
@@ -252,12 +263,12 @@ def lanes_of(scaled: ScaledProgram, pattern_batch: int | None) -> int:
 
 def lasting(scaled: ScaledProgram, working: WorkingSet) -> Array:
     """(k,) bool: slots of blocks that are more than next to nothing against the largest one."""
-    size = plain_norm(working.at.weights)
+    length = size(working.at.weights, scaled.has_bias)
     occupied, free = working.blocks < scaled.num_blocks, _free(scaled, working.blocks)
     if free is not None:
-        size = jnp.where(free, 0.0, size)
-        return free | (occupied & (size > _LIGHT * jnp.max(size, initial=0.0)))
-    return occupied & (size > _LIGHT * jnp.max(jnp.where(occupied, size, 0.0), initial=0.0))
+        length = jnp.where(free, 0.0, length)
+        return free | (occupied & (length > _LIGHT * jnp.max(length, initial=0.0)))
+    return occupied & (length > _LIGHT * jnp.max(jnp.where(occupied, length, 0.0), initial=0.0))
 
 
 def entering(lanes: int, slots: int) -> int:
@@ -267,19 +278,20 @@ def entering(lanes: int, slots: int) -> int:
 
 def enter(scaled: ScaledProgram, lam: Array, working: WorkingSet, screened: Screened) -> WorkingSet:
     """Puts the worst violators into empty slots; if there is none, of blocks next to nothing."""
-    bounds, found, size = screened.bounds, screened.found, screened.size
+    bounds, found, length = screened.bounds, screened.found, screened.size
     problem = subproblem_of(scaled, lam, working.blocks)
     slots = working.blocks.shape[0]
     count = entering(found.shape[0], slots)
-    _, lane = jax.lax.top_k(jnp.where(found, size, -1.0), count)
+    _, lane = jax.lax.top_k(jnp.where(found, length, -1.0), count)
     empty = working.blocks >= scaled.num_blocks
     empty = jnp.where(jnp.any(empty), empty, ~lasting(scaled, working))
     slot = jnp.argsort(~empty, stable=True)[:count]
     enters = found[lane] & empty[slot]
 
     block, q = bounds.chunk[lane], bounds.points[lane]
-    direction = unit(q)
-    features = scaled.gathered(block) * matmul(direction, scaled.X.T)
+    q = seen(scaled.program, scaled.pattern[block], q)
+    along = direction(q, scaled.has_bias) if scaled.has_bias else unit(q)
+    features = scaled.gathered(block) * matmul(along, scaled.X.T)
     if scaled.program.block_weights is not None:
         features = scaled.factor[block][:, None] * features
     # A loss that is linear at the fit (Huber's far away) is not so all along the way.
@@ -288,19 +300,25 @@ def enter(scaled: ScaledProgram, lam: Array, working: WorkingSet, screened: Scre
     bend = jnp.maximum(problem.curvature(fit), _LEAST_BEND * largest)
     steepness = matmul(features * features, bend[:, None])[:, 0]
     share = jnp.maximum(jnp.sum(enters), 1).astype(q.dtype)
-    magnitude = (size[lane] - lam) / jnp.where(steepness > 0, steepness, 1.0) / share
+    magnitude = (length[lane] - lam) / jnp.where(steepness > 0, steepness, 1.0) / share
     magnitude = jnp.where(steepness > 0, magnitude, 0.0)
 
     # At an optimum ||q|| is lam: multipliers that belong to a longer one push far too hard.
-    shorter = lam / jnp.maximum(size[lane], lam)
+    shorter = lam / jnp.maximum(length[lane], lam)
     target = jnp.where(enters, slot, slots)
+    multipliers, open_ones = (
+        bounds.multipliers[lane],
+        without_cone(scaled.program, scaled.pattern[block]),
+    )
+    if open_ones is not None:
+        multipliers = jnp.where(open_ones[:, None], 0.0, multipliers)
 
     def put(array: Array, values: Array) -> Array:
         return array.at[target].set(values.astype(array.dtype), mode="drop")
 
     at = working.at._replace(
-        weights=put(working.at.weights, magnitude[:, None] * direction),
-        norm_dual=put(working.at.norm_dual, lam * direction),
-        cone_dual=put(working.at.cone_dual, shorter[:, None] * bounds.multipliers[lane]),
+        weights=put(working.at.weights, magnitude[:, None] * along),
+        norm_dual=put(working.at.norm_dual, lam * _pulls(along, scaled.has_bias)),
+        cone_dual=put(working.at.cone_dual, shorter[:, None] * multipliers),
     )
     return working._replace(blocks=put(working.blocks, block), at=at)

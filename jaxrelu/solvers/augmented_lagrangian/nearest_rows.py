@@ -52,7 +52,7 @@ def minimise_near_walls(
         at = state.at
         index = nearest(problem.slack(at.weights), at.cone_dual, problem.X.shape[1])
         near = problem._replace(
-            rows=OwnRows(rows.unit[index]),
+            rows=OwnRows(rows.unit[index], rows.reach),
             cone_signs=jnp.take_along_axis(problem.cone_signs, index, axis=1),
         )
         own = at._replace(cone_dual=jnp.take_along_axis(at.cone_dual, index, axis=1))

@@ -74,6 +74,9 @@ def _local_hessians(
     eye = jnp.eye(d, dtype=problem.X.dtype)[None]
     bend, direction = _norm_curvature(problem, point, kappa)
     norm_part = bend[:, None, None] * (eye - direction[:, :, None] * direction[:, None, :])
+    if problem.has_bias:
+        # No norm bends in a bias: its features do, or else a ridge.
+        norm_part = norm_part.at[:, -1, -1].set(problem.ridge(point.fit))
     return norm_part + sigma[:, None, None] * gram, bend
 
 
@@ -181,6 +184,10 @@ class _System(NamedTuple):
         stiffest = jnp.max(jnp.abs(blocks)) + jnp.sum(problem.sample_weight)
         eye = jnp.eye(d, dtype=dtype)[None]
         blocks = jnp.where(live[:, None, None], blocks + damping * eye, 1e6 * stiffest * eye)
+        if problem.columns is not None:
+            # So do features that a block does not see.
+            unseen = jnp.where(problem.columns, 0.0, 1e6 * stiffest)
+            blocks = blocks + unseen[:, :, None] * eye
         if k * d > n if stiff else uses_dual_form(k, d, n, dtype):
             matrix_a = working_matrix(X, signed_masks)
             return dual_direction(matrix_a, h, blocks, eps(dtype) ** 0.5 * bend, point.gradient)

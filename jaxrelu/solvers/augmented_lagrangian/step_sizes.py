@@ -74,11 +74,15 @@ def block_sizes(
 
 
 class _Block(NamedTuple):
-    """Along a direction: the arguments of norm and walls, and how they change with the size."""
+    """Along a direction: the arguments of norm and walls, and how they change with the size.
+
+    `in_norm` is p where the norm looks.
+    """
 
     norm: Array
     cone: Array
     p: Array
+    in_norm: Array
     slack: Array
     sigma: Array
     kappa: Array
@@ -86,7 +90,7 @@ class _Block(NamedTuple):
 
 def _own_slope(block: _Block, radius: Array, t: Array) -> tuple[Array, Array]:
     """First and second derivative at the size t of the terms of one block alone."""
-    change = block.kappa * block.p
+    change = block.kappa * block.in_norm
     norm = block.norm + t * change
     length = plain_norm(norm)
     shrink = jnp.minimum(1.0, radius / jnp.where(length > 0, length, radius))
@@ -96,7 +100,7 @@ def _own_slope(block: _Block, radius: Array, t: Array) -> tuple[Array, Array]:
     bend = shrink * (jnp.sum(change * change) - along**2) / block.kappa
     cone = jnp.maximum(block.cone - t * block.sigma * block.slack, 0.0)
     walls = block.sigma * jnp.sum(jnp.where(cone > 0, block.slack**2, 0.0))
-    return shrink * jnp.sum(norm * block.p) - jnp.sum(cone * block.slack), bend + walls
+    return shrink * jnp.sum(norm * block.in_norm) - jnp.sum(cone * block.slack), bend + walls
 
 
 def step_along(
@@ -137,7 +141,7 @@ def step_along(
         size, first = line_minimum(slope, 1, p.dtype, overshoot, shrink=1 / 16, halvings=16)
         return size[0], first[0]
 
-    along = _Block(norm, cone, p, problem.slack(p), sigma, kappa)
+    along = _Block(norm, cone, p, problem.in_norm(p), problem.slack(p), sigma, kappa)
     size, _ = size_along(along, problem.fit(p))
     (k, d), (n, _) = p.shape, problem.X.shape
     # To an accelerator, one coordinate after the other is dear.
@@ -154,7 +158,7 @@ def step_along(
             matmul(features * curvature[None], features.T),
             jnp.full(p.shape[:1], size),
         )[:, None]
-        own = along._replace(p=sizes * p, slack=sizes * along.slack)
+        own = along._replace(p=sizes * p, in_norm=sizes * along.in_norm, slack=sizes * along.slack)
         own_size, first_slope = size_along(own, jnp.sum(sizes * features, axis=0))
         # The second-order model of the loss may have been wrong.
         return jnp.where(first_slope < 0, own_size * own.p, size * p)

@@ -7,7 +7,8 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from jax import Array
 
-from jaxrelu.core.numerics import eps, matmul, plain_norm
+from jaxrelu.core.numerics import eps, matmul
+from jaxrelu.geometry.bias_metric import size
 from jaxrelu.geometry.gram import OwnRows, Rows
 from jaxrelu.losses.augmented import Augmented
 from jaxrelu.losses.base import Loss, total_curvature, total_gradient
@@ -28,6 +29,7 @@ class Subproblem(NamedTuple):
         cone_signs: (k, n), one sign a row; (k, 0) for a gated program.
         lam: scalar.
         free: (k,) bool, the blocks that are not penalised, or None where all are.
+        columns: (k, d) bool, the features that blocks see, or None where they see all.
     """
 
     X: Array
@@ -40,6 +42,20 @@ class Subproblem(NamedTuple):
     cone_signs: Array
     lam: Array
     free: Array | None = None
+    columns: Array | None = None
+
+    @property
+    def has_bias(self) -> bool:
+        """Whether norms leave out the last entry of a block (`jaxrelu.geometry.bias_metric`)."""
+        return self.rows.has_bias
+
+    def in_norm(self, rows: Array) -> Array:
+        """Rows (k, d), zero where the norm does not look."""
+        return rows.at[:, -1].set(0.0) if self.has_bias else rows
+
+    def within(self, rows: Array) -> Array:
+        """Rows (k, d), zero in features that blocks do not see."""
+        return rows if self.columns is None else jnp.where(self.columns, rows, 0.0)
 
     @property
     def radius(self) -> Array:
@@ -54,7 +70,7 @@ class Subproblem(NamedTuple):
 
     def sizes(self, weights: Array) -> Array:
         """(k,), norms of penalised blocks, zero for the others: these set no scale."""
-        norms = plain_norm(weights)
+        norms = size(weights, self.has_bias)
         return norms if self.free is None else jnp.where(self.free, 0.0, norms)
 
     def ridge(self, fit: Array) -> Array:
@@ -81,7 +97,7 @@ class Subproblem(NamedTuple):
 
     def adjoint(self, residual: Array) -> Array:
         """F^T r, (k, d)."""
-        return matmul(self.signed_masks * residual[None], self.X)
+        return self.within(matmul(self.signed_masks * residual[None], self.X))
 
     def slack(self, weights: Array) -> Array:
         """K theta, (k, n)."""
