@@ -17,7 +17,6 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import jax.numpy as jnp
 import numpy as np
 from scipy.optimize import linprog
 
@@ -45,7 +44,7 @@ def lasso_of(columns: Columns, samples: Samples, lam: float, constant: bool) -> 
         `Fitted`; its dual is minus a (sub)gradient of the loss.
 
     Raises:
-        RuntimeError: HiGHS did not solve a linear program.
+        RuntimeError: HiGHS did not solve a linear program, or Newton's method did not end.
     """
     solve = _linear_program if isinstance(samples.loss, TwoSlopes) else _central_path
     sizes, c, r = solve(columns.features, samples, lam, constant)
@@ -84,7 +83,7 @@ def _central_path(
     k, y = Phi.shape[1], samples.cast(samples.y)
     Psi = np.hstack([Phi, -Phi])
     heights = np.maximum(np.max(np.abs(Psi), axis=0), 1e-300)
-    at = _Point(1.0 / heights, np.full(2 * k, lam), 0.0)
+    at = _Point(1.0 / heights, np.full(2 * k, lam), _best_constant(samples) if constant else 0.0)
     first = float(at.z @ at.s)
 
     def off(point: _Point) -> float:
@@ -97,7 +96,7 @@ def _central_path(
         f = Psi @ at.z + at.c
         r = samples.residual(f)
         if at.z @ at.s <= _CLOSED * first and off(at) <= 1e-13 * lam / np.min(heights):
-            break
+            return at.z[:k] - at.z[k:], at.c, r
         bend = np.asarray(curvature(samples.loss, samples.cast(f), y), float)
         # Where the second derivative misleads, as that of a loss with linear pieces, the largest
         # there is makes a step that does not.
@@ -106,7 +105,23 @@ def _central_path(
             most = np.full(len(r), float(samples.loss.smoothness))
             new = _step(Psi, at, r, most, lam, constant)
         at = new
-    return at.z[:k] - at.z[k:], at.c, samples.residual(Psi @ at.z + at.c)
+    if off(at) <= 1e-6 * lam / np.min(heights) and at.z @ at.s <= 1e-6 * first:
+        return at.z[:k] - at.z[k:], at.c, samples.residual(Psi @ at.z + at.c)
+    raise RuntimeError(
+        "the central path was not followed to its end: scale the targets to numbers around one, "
+        "pass a larger lam, or constant=False and bias='none' where all labels are equal."
+    )
+
+
+def _best_constant(samples: Samples) -> float:
+    """Where the slope of the loss of a constant changes its sign, or nearly."""
+    most = 4.0 * (1.0 + float(np.max(np.abs(samples.y), initial=0.0)))
+    low, high = -most, most
+    for _ in range(100):
+        middle = 0.5 * (low + high)
+        rises = float(np.sum(samples.residual(np.full_like(samples.y, middle)))) <= 0
+        low, high = (low, middle) if rises else (middle, high)
+    return 0.5 * (low + high)
 
 
 class _Point(NamedTuple):
@@ -141,10 +156,14 @@ def _furthest(values: Floats, change: Floats) -> float:
 
 
 def dual_value(samples: Samples, found: Fitted, lam: float, constant: bool) -> float:
-    """The dual value at the residual, scaled until it is feasible; -inf where it cannot be."""
-    share = min(1.0, lam / max(found.polar, 1e-300)) * (1.0 - 1e-15)
-    r = share * found.dual
-    if constant and abs(np.sum(r)) > 1e-9 * np.sum(np.abs(r)):
-        return -np.inf
-    value = -jnp.sum(samples.loss.conjugate(samples.cast(-r), samples.cast(samples.y)))
-    return float(value)
+    """The dual value at the residual, scaled until it is feasible, less what rounding may add.
+
+    What is left of the sum of the residual, which a constant makes zero, is charged with twice the
+    largest fit.
+    """
+    unit = float(np.finfo(samples.dtype).eps)
+    r = min(1.0, lam / max(found.polar, 1e-300)) * (1.0 - 4.0 * unit) * found.dual
+    terms = np.asarray(samples.loss.conjugate(samples.cast(-r), samples.cast(samples.y)), float)
+    fit = found.columns.features @ found.sizes + found.constant
+    left = abs(float(np.sum(r))) * 2.0 * float(np.max(np.abs(fit))) if constant else 0.0
+    return -float(np.sum(terms)) - left - 8.0 * unit * float(np.sum(np.abs(terms)))

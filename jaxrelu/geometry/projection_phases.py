@@ -165,9 +165,9 @@ def multiplier_newton(
 ) -> tuple[Array, Array, Array]:
     """Semismooth Newton on the augmented Lagrangian, multipliers updated as soon as it allows.
 
-    phi(u) = 1/2 ||u - c||^2 + 1/(2 sigma) ||[mu - sigma (K u - t)]_+||^2 is convex and piecewise
-    quadratic; its line search is exact (bisection on the derivative). sigma grows tenfold at every
-    update of the multipliers: unit rows make that safe.
+    phi(u) = 1/2 u^T M u - <c, u> + 1/(2 sigma) ||[mu - sigma (K u - t)]_+||^2 is convex and
+    piecewise quadratic; its line search is exact (bisection on the derivative). sigma grows tenfold
+    at every update of the multipliers: unit rows make that safe.
     """
     c, own = problem.c, jnp.diag(problem.metric)
     m = c.shape[0]

@@ -22,6 +22,7 @@ from jaxrelu.core.pytrees import register
 from jaxrelu.core.status import Status
 from jaxrelu.core.tracing import on_host
 from jaxrelu.losses.base import Loss
+from jaxrelu.networks.checks import check_known_network
 from jaxrelu.networks.irreducible import minimal
 from jaxrelu.networks.network import GatedNetwork, Network, nonconvex_objective
 from jaxrelu.paths.certify import certify
@@ -105,6 +106,7 @@ def improve(
 
     Reference: Mishkin and Pilanci (ICML 2023), Section 2, for the two maps.
     """
+    check_known_network(network, gated=True, skip=True)
     program, weights = from_network(network, X, y, loss, sample_weight=sample_weight)
     loss, strength = program.loss, check_lam(program, lam)
     solver = checked_solver(program, solver)

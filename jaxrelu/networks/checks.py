@@ -45,7 +45,8 @@ def check_network(
     if not bias and has_bias(network):
         raise ValueError(
             f"{name} has biases or a constant, of which this function knows nothing: make the "
-            "biases a row of hidden and append a column of ones to X, where they are penalised."
+            "biases a row of hidden, append a column of ones to X, where they are penalised, and "
+            "take the constant from the target."
         )
 
 

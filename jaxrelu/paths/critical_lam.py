@@ -39,7 +39,7 @@ from jaxrelu.paths.unpenalised_fit import (
     may_have_free,
     traced_free_fit,
 )
-from jaxrelu.programs.bias import has_bias
+from jaxrelu.programs.bias import has_bias, smallest_biases
 from jaxrelu.programs.bounds import correlation_bound
 from jaxrelu.programs.checks import check_program
 from jaxrelu.programs.penalties import block_weights, bounded_factors, weighed_correlations
@@ -174,12 +174,14 @@ def _interval_of_kinks(program: Program) -> tuple[Array, Array]:
 
 
 def _left_of_sum(program: Program, residual: Array) -> Array:
-    """How far correlations may be from those of a residual whose sum is exactly zero."""
+    """How far correlations, over weights, may be from those of a sum that is exactly zero."""
     X = np.asarray(program.X)
     reach = np.max(np.linalg.norm(X - np.mean(X, axis=0), axis=1), initial=0.0)
-    r = np.asarray(residual)
+    r, lightest = np.asarray(residual), 1.0
+    if program.block_weights is not None:
+        lightest = float(np.min(np.asarray(program.block_weights)))
     left = np.abs(np.sum(r)) + len(r) * roundoff(X.dtype) * np.sum(np.abs(r))
-    return jnp.asarray(4.0 * reach * left, X.dtype)
+    return jnp.asarray(4.0 * reach * left / lightest, X.dtype)
 
 
 def _close(program: Program, lower: Any, upper: Any) -> Any:
@@ -301,6 +303,7 @@ def _ends(at: _Start, duals: DualElements, block: Array, point: Array) -> tuple[
     upper = upward(bound.bound, weighted)
 
     u, pattern = lifted(point[None], at.space), block % p
+    u = smallest_biases(at.whole, block[None], u)
     if at.whole.has_cones:
         interior = at.whole.patterns.interior
         witness = jnp.asarray(at.whole.patterns.gates if interior is None else interior)

@@ -28,6 +28,7 @@ from jaxrelu.core.rounding import added, downward, roundoff, sum_roundings, tiny
 from jaxrelu.losses.kinks import TwoSlopes
 from jaxrelu.paths.solve import solve
 from jaxrelu.programs.bounds import all_blocks, fit_of
+from jaxrelu.programs.constants import best_constant
 from jaxrelu.programs.extension import Parts, extended, joined
 from jaxrelu.programs.penalties import sizes
 from jaxrelu.programs.program import Program, sample_weights
@@ -57,21 +58,12 @@ def zero_weights(program: Program) -> Zero:
         return Zero(np.zeros((), y.dtype), loss.gradient(step, y), loss.gradient(-step, y))
     assert isinstance(loss, TwoSlopes)
     low, high = (np.asarray(end) for end in loss.slopes(y))
-    target, weight = np.asarray(y), np.asarray(sample_weights(program))
-    constant = _best_constant(target, weight * low, weight * high)
+    target, constant = np.asarray(y), np.asarray(best_constant(program))
     return Zero(
         constant,
         jnp.asarray(np.where(constant >= target, high, low)),
         jnp.asarray(np.where(constant > target, high, low)),
     )
-
-
-def _best_constant(target: Any, low: Any, high: Any) -> Any:
-    """The target c at which sum_i max(low_i (c - y_i), high_i (c - y_i)) is least."""
-    order = np.argsort(target, kind="stable")
-    # The slope beyond each target, from the left.
-    slope = np.sum(low) + np.cumsum((high - low)[order])
-    return target[order[min(int(np.searchsorted(slope, 0.0)), len(order) - 1)]]
 
 
 def at_kink(program: Program) -> Array:

@@ -104,7 +104,8 @@ def batch_size(
 
 def lane_bytes(program: Program, solver: Solver) -> int:
     """Roughly what one lam of a batch takes: its largest arrays, and copies of them at work."""
-    (n, d), entries = program.X.shape, int(np.prod((*program.block_shape, program.X.shape[0])))
+    n, d = program.X.shape[0], program.block_size
+    entries = int(np.prod((*program.block_shape, n)))
     if isinstance(solver, ActiveNewton):
         slots, features = solver.slots(program), min(n, d)
         matrix = forms_matrix(slots, features, program.X.dtype)

@@ -6,6 +6,7 @@ up to the shapes, at lams where there is next to nothing to solve.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -130,9 +131,10 @@ def _stand_in(program: Program) -> Program:
     (n, d), p = program.X.shape, program.patterns.num_patterns
     dtype, rng = program.X.dtype, np.random.default_rng(0)
     X = rng.standard_normal((n, d)).astype(dtype)
-    gates = rng.standard_normal((d, p)).astype(dtype)
-    sample_patterns(jax.random.key(0), X, p, gated=not program.has_cones)
-    made = patterns_from_gates(X, gates, gated=not program.has_cones)
+    gates = rng.standard_normal((program.block_size, p)).astype(dtype)
+    gated, bias = not program.has_cones, program.bias
+    sample_patterns(jax.random.key(0), X, p, gated=gated, bias=bias)
+    made = patterns_from_gates(X, gates, gated=gated, bias=bias)
     # As many as there are, though some be equal.
     kept = np.arange(p) % made.num_patterns
     given = program.patterns
@@ -142,7 +144,20 @@ def _stand_in(program: Program) -> Program:
         None if given.interior is None else _interior(made)[:, kept],
     )
     weight = None if program.sample_weight is None else np.ones(n, dtype)
-    return replace(program, X=X, y=np.ones(n, dtype), patterns=patterns, sample_weight=weight)  # type: ignore[arg-type]
+    # Such that a constant does not fit them all.
+    y = np.ones(n, dtype)
+    if bias == "free":
+        y[::2] = _other_target(program)
+    return replace(program, X=X, y=y, patterns=patterns, sample_weight=weight)  # type: ignore[arg-type]
+
+
+def _other_target(program: Program) -> float:
+    """A target other than one that the loss takes."""
+    for value in (-1.0, 0.0):
+        with contextlib.suppress(ValueError):
+            program.loss.check_target(np.full(1, value, program.X.dtype))
+            return value
+    return 1.0
 
 
 def _as_array(leaf: Any) -> Any:

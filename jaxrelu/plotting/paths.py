@@ -10,6 +10,7 @@ import numpy as np
 from jaxrelu.core.checks import check_shape, check_type, described, real_array
 from jaxrelu.core.status import Status
 from jaxrelu.core.tracing import on_host
+from jaxrelu.geometry.bias_metric import sized
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -96,7 +97,8 @@ def plot_path(
     panels = figure.subplots(2, 2, sharex=True)
     objective, norms, neurons, scores = panels.flat
     _draw_objective(objective, lams, solutions)
-    _draw_norms(norms, lams, [np.asarray(s.weights) for s in solutions])
+    biased = path.program.bias == "free"
+    _draw_norms(norms, lams, [np.asarray(sized(s.weights, biased)) for s in solutions])
 
     neurons.plot(lams, [_count(s.weights) for s in solutions], "o-", color=_BLUE, markersize=3)
     neurons.set(title="Active neurons", ylabel="neurons", ylim=(0, None))

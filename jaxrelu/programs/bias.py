@@ -30,7 +30,7 @@ from jax import Array
 
 from jaxrelu.core.numerics import matmul, safe_norm, unit
 from jaxrelu.core.pytrees import register
-from jaxrelu.core.rounding import roundoff
+from jaxrelu.core.rounding import roundoff, times_power
 from jaxrelu.geometry.patterns import Patterns
 from jaxrelu.programs.program import Program
 from jaxrelu.programs.row_space import RowSpace, row_space_of
@@ -125,7 +125,8 @@ def centred(program: BiasProgram) -> tuple[CentredProgram, Centring]:
         rows, space = row_space_of(rows)
     usual = jnp.sqrt(jnp.mean(rows * rows))
     usable = (usual > 0) & jnp.isfinite(usual)
-    rho = jnp.exp2(jnp.round(jnp.log2(jnp.where(usable, usual, 1.0)))).astype(X.dtype)
+    power = jnp.round(jnp.log2(jnp.where(usable, usual, 1.0))).astype(jnp.int32)
+    rho = times_power(jnp.ones((), X.dtype), power)
     # A difference of two numbers is rounded once.
     own = 2.0 * roundoff(X.dtype)
     slip = jnp.asarray(own, X.dtype) if space is None else own + space.slip
@@ -201,8 +202,7 @@ def in_bias_units(program: Program, patterns: Patterns, feature: Array) -> Patte
         return patterns
 
     def moved(columns: Array) -> Array:
-        scale = jnp.exp2(feature.astype(columns.dtype))
-        return jnp.concatenate([scale * columns[:-1], columns[-1:]])
+        return jnp.concatenate([times_power(columns[:-1], feature), columns[-1:]])
 
     interior = None
     if patterns.interior is not None:

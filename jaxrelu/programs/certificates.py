@@ -66,7 +66,8 @@ class Certificate:
         gap: scalar, upper - lower.
         weights: the feasible weights (2, p, d), or (p, d) for a gated program: every row of every
             cone holds exactly.
-        dual: (n,), dual feasible: ||Proj_K(s X^T D_j dual)|| <= lam for every block.
+        dual: (n,), dual feasible: ||Proj_K(s X^T D_j dual)|| <= lam for every block (with a free
+            bias, the value of a block of `jaxrelu.geometry.bias_metric`).
         multipliers: None, or what `jaxrelu.certify(..., multipliers=True)` returns.
         skip: (d,), the skip connection beside `weights`, or None.
         constant: scalar, that of a free bias, or None.

@@ -25,7 +25,7 @@ from jax import Array
 from jaxrelu.core.numerics import safe_norm
 from jaxrelu.core.rounding import accurate_product
 from jaxrelu.losses.base import total_conjugate
-from jaxrelu.losses.kinks import has_kinks
+from jaxrelu.losses.kinks import TwoSlopes, has_kinks
 from jaxrelu.programs.bias import CentredProgram
 from jaxrelu.programs.penalties import block_weights
 from jaxrelu.programs.program import Program, sample_weights
@@ -82,6 +82,18 @@ def constant_loss(program: Program, lam: Array, dual: Array, upper: Array) -> Ar
     z, off = accurate_product(dual, jnp.ones((len(dual), 1), dual.dtype))
     left = (jnp.abs(z) + off)[0]
     return jnp.where(found, 1.01 * left * furthest, jnp.where(left > 0, jnp.inf, 0.0))
+
+
+def best_constant(program: Program) -> Array:
+    """The target c at which sum_i max(low_i (c - y_i), high_i (c - y_i)) is least, a scalar."""
+    loss, y, weight = program.loss, jnp.asarray(program.y), sample_weights(program)
+    assert isinstance(loss, TwoSlopes)
+    low, high = loss.slopes(y)
+    order = jnp.argsort(y)
+    # The slope beyond each target, from the left.
+    slope = jnp.sum(weight * low) + jnp.cumsum((weight * (high - low))[order])
+    place: Array = jnp.argmax(slope >= 0)
+    return y[order[jnp.where(jnp.any(slope >= 0), place, len(y) - 1)]]
 
 
 def balanced(program: Program, residual: Array) -> Array:

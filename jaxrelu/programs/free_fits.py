@@ -20,8 +20,12 @@ from jax import Array
 
 from jaxrelu.core.numerics import eps, matmul
 from jaxrelu.losses.base import total_curvature
+from jaxrelu.losses.kinks import TwoSlopes, has_kinks
+from jaxrelu.programs.bias import has_bias
+from jaxrelu.programs.constants import best_constant
 from jaxrelu.programs.penalties import block_weights
 from jaxrelu.programs.program import Program, residual_at, sample_weights
+from jaxrelu.programs.skip import SkipGatedProgram, SkipProgram
 from jaxrelu.programs.unpenalised import (
     FreeFeatures,
     absent_as_one,
@@ -61,6 +65,16 @@ def best_fit(program: Program) -> Array:
     assert weight is not None
     features = free_features(program, (weight == 0).reshape(-1, program.patterns.masks.shape[1]))
     return _best(program, zero, _open_columns(program, features))
+
+
+def fit_of_nothing(program: Program) -> Array:
+    """The fit (n,) of zero weights, with a skip connection or a constant at its best."""
+    if isinstance(program, SkipProgram | SkipGatedProgram):
+        if not has_kinks(program.loss):
+            return best_fit(program)
+        if has_bias(program) and isinstance(program.loss, TwoSlopes):
+            return jnp.full_like(jnp.asarray(program.y), best_constant(program))
+    return jnp.zeros_like(jnp.asarray(program.y))
 
 
 def _open_columns(program: Program, features: FreeFeatures) -> Array:

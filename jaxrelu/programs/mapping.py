@@ -114,12 +114,12 @@ def from_network(
             the weight of its pattern's other sign.
 
     Returns:
-        ``(program, weights)``: the weights have the network's fit, and their convex objective is at
-        most `nonconvex_objective` (equal when every neuron is balanced, ||u|| = |a|, and neurons
-        that share a signed cell are collinear). A neuron on a wall, which has no pattern of its
-        own, goes to a deterministic full-dimensional adjacent cell. The program has a skip
-        connection if the network has one, and a free bias if it has biases or a constant; these two
-            belong to the weights.
+        ``(program, weights)``: the weights have the network's fit, beside its skip connection and
+        constant, which are `network.skip` and `network.constant` still; and their convex objective
+        is at most `nonconvex_objective` (equal when every neuron is balanced, ||u|| = |a|, and
+        neurons that share a signed cell are collinear). A neuron on a wall, which has no pattern of
+        its own, goes to a deterministic full-dimensional adjacent cell. The program has a skip
+        connection if the network has one, and a free bias if it has biases or a constant.
 
     Raises:
         ValueError, TypeError: shapes or dtypes that do not fit; a network with no neurons; weights

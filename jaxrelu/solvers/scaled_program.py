@@ -18,6 +18,7 @@ from jaxrelu.geometry.cones import block_patterns
 from jaxrelu.geometry.gram import Rows, shared_rows
 from jaxrelu.losses.base import Loss
 from jaxrelu.programs.bias import has_bias
+from jaxrelu.programs.free_fits import fit_of_nothing
 from jaxrelu.programs.penalties import block_factors, seen
 from jaxrelu.programs.preparation import Coordinates, lowered, row_space, with_interior
 from jaxrelu.programs.program import Program, loss_value, sample_weights
@@ -33,7 +34,7 @@ class ScaledProgram(NamedTuple):
         samples: the rows of X.
         rows: the rows of the cones: the same (marked where there is a free bias), or none if gated.
         pattern, factor: (b,), of every block; factors are signs, over weights.
-        at_zero: scalar, the objective at zero weights.
+        at_zero: scalar, the objective at zero weights, a skip connection or a constant at its best.
     """
 
     program: Program
@@ -106,7 +107,7 @@ def scaled_program(program: Program) -> ScaledProgram:
     rows = rows._replace(reach=reach_of(X)) if has_bias(program) else rows
     return ScaledProgram(
         program, samples, rows, block_patterns(program.block_shape), block_factors(program),
-        loss_value(program, jnp.zeros_like(jnp.asarray(program.y))),
+        loss_value(program, fit_of_nothing(program)),
     )  # fmt: skip
 
 

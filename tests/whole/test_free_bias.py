@@ -113,6 +113,31 @@ def test_moving_the_data_changes_nothing_but_biases():
     np.testing.assert_allclose(two.fit, one.fit + 3.0, atol=1e-2)
 
 
+@pytest.mark.parametrize("offset", [0.0, 1000.0])
+def test_a_far_target_is_solved_as_finely(offset, single):
+    """The default tolerance hangs on the loss of the best constant, not of zero."""
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((25, 1))
+    y = np.abs(x[:, 0] - 0.5) + 0.1 * rng.standard_normal(25) + offset
+    made = jr.ConvexProgram(x, y, jr.enumerate_patterns(x, bias="free"), bias="free")
+    answer = jr.solve(single(made), np.float32(0.1))
+    exact = jr.closed_form.spline(x, y, 0.1).value
+    # 1000 in float32 leaves four digits of what is fitted.
+    assert float(answer.upper) <= 1.2 * exact
+    assert int(answer.status) != jr.Status.OPTIMAL or answer.gap <= 2e-3 * exact
+
+
+def test_lambda_max_of_a_line_is_that_of_the_linear_neuron():
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((20, 1))
+    y = x[:, 0] + 0.01 * rng.standard_normal(20)
+    made = jr.ConvexProgram(x, y, jr.enumerate_patterns(x, bias="free"), bias="free")
+    low, high = (float(end) for end in jr.lambda_max_interval(made))
+    value = abs((x[:, 0] - x.mean()) @ (y - y.mean()))
+    assert low <= value * (1 + 1e-9)
+    np.testing.assert_allclose([low, high], value, rtol=1e-6)
+
+
 def test_certify_from_weights_of_any_origin():
     made = program()
     lam = 0.1 * float(jr.lambda_max(made))
@@ -140,9 +165,14 @@ def test_the_network_and_back():
     assert back.bias == "free"
     at = jr.objective(back, lam, weights, constant=network.constant)
     np.testing.assert_allclose(at, answer.upper, rtol=1e-9)
-    for refused in (jr.balance, jr.minimal):
+    for refused in (
+        lambda: jr.balance(network),
+        lambda: jr.minimal(network, made.X),
+        lambda: jr.improve(network, made.X, made.y, lam),
+        lambda: jr.certify_global(network, made.X, made.y, lam),
+    ):
         with pytest.raises(ValueError, match="biases or a constant"):
-            refused(network) if refused is jr.balance else refused(network, made.X)
+            refused()
 
 
 @pytest.mark.slow

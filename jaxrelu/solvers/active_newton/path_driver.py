@@ -101,6 +101,7 @@ class PathDriver:
     def start_from(self, warm: WarmStart, lam: Array) -> None:
         """Takes the working set of a previous solution."""
         active = int(np.count_nonzero(np.any(np.asarray(warm.weights) != 0, axis=-1)))
+        active += self.scaled.has_bias
         empty = cold_start(self.scaled, self._slots(active))
         known, self.working = driven.warm_start(self.scaled, lam, warm, empty)
         self.known = float(known)
@@ -260,7 +261,8 @@ class PathDriver:
         kept = np.flatnonzero(apart)
         given_apart = weights[kept]
         weights[kept] = 0.0
-        active = int(np.count_nonzero(np.any(np.asarray(given.weights) != 0, axis=1)))
+        # A constant of zero may come before others.
+        active = int(np.max(np.flatnonzero(np.any(weights != 0, axis=1)), initial=-1)) + 1
         lanes = lanes_at_once(self.scaled.rows.unit.shape[0])
         for start in range(0, active, lanes):
             some = np.arange(start, start + lanes) % len(blocks)

@@ -122,7 +122,7 @@ class ActiveNewton:
             blocks *= size
         if self.capacity is not None:
             return min(self.capacity, blocks)
-        return default_capacity(blocks, min(program.X.shape))
+        return default_capacity(blocks, min(len(program.X), program.block_size))
 
     def run(
         self,
