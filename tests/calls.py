@@ -604,7 +604,8 @@ CALLS = {
         }, False,
     ),
     "closed_form.spline_matrix": (
-        closed_form.spline_matrix, lambda: {"X": real(np.array([[2.0], [-1]]), ROWS)}, False,
+        closed_form.spline_matrix,
+        lambda: {"X": real(np.array([2.0, -1, 3]), ROWS, "one axis more")}, False,
     ),
     "closed_form.spline_norm": (
         closed_form.spline_norm,

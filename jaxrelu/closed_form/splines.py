@@ -37,7 +37,7 @@ from jaxrelu.closed_form.dictionary import Cells, Columns, Fitted, lasso, least_
 from jaxrelu.closed_form.lasso_of_losses import dual_value, lasso_of
 from jaxrelu.closed_form.rank_one_data import line
 from jaxrelu.core.aliases import Floats
-from jaxrelu.core.checks import check_shape, float_array
+from jaxrelu.core.checks import check_shape, float_array, known_matrix
 from jaxrelu.core.options import check_choice, flag, positive
 from jaxrelu.core.pytrees import register
 from jaxrelu.core.tracing import on_host
@@ -200,7 +200,7 @@ def spline_matrix(X: Any) -> Array:
 
     Reference: Ergen and Pilanci (JMLR 22, 2021); Pilanci and Ergen (ICML 2020), one dimension.
     """
-    data = _matrix(X)
+    data = known_matrix(_matrix(X), "X")
     samples, _ = checked(data, np.zeros(len(data)), _SQUARED_LOSS).scaled()
     x, _ = line(samples)
     features = _dictionary(x, "free")[0].features

@@ -66,6 +66,7 @@ QUICK = {
     "separable": lambda: jr.closed_form.separable(np.eye(2), np.asarray([1.0, -1.0])),
     "spike_free": lambda: jr.closed_form.spike_free(np.eye(2), Y[:2], 0.1),
     "spline": lambda: jr.closed_form.spline(X[:, 0], Y, 0.5),
+    "spline_matrix": lambda: jr.closed_form.spline_matrix(X[:, 0]),
     "spline_norm": lambda: jr.closed_form.spline_norm(X[:, 0], Y),
     "whitened": lambda: jr.closed_form.whitened(np.eye(2), Y[:2], 0.1),
 }  # fmt: skip
