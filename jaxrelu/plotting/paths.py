@@ -97,7 +97,7 @@ def plot_path(
     panels = figure.subplots(2, 2, sharex=True)
     objective, norms, neurons, scores = panels.flat
     _draw_objective(objective, lams, solutions)
-    biased = path.program.bias == "free"
+    biased = getattr(solutions[0], "constant", None) is not None if solutions else False
     _draw_norms(norms, lams, [np.asarray(sized(s.weights, biased)) for s in solutions])
 
     neurons.plot(lams, [_count(s.weights) for s in solutions], "o-", color=_BLUE, markersize=3)

@@ -184,13 +184,15 @@ class _System(NamedTuple):
         stiffest = jnp.max(jnp.abs(blocks)) + jnp.sum(problem.sample_weight)
         eye = jnp.eye(d, dtype=dtype)[None]
         blocks = jnp.where(live[:, None, None], blocks + damping * eye, 1e6 * stiffest * eye)
-        if problem.columns is not None:
-            # So do features that a block does not see.
-            unseen = jnp.where(problem.columns, 0.0, 1e6 * stiffest)
-            blocks = blocks + unseen[:, :, None] * eye
+        columns = problem.columns
         if k * d > n if stiff else uses_dual_form(k, d, n, dtype):
             matrix_a = working_matrix(X, signed_masks)
+            if columns is not None:
+                matrix_a = jnp.where(columns.reshape(1, -1), matrix_a, 0.0)
             return dual_direction(matrix_a, h, blocks, eps(dtype) ** 0.5 * bend, point.gradient)
+        if columns is not None:
+            # A feature that a block does not see stays where it is, too.
+            blocks = blocks + jnp.where(columns, 0.0, 1e6 * stiffest)[:, :, None] * eye
         known = _coupling_at(problem, h) if coupling is None else coupling
         matrix = known.ndim == 4
         coupled = Matrix(known) if matrix else Products(X, signed_masks, h, known)
