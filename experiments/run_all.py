@@ -24,6 +24,8 @@ SCRIPTS = (
     "polar_gauge_bounds",
     "refinement",
     "outliers_and_counts",
+    "quantile_fan",
+    "decision_regions",
     "optimal_accuracy",
     "same_fit_accuracy",
     "accuracy_distribution",

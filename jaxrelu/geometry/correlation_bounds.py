@@ -82,7 +82,8 @@ class PolarBounds(NamedTuple):
 def best_multiple(c: Array, vectors: Array, reach: Array | None = None) -> Array:
     """The t >= 0 that makes ||c + t v|| least: (b, d), (b, d) -> (b,).
 
-    With a bias, the better one of two for the polar size: the least norm, and no bias left.
+    With a bias, the best one of four for the polar size: the least norm, no bias left, v itself,
+    and nothing.
     """
     square = jnp.sum(vectors * vectors, axis=1)
     inner = jnp.sum(c * vectors, axis=1)
@@ -95,7 +96,11 @@ def best_multiple(c: Array, vectors: Array, reach: Array | None = None) -> Array
     def value(some: Array) -> Array:
         return polar_size(c + some[:, None] * vectors, reach)
 
-    return jnp.where(value(level) < value(t), level, t)
+    least = value(t)
+    for other in (level, jnp.ones_like(t), jnp.zeros_like(t)):
+        found = value(other)
+        t, least = jnp.where(found < least, other, t), jnp.minimum(found, least)
+    return t
 
 
 def best_bound(

@@ -11,7 +11,7 @@ dividing by a lower bound, as one over sampled patterns is, proves nothing of th
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax.numpy as jnp
@@ -19,13 +19,14 @@ import numpy as np
 from jax import Array
 
 from jaxrelu.core.aliases import FloatArray, Floats
-from jaxrelu.core.budgets import Limit, check_budget
+from jaxrelu.core.budgets import Limit, Meter, check_budget
 from jaxrelu.core.checks import as_float, known_matrix
 from jaxrelu.core.numerics import safe_norm, unit
 from jaxrelu.core.pytrees import register
 from jaxrelu.core.rounding import added, product, sum_roundings
 from jaxrelu.core.tracing import on_host
 from jaxrelu.geometry.host.scaling import exponents, times_power
+from jaxrelu.global_optimality.polar_gauge.free_bias import CentredRows, gauge_with_bias
 from jaxrelu.global_optimality.polar_gauge.gauge import WORK, PolarGauge, gauge, random_starts
 from jaxrelu.global_optimality.polar_gauge.lines import Arrangement
 from jaxrelu.losses.base import Loss
@@ -33,10 +34,12 @@ from jaxrelu.losses.checks import chosen_loss
 from jaxrelu.losses.kinks import has_kinks
 from jaxrelu.networks.checks import check_known_network
 from jaxrelu.networks.network import GatedNetwork, Network
-from jaxrelu.paths.certify import dual_near
+from jaxrelu.paths.certify import certify, dual_near
+from jaxrelu.programs.bias import centred
 from jaxrelu.programs.bounds import lower_value, objective_at
 from jaxrelu.programs.certificates import Certificate
 from jaxrelu.programs.checks import check_lam
+from jaxrelu.programs.constants import constant_loss
 from jaxrelu.programs.mapping import from_network
 from jaxrelu.programs.program import ConvexProgram, residual_at
 from jaxrelu.programs.units import Units, in_units, into_units, out_of_units, printed
@@ -82,8 +85,8 @@ def certify_global(
     the gap, whatever its size.
 
     Args:
-        network: a `Network`, of no neurons too; or its weights as a pair ``(hidden (d, m),
-            output (m,))``.
+        network: a `Network`, of no neurons too, with biases that are not penalised or without; or
+            its weights as a pair ``(hidden (d, m), output (m,))``.
         X: (n, d).
         y: (n,).
         lam: scalar, > 0; objective: sum of losses + lam/2 (||hidden||^2 + ||output||^2).
@@ -97,7 +100,8 @@ def certify_global(
     Returns:
         `GlobalCertificate`. Its `weights` are those of the network as convex weights over its own
         cells (`from_network`); `upper` is the objective of the network itself, and above theirs
-        where neurons share a cell. `dual` is feasible over all cells. ``gap <= rtol * upper``
+        where neurons share a cell; with biases it is theirs. `dual` is feasible over all cells.
+        ``gap <= rtol * upper``
         proves global optimality; a wide gap may come from the network or from an interval of R that
         did not close (`polar_gauge` of ``-gradient`` tells which).
 
@@ -123,7 +127,7 @@ def certify_global(
     if isinstance(network, tuple) and len(network) == 2:
         hidden, output = (as_float(layer, "network") for layer in network)
         network = Network(hidden, output)
-    check_known_network(network)
+    check_known_network(network, bias=True)
     meter = check_budget(max_work, max_seconds, WORK)
     loss = chosen_loss(loss)
     X = known_matrix(X, "X")
@@ -132,6 +136,8 @@ def certify_global(
     program, weights = from_network(network, X, y, loss, sample_weight=sample_weight)
     assert isinstance(program, ConvexProgram)
     lam_given, tolerance = check_lam(program, lam), tolerances(program, rtol, None)
+    if program.bias == "free":
+        return _with_biases(program, weights, lam_given, network, float(tolerance.relative), meter)
     whole, units = in_units(program)
     lam = into_units(lam_given, units.lam)
     upper, fit, directions = _value_of(network, whole, lam, units)
@@ -153,6 +159,49 @@ def certify_global(
         gap=high - low,
         weights=weights,
         dual=out_of_units(dual, units.residual),
+        ended_by=jnp.asarray(found.ended_by, jnp.int32),
+    )
+
+
+def _with_biases(
+    program: ConvexProgram,
+    weights: Array,
+    lam: Array,
+    network: Network,
+    rtol: float,
+    meter: Meter,
+) -> GlobalCertificate:
+    """That of a network with biases, from the certificate over its own cells.
+
+    Its dual vector comes with a sum of zero up to rounding; what is left is charged by a bound of
+    the constant that holds for all networks (`jaxrelu.programs.constants`).
+    """
+    own = certify(program, lam, weights, constant=network.constant)
+    whole, units = in_units(program)
+    lam = into_units(lam, units.lam)
+    residual = into_units(own.dual, units.residual)
+    X = np.asarray(whole.X, np.float64)[:, :-1]
+    neurons = np.asarray(into_units(weights, units.weights), np.float64).reshape(-1, X.shape[1] + 1)
+    found = gauge_with_bias(
+        CentredRows(X, rtol),
+        np.asarray(residual, np.float64),
+        neurons[np.any(neurons != 0, axis=1)],
+        num_starts=_STARTS,
+        rtol=rtol,
+        threshold=float(lam),
+        meter=meter,
+    )
+    lower, dual = global_lower(whole, lam, residual, found)
+    upper = into_units(own.upper, units.objective)
+    lower = lower - constant_loss(centred(whole)[0], lam, dual, upper)
+    low = printed(lower, units.objective, -1)
+    return GlobalCertificate(
+        lower=low,
+        upper=own.upper,
+        gap=own.upper - low,
+        weights=own.weights,
+        dual=out_of_units(dual, units.residual),
+        constant=own.constant,
         ended_by=jnp.asarray(found.ended_by, jnp.int32),
     )
 
@@ -196,7 +245,9 @@ def _with_idle_neuron(network: Network, X: FloatArray) -> Network:
     data = jnp.asarray(X)
     longest = jnp.argmax(safe_norm(data))
     hidden = jnp.reshape(unit(data[longest]), (-1, 1)).astype(network.hidden.dtype)
-    return Network(hidden, jnp.zeros(1, network.output.dtype))
+    silent = jnp.zeros(1, network.output.dtype)
+    bias = None if network.bias is None else silent
+    return replace(network, hidden=hidden, output=silent, bias=bias)
 
 
 def global_lower(

@@ -17,7 +17,6 @@ from typing import Any
 import jax.numpy as jnp
 from jax import Array
 
-from jaxrelu.core.numerics import matmul
 from jaxrelu.core.pytrees import register
 from jaxrelu.core.status import Status
 from jaxrelu.core.tracing import on_host
@@ -30,6 +29,7 @@ from jaxrelu.paths.checks import checked_solver, step_limit
 from jaxrelu.paths.solve import solve
 from jaxrelu.programs.certificates import Certificate, Certified
 from jaxrelu.programs.checks import check_lam
+from jaxrelu.programs.extension import Parts, extended, joined
 from jaxrelu.programs.mapping import from_network, to_network
 from jaxrelu.programs.program import fit, residual_at
 from jaxrelu.programs.solution import Solution
@@ -78,7 +78,8 @@ def improve(
 
     Args:
         network: a `Network` or `GatedNetwork`; from other tools ``jr.Network(W1, w2)`` with W1
-            (d, m) and w2 (m,). For a bias, give X a column of ones.
+            (d, m) and w2 (m,), or with biases that are not penalised
+            ``jr.Network(W1, w2, bias=b1, constant=b2)``.
         X: array (n, d), float64 for gaps below 1e-4.
         y: array (n,).
         lam: scalar, > 0, of the objective above: a sum over samples, with lam/2. Mean losses and
@@ -106,19 +107,20 @@ def improve(
 
     Reference: Mishkin and Pilanci (ICML 2023), Section 2, for the two maps.
     """
-    check_known_network(network, gated=True, skip=True)
+    check_known_network(network, gated=True, skip=True, bias=True)
     program, weights = from_network(network, X, y, loss, sample_weight=sample_weight)
     loss, strength = program.loss, check_lam(program, lam)
     solver = checked_solver(program, solver)
     tolerances(program, rtol, None)
     step_limit(solver, max_steps)
-    start = certify(program, strength, weights, skip=network.skip)
-    f = fit(program, start.weights)
-    if start.skip is not None:
-        f = f + matmul(jnp.asarray(program.X), start.skip)
+    constant = network.constant if isinstance(network, Network) else None
+    start = certify(program, strength, weights, skip=network.skip, constant=constant)
+    parts = Parts(start.weights, start.skip, start.constant)
+    f = fit(extended(program), joined(program, parts))
     init = Solution(
         start.weights, strength, f, residual_at(program, f), start,
         jnp.asarray(Status.STALLED, jnp.int32), jnp.asarray(0, jnp.int32), start.skip,
+        start.constant,
     )  # fmt: skip
     solution = solve(program, strength, rtol=rtol, max_steps=max_steps, init=init, solver=solver)
 

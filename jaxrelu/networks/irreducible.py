@@ -8,6 +8,9 @@ with sum beta >= 0 is taken, so that the penalty does not grow. What is left has
 features: it is *irreducible*, a vertex of the optimal set where the network was optimal. That is
 not the same as *sparsest*.
 
+With biases a constant costs nothing, and the dependencies that count are those up to a constant:
+sum_k beta_k z_k = constant, features z_k without their means.
+
 Reference: Mishkin and Pilanci (ICML 2023), Algorithm 1, with the sign of the step corrected: as
 printed, a step along the wrong sign doubles a neuron and removes none.
 """
@@ -20,6 +23,7 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
+from jax import Array
 from numpy.typing import NDArray
 from scipy.linalg import qr_delete, qr_insert, solve_triangular
 
@@ -31,7 +35,7 @@ from jaxrelu.geometry.host.directions import distinct
 from jaxrelu.geometry.host.nonnegative_least_squares import nonnegative_least_squares
 from jaxrelu.geometry.host.scaling import exponents, products, roots, unit_rows
 from jaxrelu.networks.checks import check_known_network
-from jaxrelu.networks.network import GatedNetwork, Network, checked_input
+from jaxrelu.networks.network import GatedNetwork, Network, checked_input, has_bias
 
 # A unit feature this near the span of others depends on them.
 DEPENDENT = 1e-9
@@ -165,16 +169,19 @@ class Neurons(NamedTuple):
     """Living neurons, one of each direction, sign and feature.
 
     Attributes:
-        directions: (k, d), unit norm.
+        directions: (k, d), unit norm; with biases (k, d + 1), unit norm without the last entry.
         signs: (k,), of the output; +1 in a gated network, where (u, -a) is (-u, a).
         coefficients: (k,), ||hidden|| |output|, those of equal neurons added up, in units of
             2^size.
         masks: (n, k), where the neurons are active.
-        features: (n, k), signs * masks * (X directions^T), in units of 2^data.
+        features: (n, k), signs * masks * (X directions^T), in units of 2^data; with biases less
+            their means.
         gates: (d, k) of a gated network, None for a ReLU network.
         dtype: that of the network.
         data, size: exponents, so that numbers of any network and any X are around one.
         skip: (d,), the network's skip connection, or None.
+        means: (k,), those of the features of a network with biases, in units of 2^data, or None.
+        constant: the constant of that network and what its neurons add to it on the mean.
     """
 
     directions: Floats
@@ -187,6 +194,8 @@ class Neurons(NamedTuple):
     data: int
     size: int
     skip: Any = None
+    means: Floats | None = None
+    constant: float = 0.0
 
     def network(self, a: Floats) -> Network | GatedNetwork:
         """The balanced network of coefficients (k,), without the neurons that have none."""
@@ -194,6 +203,10 @@ class Neurons(NamedTuple):
         root = roots(a[kept], self.size)
         hidden = jnp.asarray((self.directions[kept] * root[:, None]).T, self.dtype)
         output = jnp.asarray(self.signs[kept] * root, self.dtype)
+        if self.means is not None:
+            constant = self.constant - np.ldexp(self.means[kept] @ a[kept], self.data + self.size)
+            own = jnp.asarray(constant, self.dtype)
+            return Network(hidden[:-1], output, self.skip, hidden[-1], own)
         if self.gates is None:
             return Network(hidden, output, self.skip)
         gates = jnp.asarray(self.gates[:, kept], self.dtype)
@@ -202,8 +215,10 @@ class Neurons(NamedTuple):
 
 def neurons_of(network: Network | GatedNetwork, X: Any) -> Neurons:
     """The living neurons of a network, after a check of it and of X."""
-    check_known_network(network, gated=True, skip=True)
+    check_known_network(network, gated=True, skip=True, bias=True)
     data = checked_input(known_matrix(X, "X"), network)
+    if isinstance(network, Network) and has_bias(network):
+        return _with_biases(network, data)
     gated = isinstance(network, GatedNetwork)
     opening = network.gates if isinstance(network, GatedNetwork) else network.hidden
     layers = data, network.hidden, network.output
@@ -228,17 +243,49 @@ def neurons_of(network: Network | GatedNetwork, X: Any) -> Neurons:
     return _merged(apart, rows)
 
 
+def _with_biases(network: Network, X: Array) -> Neurons:
+    """Those of a network with biases; what a bias alone computes is in the constant."""
+    rows, u, w = (np.asarray(value, np.float64) for value in (X, network.hidden, network.output))
+    b = np.zeros(w.size) if network.bias is None else np.asarray(network.bias, np.float64)
+    constant = 0.0 if network.constant is None else float(network.constant)
+    unit, norms = unit_rows(u.T)
+    alone = norms == 0
+    constant += float(np.maximum(b[alone], 0.0) @ w[alone])
+    directions = np.column_stack([unit, b / np.where(alone, 1.0, norms)])
+    power = int(exponents(rows))
+    rows = np.ldexp(np.column_stack([rows, np.ones(len(rows))]), -power)
+    linear, signs = rows @ directions.T, np.sign(w)
+    masks, (coefficients, size) = linear > 0, products(norms, np.abs(w))
+    alive = np.flatnonzero((w != 0) & ~alone & np.any(masks, axis=0))
+    features = signs * masks * linear
+    apart = Neurons(
+        directions[alive], signs[alive], coefficients[alive], masks[:, alive], features[:, alive],
+        None, network.hidden.dtype, power, size, network.skip, np.zeros(alive.size), constant,
+    )  # fmt: skip
+    merged = _merged(apart, rows)
+    means = merged.features.mean(axis=0)
+    features = merged.features - means
+    # What is constant on all samples is up to rounding, and then nothing.
+    features[:, np.max(np.abs(features), axis=0) <= _EXACT * np.abs(means)] = 0.0
+    constant += float(np.ldexp(means @ merged.coefficients, power + size))
+    return merged._replace(features=features, means=means, constant=constant)
+
+
 def _merged(neurons: Neurons, X: Floats) -> Neurons:
     """Neurons of nearly equal direction as one, the sum of their convex weights.
 
     Where they are active on the same samples that is exact; others stay apart.
     """
     gated, a = neurons.gates is not None, neurons.coefficients
-    first, group = distinct(neurons.directions, neurons.signs, neurons.features if gated else None)
+    biased = neurons.means is not None
+    unit = unit_rows(neurons.directions)[0] if biased else neurons.directions
+    first, group = distinct(unit, neurons.signs, neurons.features if gated else None)
     for _ in range(2):
         sums = np.zeros((first.size, X.shape[1]))
         np.add.at(sums, group, a[:, None] * neurons.directions)
-        directions, sizes = unit_rows(sums)
+        directions, sizes = unit_rows(sums[:, :-1] if biased else sums)
+        if biased:
+            directions = sums / sizes[:, None]
         linear = X @ directions.T
         masks = neurons.masks[:, first] if gated else linear > 0
         features = neurons.signs[first] * masks * linear
@@ -254,5 +301,5 @@ def _merged(neurons: Neurons, X: Floats) -> Neurons:
     gates = neurons.gates[:, first] if neurons.gates is not None else None
     return Neurons(
         directions, neurons.signs[first], sizes, masks, features, gates, neurons.dtype,
-        neurons.data, neurons.size, neurons.skip,
+        neurons.data, neurons.size, neurons.skip, neurons.means, neurons.constant,
     )  # fmt: skip

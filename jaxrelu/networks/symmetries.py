@@ -5,6 +5,8 @@ A neuron (u, a) computes relu(x.u) a, which (t u, a / t) computes too: of these 
 collinear ones (sqrt(g_j) u, sqrt(g_j) a), sum g_j = 1, of the same function and penalty, and
 collinear neurons of one sign merged.
 
+A bias, of which the penalty knows nothing, goes with u; a neuron of a bias alone is a constant.
+
 Reference: Mishkin and Pilanci (ICML 2023), Section 2 (splits and permutations); the decreasing path
 by the steps of Haeffele and Vidal and of Pilanci and Ergen, in the order derived here.
 """
@@ -24,7 +26,7 @@ from jaxrelu.core.options import count, scalar
 from jaxrelu.core.pytrees import register
 from jaxrelu.core.rounding import largest_exponent, times_power, tiny
 from jaxrelu.core.tracing import on_host, refuse_traced
-from jaxrelu.geometry.host.directions import distinct
+from jaxrelu.geometry.host.directions import distinct, with_column
 from jaxrelu.geometry.host.scaling import products, roots, scaled, unit_rows
 from jaxrelu.geometry.patterns import patterns_from_weights
 from jaxrelu.networks.checks import check_known_network, check_network
@@ -35,7 +37,8 @@ def balance(network: Network) -> Network:
     """The network of the same function with ||hidden_k|| = |output_k| for every neuron.
 
     Args:
-        network: a `Network`. A slot whose hidden or output weight is zero becomes zero.
+        network: a `Network`. A slot whose hidden or output weight is zero becomes zero; what one
+            with a bias alone computes goes to the constant.
 
     Returns:
         `Network`, with the smallest penalty of all rescalings. Traceable.
@@ -51,12 +54,18 @@ def balance(network: Network) -> Network:
 
     Reference: Neyshabur, Tomioka and Srebro (2015), In search of the real inductive bias.
     """
-    check_network(network, skip=True)
+    check_network(network, skip=True, bias=True)
     hidden, output = jnp.asarray(network.hidden), jnp.asarray(network.output)
     norm, size = safe_norm(hidden.T), jnp.abs(output)
     root = _geometric_mean(norm, size)
-    hidden = hidden * (root / jnp.where(norm > 0, norm, 1.0))[None]
-    return replace(network, hidden=hidden, output=jnp.sign(output) * root)
+    factor = root / jnp.where(norm > 0, norm, 1.0)
+    balanced = replace(network, hidden=hidden * factor[None], output=jnp.sign(output) * root)
+    if network.bias is None:
+        return balanced
+    bias = jnp.asarray(network.bias)
+    alone = jnp.sum(jnp.where(norm > 0, 0.0, output * jnp.maximum(bias, 0.0)))
+    constant = alone if network.constant is None else network.constant + alone
+    return replace(balanced, bias=bias * factor, constant=constant)
 
 
 def _geometric_mean(a: Array, b: Array) -> Array:
@@ -91,7 +100,7 @@ def split(network: Network, neuron: int, shares: Any) -> Network:
 
     Reference: Mishkin and Pilanci (ICML 2023), Section 2.
     """
-    check_network(network, skip=True)
+    check_network(network, skip=True, bias=True)
     refuse_traced("split", {"neuron": neuron, "shares": shares})
     g = host_numbers(shares, "shares")
     if g.ndim != 1 or not (np.all(g >= 0) and abs(g.sum() - 1.0) <= 1e-6):
@@ -104,12 +113,13 @@ def split(network: Network, neuron: int, shares: Any) -> Network:
         raise ValueError(f"neuron is {neuron}, but the network has {m} slots: pass 0 to {m - 1}.")
     hidden, output = jnp.asarray(network.hidden), jnp.asarray(network.output)
     root = jnp.asarray(np.sqrt(g), hidden.dtype)
-    more = jnp.outer(hidden[:, neuron], root[1:])
-    return replace(
-        network,
-        hidden=jnp.concatenate([hidden.at[:, neuron].multiply(root[0]), more], axis=1),
-        output=jnp.concatenate([output.at[neuron].multiply(root[0]), output[neuron] * root[1:]]),
-    )
+
+    def parts(layer: Array) -> Array:
+        more = jnp.outer(layer[:, neuron], root[1:])
+        return jnp.concatenate([layer.at[:, neuron].multiply(root[0]), more], axis=1)
+
+    bias = None if network.bias is None else parts(jnp.asarray(network.bias)[None])[0]
+    return replace(network, hidden=parts(hidden), output=parts(output[None])[0], bias=bias)
 
 
 @on_host()
@@ -134,21 +144,30 @@ def merge(network: Network) -> Network:
 
     Reference: Mishkin and Pilanci (ICML 2023), Section 2.
     """
-    check_known_network(network, skip=True)
+    check_known_network(network, skip=True, bias=True)
     alive = balance(network).compact()
     hidden, output = np.asarray(alive.hidden), np.asarray(alive.output)
     unit, norms = unit_rows(hidden.T)
     (sizes, exponent), signs = products(norms, np.abs(output)), np.sign(output)
-    first, member_of = distinct(unit, signs)
-    total: np.ndarray = np.zeros((first.size, hidden.shape[0]), hidden.dtype)
-    np.add.at(total, member_of, sizes[:, None] * unit)
-    directions, sizes = unit_rows(total)
-    root = roots(sizes, exponent)
+    biases = None if alive.bias is None else np.asarray(alive.bias) / norms
+    first, member_of = distinct(with_column(unit, biases), signs)
+
+    def added_up(columns: np.ndarray) -> np.ndarray:
+        total = np.zeros((first.size, *columns.shape[1:]), hidden.dtype)
+        np.add.at(total, member_of, (sizes * columns.T).T)
+        return total
+
+    directions, merged_sizes = unit_rows(added_up(unit))
+    root = roots(merged_sizes, exponent)
     dtype = network.hidden.dtype
+    bias = None
+    if biases is not None:
+        bias = jnp.asarray(added_up(biases) / merged_sizes * root, dtype)
     return replace(
-        network,
+        alive,
         hidden=jnp.asarray((directions * root[:, None]).T, dtype),
         output=jnp.asarray(signs[first] * root, dtype),
+        bias=bias,
     )
 
 
@@ -173,14 +192,17 @@ def permute(network: Network, order: Any) -> Network:
 
     Reference: Mishkin and Pilanci (ICML 2023), Section 2.
     """
-    check_network(network, skip=True)
+    check_network(network, skip=True, bias=True)
     refuse_traced("permute", {"order": order})
     places = host_numbers(order, "order")
     m = network.num_neurons
     if places.shape != (m,) or not np.array_equal(np.sort(places), np.arange(m)):
         raise ValueError(f"order is no permutation of {m} slots: pass each of 0 to {m - 1} once.")
     index = places.astype(np.int64)
-    return replace(network, hidden=network.hidden[:, index], output=network.output[index])
+    bias = None if network.bias is None else network.bias[index]
+    return replace(
+        network, hidden=network.hidden[:, index], output=network.output[index], bias=bias
+    )
 
 
 @register

@@ -27,10 +27,9 @@ from jaxrelu.geometry.cones import block_patterns, cone_signs, pushed_inside
 from jaxrelu.geometry.correlation_bounds import DualElements, largest_correlation
 from jaxrelu.geometry.correlations import longest_correlation
 from jaxrelu.geometry.gram import Rows, shared_rows
-from jaxrelu.geometry.host.projection import cone_rows, multipliers
-from jaxrelu.geometry.host.scaling import unit_rows
 from jaxrelu.losses.kinks import TwoSlopes, has_kinks
 from jaxrelu.paths.critical_lam_at_kinks import at_kink, critical_with_kinks
+from jaxrelu.paths.critical_lam_by_active_sets import largest_one_by_one
 from jaxrelu.paths.unpenalised_fit import (
     FreeFit,
     has_free,
@@ -45,6 +44,7 @@ from jaxrelu.programs.checks import check_program
 from jaxrelu.programs.penalties import block_weights, bounded_factors, weighed_correlations
 from jaxrelu.programs.preparation import Coordinates, lifted, row_space
 from jaxrelu.programs.program import Program, float_masks, residual_at
+from jaxrelu.programs.skip import without_cone
 from jaxrelu.programs.units import Units, in_units, into_units, out_of_units, printed
 
 
@@ -65,8 +65,8 @@ def lambda_max(program: Program) -> Array:
         a convex program of its own, solved on the host (where lambda_max is next to nothing against
         the targets it may be no lower than zero); inside a trace it is NaN then.
         With blocks that are not penalised r is the residual of their best fit, all others zero; it
-        is known less well (1e-3; in float32 lambda_max may be a tenth too large), and there is no
-        derivative.
+        is known less well (1e-3, beside a loss with kinks 1e-4; in float32 lambda_max may be a
+        tenth too large), and there is no derivative.
 
     Raises:
         ValueError, TypeError: see `check_program`.
@@ -146,11 +146,12 @@ def _interval_at(program: Program, free: FreeFit | None) -> tuple[Array, Array]:
     at = _start(program, free)
     if not program.has_cones:
         return _ends(at, *_projected_at_once(at))  # type: ignore[no-any-return]
-    ends = _ends(at, *_projected_from_host(at))
+    found = _projected_from_host(at)
+    ends = _ends(at, *found)
     low, high = np.asarray(ends)
-    if not np.isfinite(high - low) or _close(program, low, high) or has_bias(at.reduced):
+    if not np.isfinite(high - low) or _close(program, low, high):
         return ends  # type: ignore[no-any-return]
-    return _ends(at, *_projected_one_by_one(at))  # type: ignore[no-any-return]
+    return _ends(at, *_projected_one_by_one(at, found.duals))  # type: ignore[no-any-return]
 
 
 def _interval_of_kinks(program: Program) -> tuple[Array, Array]:
@@ -198,10 +199,13 @@ def _is_negligible(program: Program, upper: Any) -> bool:
 
 def _near(program: Program) -> float:
     double = program.X.dtype == np.float64
-    if may_have_free(program) and not has_kinks(program.loss):
-        # The residual of the best unpenalised fit is known to the root of its gap.
-        return 1e-3 if double else 0.5
-    return 1e-6 if double else 1e-3
+    if not may_have_free(program):
+        return 1e-6 if double else 1e-3
+    if has_kinks(program.loss):
+        # So many samples are tied near it that finer solves stall.
+        return 1e-4 if double else 1e-3
+    # The residual of the best unpenalised fit is known to the root of its gap.
+    return 1e-3 if double else 0.5
 
 
 class _Start(NamedTuple):
@@ -326,24 +330,12 @@ def _ends(at: _Start, duals: DualElements, block: Array, point: Array) -> tuple[
     return printed(lower, at.units.lam, -1), printed(upper, at.units.lam, 1)
 
 
-def _projected_one_by_one(at: _Start) -> _Projected:
-    """By active sets on the host: the blocks that look longest until no other can be longer."""
-    X, masks = (np.asarray(a, np.float64) for a in (at.reduced.X, at.reduced.patterns.masks))
-    c = np.asarray(weighed_correlations(at.reduced, at.residual), np.float64)
-    rows, _ = unit_rows(X)
-    vectors, mass = np.zeros_like(c), np.zeros(len(c))
-    bound, done = np.linalg.norm(c, axis=1), np.zeros(len(c), bool)
-    best, block, point = 0.0, 0, np.zeros(X.shape[1])
-    while True:
-        b = int(np.argmax(np.where(done, -1.0, bound)))
-        if done[b] or bound[b] <= best:
-            break
-        cone = cone_rows(masks[:, b % masks.shape[1]] > 0, rows)
-        mu = multipliers(cone, c[b])
-        vectors[b], mass[b], done[b] = cone.T @ mu, np.sum(mu), True
-        bound[b] = np.linalg.norm(c[b] + vectors[b])
-        if bound[b] > best:
-            best, block, point = bound[b], b, c[b] + vectors[b]
+def _projected_one_by_one(at: _Start, known: DualElements) -> _Projected:
+    """By active sets on the host."""
+    rows, masks, pattern, c = _to_project_at_once(at)
+    free = without_cone(at.reduced, pattern)
+    found = largest_one_by_one(rows, masks, pattern, c, known, free)
+    vectors, mass, block, point = found
     dtype = at.residual.dtype
     duals = DualElements(jnp.asarray(vectors, dtype), jnp.asarray(mass, dtype))
     return _Projected(duals, jnp.asarray(block, jnp.int32), jnp.asarray(point, dtype))

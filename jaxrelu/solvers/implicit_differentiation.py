@@ -19,7 +19,8 @@ are about to change (the hypotheses of `jaxrelu.optimal_sets.sensitivity`) or th
 of the weights alone where the optimal network is not unique; those by rows of X on walls that
 depend on each other, by rows that are zero, or by any row where the network is not unique: by these
 the optimum has kinks. The derivative of a zero block is 0, as differences have it where the block
-stays zero. Of a loss with kinks only the value has one (`jaxrelu.solvers.value_at_kinks`).
+stays zero. Of a loss with kinks, and with a free bias, only the value has one
+(`jaxrelu.solvers.value_alone`).
 
 Reference: Bonnans and Shapiro (2000), Section 4; Mishkin and Pilanci (ICML 2023), on the
 sensitivity of the solution map.
@@ -46,7 +47,7 @@ from jaxrelu.programs.program import Program, sample_weights
 from jaxrelu.programs.solution import Solution
 from jaxrelu.solvers.active_support import ActiveSupport, active_support
 from jaxrelu.solvers.base import Tolerance
-from jaxrelu.solvers.value_at_kinks import value_at_kinks
+from jaxrelu.solvers.value_alone import value_alone
 
 # A gap of an answer, relative, at which the partial derivatives of its value are exact enough.
 _CLOSED = 1e-11
@@ -102,18 +103,15 @@ def tangent(
     """
     program, lam, solution, basis = first_order("solve", (program, lam, solution, basis))
     given, program = program, extended(program)
+    if given.skip or given.bias == "free":
+        every = joined(given, Parts(solution.weights, solution.skip, solution.constant))
+        solution = replace(solution, weights=every, skip=None, constant=None)
+        change = change._replace(block_weights=_of_all(given, program, change.block_weights))
     if given.bias == "free":
-        raise ValueError(
-            'answers with bias="free" have no derivatives here: append a column of ones to X, '
-            "whose bias is penalised, or stop the gradient."
-        )
-    if given.skip:
-        all_weights = joined(given, Parts(solution.weights, solution.skip))
-        solution = replace(solution, weights=all_weights, skip=None)
-        change = change._replace(block_weights=_with_skip(given, program, change.block_weights))
-    if has_kinks(program.loss):
+        change = change._replace(X=jnp.pad(jnp.asarray(change.X), ((0, 0), (0, 1))))
+    if has_kinks(program.loss) or given.bias == "free":
         return _of_value_alone(
-            given, lam, solution, value_at_kinks(program, solution, change, slots), change
+            given, lam, solution, value_alone(program, solution, change, slots), change
         )
     point, X = parameters(program, lam), jnp.asarray(program.X)
     reduced = program if basis is None else replace(program, X=matmul(X, basis))
@@ -187,17 +185,17 @@ def _of_value_alone(
     """The derivative of an answer whose weights have none."""
     value = known_where(jnp.isfinite(lam) & (lam > 0), d_value)
     unknown, weights = nowhere(change, (solution.fit, solution.weights))
-    d_weights, d_skip, _ = apart(given, weights)
+    d_weights, *beside = apart(given, weights)
     none = jnp.zeros_like(value)
-    certificate = Certificate(value, value, none, d_weights, unknown, skip=d_skip)
+    certificate = Certificate(value, value, none, d_weights, unknown, None, *beside)
     nothing: Any = np.zeros((), jax.dtypes.float0)  # integers have no derivative
     return Solution(
-        d_weights, jnp.asarray(change.lam), unknown, unknown, certificate, nothing, nothing, d_skip
+        d_weights, jnp.asarray(change.lam), unknown, unknown, certificate, nothing, nothing, *beside
     )
 
 
-def _with_skip(given: Program, program: Program, change: Any) -> Array:
-    """The change of the weights of all blocks, that of the skip connection among them."""
+def _of_all(given: Program, program: Program, change: Any) -> Array:
+    """The change of the weights of all blocks, the one that is not penalised among them."""
     zero = jnp.zeros(program.block_shape, program.X.dtype)
     return zero if given.block_weights is None else zero.at[..., :-1].set(jnp.asarray(change))
 

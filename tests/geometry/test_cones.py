@@ -446,6 +446,24 @@ def test_best_bound_is_the_best_multiple():
     np.testing.assert_allclose(scaled.mass[:4] * size, np.linalg.norm(scaled.vectors[:4], axis=1))
 
 
+def test_with_a_bias_no_multiple_is_worse_than_none_or_the_element_itself():
+    """Of least norm is not of least polar size: it made lambda_max 2 % too large."""
+    rng = np.random.default_rng(11)
+    c, v = rng.standard_normal((2, 400, 3))
+    # What a projection that did not end leaves: the biases of both have one sign.
+    v[:200, 2] = np.abs(v[:200, 2]) * np.sign(c[:200, 2])
+    reach = jnp.asarray(2.0)
+
+    def polar(e):
+        return np.linalg.norm(e[:, :-1], axis=1) + 2.0 * np.abs(e[:, -1])
+
+    given = DualElements(jnp.asarray(v), jnp.ones(400))
+    bound, scaled = correlation_bounds.best_bound(c, given, reach)
+    np.testing.assert_allclose(bound, polar(c + np.asarray(scaled.vectors)), rtol=1e-12)
+    for multiple in (0.0, 1.0):
+        assert np.all(np.asarray(bound) <= polar(c + multiple * v) * (1 + 1e-12))
+
+
 def test_projection_batch_bounds_the_memory():
     assert cones.projection_batch(200, 569) == 200
     assert cones.projection_batch(10_000, 569) * 569 <= 2**22

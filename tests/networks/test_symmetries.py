@@ -14,7 +14,7 @@ def penalty(network):
     return float(0.5 * (jnp.sum(network.hidden**2) + jnp.sum(network.output**2)))
 
 
-def instance(seed, n=8, d=3, m=9):
+def instance(seed, n=8, d=3, m=9, biased=False):
     rng = np.random.default_rng(seed)
     X = rng.standard_normal((n, d))
     hidden, output = rng.standard_normal((d, m)), rng.standard_normal(m)
@@ -22,13 +22,19 @@ def instance(seed, n=8, d=3, m=9):
     output[1] = np.abs(output[1]) * np.sign(output[0])
     output[2] = 0.0
     hidden[:, 3] = 0.0
-    return X, jr.Network(jnp.asarray(hidden), jnp.asarray(output))
+    if not biased:
+        return X, jr.Network(jnp.asarray(hidden), jnp.asarray(output))
+    bias = 3.0 * rng.standard_normal(m)
+    bias[1] = 2.0 * bias[0]
+    return X, jr.Network(
+        jnp.asarray(hidden), jnp.asarray(output), bias=jnp.asarray(bias), constant=jnp.asarray(5.0)
+    )
 
 
 @settings(max_examples=20, deadline=None)
-@given(st.integers(0, 10**6))
-def test_function_is_kept_and_penalty_is_the_smallest(seed):
-    X, network = instance(seed)
+@given(st.integers(0, 10**6), st.booleans())
+def test_function_is_kept_and_penalty_is_the_smallest(seed, biased):
+    X, network = instance(seed, biased=biased)
     balanced = jr.balance(network)
     fit = network(X)
     np.testing.assert_allclose(balanced(X), fit, atol=1e-12)
@@ -119,3 +125,29 @@ def test_bad_input_names_the_fix():
     with pytest.raises(ValueError, match="no permutation of 9 slots"):
         jr.permute(network, np.zeros(9, int))
     assert jr.merge(jr.Network(jnp.zeros((3, 2)), jnp.ones(2))).num_neurons == 0
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 10**6))
+def test_minimal_with_biases_is_independent_up_to_a_constant(seed):
+    """Of 30 neurons on n = 8 samples at most n - 1 are left, and no two make a constant."""
+    X, network = instance(seed, m=30, biased=True)
+    small = jr.minimal(network, X)
+    np.testing.assert_allclose(small(X), network(X), atol=1e-9)
+    assert penalty(small) <= penalty(jr.balance(network)) * (1 + 1e-12)
+    features = np.maximum(X @ np.asarray(small.hidden) + np.asarray(small.bias), 0.0)
+    centred = features - features.mean(axis=0)
+    assert np.linalg.matrix_rank(centred, tol=1e-8) == small.num_neurons <= len(X) - 1
+
+
+def test_neurons_that_are_constant_on_the_samples_go_to_the_constant():
+    """Two rows whose difference the neuron does not see."""
+    X = np.asarray([[1.0, 0.0], [1.0, 1.0]])
+    network = jr.Network(
+        jnp.asarray([[3.0], [0.0]]), jnp.asarray([2.0]), bias=jnp.asarray([1.0]),
+        constant=jnp.asarray(-1.0),
+    )  # fmt: skip
+    small = jr.minimal(network, X)
+    assert small.num_neurons == 0
+    np.testing.assert_allclose(small.constant, 7.0, rtol=1e-14)
+    np.testing.assert_allclose(small(X), [7.0, 7.0], rtol=1e-14)

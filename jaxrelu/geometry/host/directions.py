@@ -10,10 +10,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jaxrelu.core.aliases import Floats
+from jaxrelu.geometry.host.scaling import unit_rows
 
 # Unit directions this near are one direction.
 SAME = 1e-6
 _SAME_FEATURES = 1e-5
+
+
+def with_column(directions: Floats, biases: Floats | None) -> Floats:
+    """Unit vectors (k, d + 1) along directions and biases, (k, d) and (k,); or the directions."""
+    if biases is None:
+        return directions
+    return unit_rows(np.concatenate([directions, biases[:, None]], axis=1))[0]
 
 
 def distinct(

@@ -239,6 +239,11 @@ def gauge(
     return found, maxima
 
 
+def branches(arrangement: Arrangement) -> bool:
+    """Whether branch and bound is of use, if it comes to that."""
+    return arrangement.rank <= _BRANCHING_RANK or len(arrangement.lines) <= _BRANCHING_LINES
+
+
 def _narrow(
     arrangement: Arrangement,
     front: Floats,
@@ -253,7 +258,6 @@ def _narrow(
     """Brings the upper bound down, cheap means first, and says which one did it."""
     by = ("local maxima", name)
     low_rank = arrangement.rank <= _BRANCHING_RANK
-    branches = low_rank or len(arrangement.lines) <= _BRANCHING_LINES
     relaxing = meter.share(_RELAXED_SHARE) if low_rank else meter
 
     def enough(upper: float) -> bool:
@@ -263,7 +267,7 @@ def _narrow(
         relaxed = _semidefinite(arrangement.lines, front, back, relaxing, enough)
         if relaxed < best.upper:
             best, by = best._replace(upper=relaxed), (by[0], "semidefinite program")
-    if branches and not enough(best.upper) and meter.allows():
+    if branches(arrangement) and not enough(best.upper) and meter.allows():
         found = branch_and_bound(
             arrangement.lines,
             front,

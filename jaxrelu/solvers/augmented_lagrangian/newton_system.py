@@ -17,7 +17,9 @@ Large primal systems in float64 are not factored. The walls of a block make B_b 
 Gram matrix in all but a few directions: on real data one to five of a block's d are soft. They are
 found by two steps of subspace iteration with the inverse of the block's own d x d system. Conjugate
 gradients, preconditioned by the factored system of the soft directions and by the inverses of the
-blocks on the rest, take some 3 to 5 iterations; every iterate is a descent direction.
+blocks on the rest, take some 3 to 5 iterations; every iterate is a descent direction. Where they
+take too many (a skip connection beside blocks that have more unknowns than there are samples) a
+system that is there as a matrix is factored after all: poor directions make four times the steps.
 """
 
 from __future__ import annotations
@@ -128,7 +130,18 @@ def _conjugate_gradients(
         _of_soft_directions(coupling, own, blocks, diagonal) if walls else _of_blocks(diagonal)
     )
 
-    return cg(apply, rhs, tol=_PRECISION, maxiter=_MOST_ITERATIONS, M=precondition)[0]
+    found = cg(apply, rhs, tol=_PRECISION, maxiter=_MOST_ITERATIONS, M=precondition)[0]
+    if not isinstance(coupling, Matrix):
+        return found
+    # The residual of the iteration is not the one that is left, to a few roundings.
+    failed = jnp.linalg.norm(rhs - apply(found)) > 1.1 * _PRECISION * jnp.linalg.norm(rhs)
+    # A loop, which the lanes of a batch pay for only where one of them needs it.
+    end: tuple[Array, Array] = jax.lax.while_loop(
+        lambda state: state[1],
+        lambda _: (_factored(coupling.entries, blocks, rhs), jnp.zeros_like(failed)),
+        (found, failed),
+    )
+    return end[0]
 
 
 def _of_blocks(diagonal: Array) -> Callable[[Array], Array]:
