@@ -21,7 +21,7 @@ from jax import Array
 from jaxrelu.core.aliases import FloatArray, Floats
 from jaxrelu.core.budgets import Limit, Meter, check_budget
 from jaxrelu.core.checks import as_float, known_matrix
-from jaxrelu.core.numerics import safe_norm, unit
+from jaxrelu.core.numerics import eps, safe_norm, unit
 from jaxrelu.core.pytrees import register
 from jaxrelu.core.rounding import added, product, sum_roundings
 from jaxrelu.core.tracing import on_host
@@ -182,8 +182,9 @@ def _with_biases(
     residual = into_units(own.dual, units.residual)
     X = np.asarray(whole.X, np.float64)[:, :-1]
     neurons = np.asarray(into_units(weights, units.weights), np.float64).reshape(-1, X.shape[1] + 1)
+    rows = CentredRows(X, rtol)
     found = gauge_with_bias(
-        CentredRows(X, rtol),
+        rows,
         np.asarray(residual, np.float64),
         neurons[np.any(neurons != 0, axis=1)],
         num_starts=_STARTS,
@@ -191,7 +192,10 @@ def _with_biases(
         threshold=float(lam),
         meter=meter,
     )
-    lower, dual = global_lower(whole, lam, residual, found)
+    # The sum that is charged is that of a multiple as it is rounded, not of the exact one.
+    r = np.abs(np.asarray(residual, np.float64))
+    rounded = 4.0 * float(eps(residual.dtype)) * float(r.sum()) * rows.reach
+    lower, dual = global_lower(whole, lam, residual, replace(found, upper=found.upper + rounded))
     upper = into_units(own.upper, units.objective)
     lower = lower - constant_loss(centred(whole)[0], lam, dual, upper)
     low = printed(lower, units.objective, -1)

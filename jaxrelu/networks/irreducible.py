@@ -252,8 +252,9 @@ def _with_biases(network: Network, X: Array) -> Neurons:
     alone = norms == 0
     constant += float(np.maximum(b[alone], 0.0) @ w[alone])
     directions = np.column_stack([unit, b / np.where(alone, 1.0, norms)])
+    rows = np.column_stack([rows, np.ones(len(rows))])
     power = int(exponents(rows))
-    rows = np.ldexp(np.column_stack([rows, np.ones(len(rows))]), -power)
+    rows = np.ldexp(rows, -power)
     linear, signs = rows @ directions.T, np.sign(w)
     masks, (coefficients, size) = linear > 0, products(norms, np.abs(w))
     alive = np.flatnonzero((w != 0) & ~alone & np.any(masks, axis=0))
@@ -277,15 +278,20 @@ def _merged(neurons: Neurons, X: Floats) -> Neurons:
     Where they are active on the same samples that is exact; others stay apart.
     """
     gated, a = neurons.gates is not None, neurons.coefficients
-    biased = neurons.means is not None
-    unit = unit_rows(neurons.directions)[0] if biased else neurons.directions
-    first, group = distinct(unit, neurons.signs, neurons.features if gated else None)
+    biased, given = neurons.means is not None, neurons.directions
+    first, group = distinct(
+        given[:, :-1] if biased else given,
+        neurons.signs,
+        neurons.features if gated else None,
+        given[:, -1] if biased else None,
+        64.0 * float(jnp.finfo(neurons.dtype).eps),
+    )
     for _ in range(2):
         sums = np.zeros((first.size, X.shape[1]))
         np.add.at(sums, group, a[:, None] * neurons.directions)
         directions, sizes = unit_rows(sums[:, :-1] if biased else sums)
         if biased:
-            directions = sums / sizes[:, None]
+            directions = sums / np.where(sizes > 0, sizes, 1.0)[:, None]
         linear = X @ directions.T
         masks = neurons.masks[:, first] if gated else linear > 0
         features = neurons.signs[first] * masks * linear

@@ -26,7 +26,7 @@ from jaxrelu.core.options import count, scalar
 from jaxrelu.core.pytrees import register
 from jaxrelu.core.rounding import largest_exponent, times_power, tiny
 from jaxrelu.core.tracing import on_host, refuse_traced
-from jaxrelu.geometry.host.directions import distinct, with_column
+from jaxrelu.geometry.host.directions import distinct
 from jaxrelu.geometry.host.scaling import products, roots, scaled, unit_rows
 from jaxrelu.geometry.patterns import patterns_from_weights
 from jaxrelu.networks.checks import check_known_network, check_network
@@ -41,7 +41,8 @@ def balance(network: Network) -> Network:
             with a bias alone computes goes to the constant.
 
     Returns:
-        `Network`, with the smallest penalty of all rescalings. Traceable.
+        `Network`, with the smallest penalty of all rescalings; with biases it has a constant.
+        Traceable.
 
     Raises:
         TypeError: not a `Network`.
@@ -131,7 +132,8 @@ def merge(network: Network) -> Network:
 
     Returns:
         `Network`, balanced, with one neuron a direction and sign; the same function and the penalty
-        of ``balance(network)``, to the 1e-6 at which directions count as equal.
+        of ``balance(network)``, to the 1e-6 at which directions count as equal; biases do up to
+        their rounding.
 
     Raises:
         TypeError: not a `Network`; a traced one, of which the number of neurons cannot be known.
@@ -150,7 +152,8 @@ def merge(network: Network) -> Network:
     unit, norms = unit_rows(hidden.T)
     (sizes, exponent), signs = products(norms, np.abs(output)), np.sign(output)
     biases = None if alive.bias is None else np.asarray(alive.bias) / norms
-    first, member_of = distinct(with_column(unit, biases), signs)
+    rounding = 64.0 * float(np.finfo(hidden.dtype).eps)
+    first, member_of = distinct(unit, signs, biases=biases, rounding=rounding)
 
     def added_up(columns: np.ndarray) -> np.ndarray:
         total = np.zeros((first.size, *columns.shape[1:]), hidden.dtype)

@@ -151,3 +151,17 @@ def test_neurons_that_are_constant_on_the_samples_go_to_the_constant():
     assert small.num_neurons == 0
     np.testing.assert_allclose(small.constant, 7.0, rtol=1e-14)
     np.testing.assert_allclose(small(X), [7.0, 7.0], rtol=1e-14)
+
+
+def test_walls_far_from_the_origin_stay_apart():
+    """Data around 2000: two knots one apart are two neurons, and opposite ones do not cancel."""
+    x = np.asarray([[2000.0], [2000.5], [2001.0], [2003.0]])
+    for hidden, bias in (([[1.0, 1.0]], [-2000.0, -2001.0]), ([[1.0, -1.0]], [1e7, 1e7])):
+        network = jr.Network(jnp.asarray(hidden), jnp.ones(2), bias=jnp.asarray(bias))
+        for other in (jr.merge(network), jr.minimal(network, x)):
+            np.testing.assert_allclose(
+                other(x), network(x), rtol=1e-12, atol=1e-12 * np.max(np.abs(bias))
+            )
+        assert jr.merge(network).num_neurons == 2
+        halves = jr.split(network, 0, [0.3, 0.7])
+        assert jr.merge(halves).num_neurons == 2

@@ -10,22 +10,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from jaxrelu.core.aliases import Floats
-from jaxrelu.geometry.host.scaling import unit_rows
 
 # Unit directions this near are one direction.
 SAME = 1e-6
 _SAME_FEATURES = 1e-5
 
 
-def with_column(directions: Floats, biases: Floats | None) -> Floats:
-    """Unit vectors (k, d + 1) along directions and biases, (k, d) and (k,); or the directions."""
-    if biases is None:
-        return directions
-    return unit_rows(np.concatenate([directions, biases[:, None]], axis=1))[0]
-
-
 def distinct(
-    directions: Floats, signs: Floats, features: Floats | None = None
+    directions: Floats,
+    signs: Floats,
+    features: Floats | None = None,
+    biases: Floats | None = None,
+    rounding: float = 0.0,
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """One row of each set of equal signed directions.
 
@@ -34,6 +30,9 @@ def distinct(
         signs: (k,), +1 or -1.
         features: (n, k), given where equal directions with other features are other neurons, as
             those of a gated program are.
+        biases: (k,), over the norms of the weights, given where there are some: they say how far a
+            wall is from the origin, and are equal up to rounding alone, wherever that is.
+        rounding: of the biases, relative.
 
     Returns:
         The rows that stand for the others, ascending, and for every row the place of its own among
@@ -51,6 +50,8 @@ def distinct(
                 break
             if np.linalg.norm(directions[row] - directions[other]) > SAME:
                 continue
+            if biases is not None and not _as_far(biases[row], biases[other], rounding):
+                continue
             if features is None or _equal(features[:, row], features[:, other]):
                 group[row] = group[other]
                 break
@@ -58,6 +59,10 @@ def distinct(
     np.minimum.at(first, group, np.arange(len(order)))
     first, member_of = np.unique(first[group], return_inverse=True)
     return first.astype(np.int64), member_of.astype(np.int64)
+
+
+def _as_far(a: float, b: float, rounding: float) -> bool:
+    return bool(abs(a - b) <= rounding * max(abs(a), abs(b)))
 
 
 def _equal(a: Floats, b: Floats) -> bool:

@@ -134,13 +134,17 @@ def _conjugate_gradients(
     if not isinstance(coupling, Matrix):
         return found
     # The residual of the iteration is not the one that is left, to a few roundings.
-    failed = jnp.linalg.norm(rhs - apply(found)) > 1.1 * _PRECISION * jnp.linalg.norm(rhs)
+    left = jnp.linalg.norm(rhs - apply(found))
+    failed = ~(left <= 1.1 * _PRECISION * jnp.linalg.norm(rhs))
+
+    def instead(_: tuple[Array, Array]) -> tuple[Array, Array]:
+        exact = _factored(coupling.entries, blocks, rhs)
+        # What the iteration has is a descent direction at least.
+        exact = jnp.where(jnp.all(jnp.isfinite(exact)), exact, found)
+        return exact, jnp.zeros_like(failed)
+
     # A loop, which the lanes of a batch pay for only where one of them needs it.
-    end: tuple[Array, Array] = jax.lax.while_loop(
-        lambda state: state[1],
-        lambda _: (_factored(coupling.entries, blocks, rhs), jnp.zeros_like(failed)),
-        (found, failed),
-    )
+    end: tuple[Array, Array] = jax.lax.while_loop(lambda s: s[1], instead, (found, failed))
     return end[0]
 
 
