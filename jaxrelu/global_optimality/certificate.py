@@ -101,9 +101,9 @@ def certify_global(
         `GlobalCertificate`. Its `weights` are those of the network as convex weights over its own
         cells (`from_network`); `upper` is the objective of the network itself, and above theirs
         where neurons share a cell; with biases it is theirs. `dual` is feasible over all cells.
-        ``gap <= rtol * upper``
-        proves global optimality; a wide gap may come from the network or from an interval of R that
-        did not close (`polar_gauge` of ``-gradient`` tells which).
+        ``gap <= rtol * upper`` proves global optimality; a wide gap may come from the network or
+        from an interval of R that did not close (without biases `polar_gauge` of ``-gradient``
+        tells which).
 
     Raises:
         ValueError, TypeError: as `from_network`; a `GatedNetwork`, whose program is exact already;

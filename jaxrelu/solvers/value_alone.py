@@ -24,7 +24,7 @@ from jax import Array
 
 from jaxrelu.core.derivatives import known_where
 from jaxrelu.core.numerics import matmul, safe_norm
-from jaxrelu.geometry.bias_metric import reach_of, sized
+from jaxrelu.geometry.bias_metric import sized
 from jaxrelu.geometry.cone_projection import project
 from jaxrelu.geometry.cones import block_patterns, cone_signs
 from jaxrelu.geometry.gram import shared_rows
@@ -63,11 +63,12 @@ def value_alone(program: Program, solution: Solution, change: Any, slots: int) -
     features = jnp.sum(signed * matmul(theta, dX.T), axis=0)
     walls = jnp.zeros((), X.dtype)
     if program.has_cones:
-        inner = centred(program)[0] if isinstance(program, BiasProgram) else program
+        inner: Program = program
+        if isinstance(program, BiasProgram):
+            inner, _ = centred(program)
         features_of_cones = jnp.asarray(inner.X)
-        rows, free = shared_rows(features_of_cones), without_cone(inner, pattern)
-        if has_bias(program):
-            rows = rows._replace(reach=reach_of(features_of_cones))
+        rows = shared_rows(features_of_cones, has_bias(program))
+        free = without_cone(inner, pattern)
         signs = cone_signs(jnp.asarray(program.patterns.masks), pattern, X.dtype)
         if free is not None:
             signs = jnp.where(free[:, None], 0.0, signs)
