@@ -201,7 +201,7 @@ def spline_matrix(X: Any) -> Array:
     Reference: Ergen and Pilanci (JMLR 22, 2021); Pilanci and Ergen (ICML 2020), one dimension.
     """
     data = known_matrix(_matrix(X), "X")
-    samples, _ = checked(data, np.zeros(len(data)), _SQUARED_LOSS).scaled()
+    samples, _ = checked(data, np.zeros(len(data), np.float32), _SQUARED_LOSS).scaled()
     x, _ = line(samples)
     features = _dictionary(x, "free")[0].features
     return samples.cast(times_power(features, samples.units.features))

@@ -2,153 +2,224 @@ r"""The critical lam of a loss with kinks at zero weights.
 
 Where targets are at the kink, minus the subdifferential at zero is a box, and
 
-    lambda_max = min over r in the box of max_b ||q_b(r)|| / w_b
-               = max over theta in the cones of  -sum_i c_i l_i'(0; f_i) / sum_b w_b ||theta_b||,
+    lambda_max = min over r in the box of max_b ||q_b(r)|| / w_b,
 
-with l'(0; f) the slope on the side that f is on: a convex program of its own, and its dual. With a
-free bias zero weights have the best constant, and the residuals of the box that count are those of
-sum zero. Any r gives an upper end, any theta a lower one. Dinkelbach's method takes theta from a
-`solve` at a lam below: its quotient is the next lam, and larger; a solve at or above the critical
-lam ends at zero, and its residual is an r.
+a convex program of its own. Beside blocks that are not penalised, or a constant, zero weights have
+these at their best, and the residuals that count are those of
+`jaxrelu.paths.unpenalised_fit_at_kinks`. Any of them gives an upper end. The projections of all
+blocks at one are cutting planes, <g, r> <= ||q_b(r)|| / w_b for any r, with which a linear program
+gives the next residual; and from its multipliers mu >= 0 of the planes, sum mu = 1, and nu of the
+equalities E r = 0,
 
-Reference: Dinkelbach (Management Science, 1967).
+    lambda_max >= sum_i min(low_i h_i, high_i h_i),     h = sum_k mu_k g_k + E^T nu.
+
+Residuals are asked for half-way between the best and that of the linear program.
+
+Reference: Kelley (1960) on cutting planes; Ben-Ameur and Neto (Networks, 2007) on the way between.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from scipy.optimize import linprog
 
+from jaxrelu.core.aliases import Floats
 from jaxrelu.core.numerics import eps
-from jaxrelu.core.rounding import added, downward, roundoff, sum_roundings, tiny, upward
-from jaxrelu.losses.kinks import TwoSlopes
-from jaxrelu.paths.solve import solve
-from jaxrelu.programs.bounds import all_blocks, fit_of
-from jaxrelu.programs.constants import best_constant
-from jaxrelu.programs.extension import Parts, extended, joined
-from jaxrelu.programs.penalties import sizes
+from jaxrelu.core.rounding import tiny
+from jaxrelu.geometry.bias_metric import most_in_polar_size, reach_of
+from jaxrelu.paths.correlations_at_zero import AtZero, at_zero, cuts_at, interval_at, nearness
+from jaxrelu.paths.unpenalised_fit import FreeFit, may_have_free
+from jaxrelu.paths.unpenalised_fit_at_kinks import Equalities, kinked_free_fit
+from jaxrelu.programs.bias import has_bias
 from jaxrelu.programs.program import Program, sample_weights
-from jaxrelu.programs.solution import Solution
+from jaxrelu.programs.units import into_units, out_of_units
+from jaxrelu.programs.unpenalised import largest_singular
 
-_MOST_SOLVES = 60
-
-
-class Zero(NamedTuple):
-    """A program of a loss with kinks at zero weights, on the host.
-
-    Attributes:
-        constant: the best constant where a bias is free, zero elsewhere.
-        above, below: (n,), slopes of the loss there, of larger and of smaller fits.
-    """
-
-    constant: Any
-    above: Array
-    below: Array
-
-
-def zero_weights(program: Program) -> Zero:
-    """`Zero` of a program; a free bias takes a loss of two slopes."""
-    y, loss = jnp.asarray(program.y), program.loss
-    if program.bias != "free":
-        step = jnp.full(y.shape, tiny(y.dtype), y.dtype)
-        return Zero(np.zeros((), y.dtype), loss.gradient(step, y), loss.gradient(-step, y))
-    assert isinstance(loss, TwoSlopes)
-    low, high = (np.asarray(end) for end in loss.slopes(y))
-    target, constant = np.asarray(y), np.asarray(best_constant(program))
-    return Zero(
-        constant,
-        jnp.asarray(np.where(constant >= target, high, low)),
-        jnp.asarray(np.where(constant > target, high, low)),
-    )
+_MOST_ROUNDS = 200
+# Planes that are kept, of those that do not bind.
+_MOST_PLANES = 1500
+# Every so many rounds the residual is that of the linear program itself.
+_OUTER = 5
 
 
 def at_kink(program: Program) -> Array:
     """(n,) bool, samples that count and have a kink where their fit is zero."""
+    below, above = _slopes_at_zero(program)
+    return (below != above) & (sample_weights(program) > 0)
+
+
+def _slopes_at_zero(program: Program) -> tuple[Array, Array]:
     y = jnp.asarray(program.y)
     step = jnp.full(y.shape, tiny(y.dtype), y.dtype)
-    differ = program.loss.gradient(step, y) != program.loss.gradient(-step, y)
-    return differ & (sample_weights(program) > 0)
+    return program.loss.gradient(-step, y), program.loss.gradient(step, y)
 
 
-def critical_with_kinks(
-    program: Program, upper_at: Callable[[Array], float], near: float
-) -> tuple[float, float]:
-    """Two numbers that the critical lam lies between, on the host.
+class Residuals(NamedTuple):
+    """Those of zero weights: a box (n,), and equalities in it."""
 
-    Args:
-        program: all of its blocks are penalised; a bias may be free.
-        upper_at: the upper end that a residual (n,) gives; with a free bias its sum is zero.
-        near: relative distance at which the ends are close enough; where the critical lam is that
-            small against the first upper end, the lower one is zero.
+    low: Floats
+    high: Floats
+    equalities: Equalities
 
-    Returns:
-        ``(lower, upper)``.
+
+def residuals_of_zero(program: Program) -> Residuals | None:
+    """`Residuals` of a program on the host; what is not penalised takes a loss of two slopes.
+
+    None where the best fit of what is not penalised is not found.
     """
-    zero = zero_weights(program)
-    first = _residual_near(program, zero, jnp.zeros_like(zero.above))
-    start = upper = upper_at(first)
-    lower, lam, answer = 0.0, 0.5 * upper, None
-    for _ in range(_MOST_SOLVES):
-        if not upper - lower > near * upper or not upper > near * start:
+    c = np.asarray(sample_weights(program), np.float64)
+    if may_have_free(program):
+        fit = kinked_free_fit(program)
+        if fit is None:
+            return None
+        return Residuals(-c * fit.above, -c * fit.below, fit.equalities)
+    below, above = (np.asarray(end, np.float64) for end in _slopes_at_zero(program))
+    none = Equalities(np.zeros((0, len(c))), np.zeros((0, 0)))
+    return Residuals(-c * above, -c * below, none)
+
+
+def critical_with_kinks(program: Program) -> tuple[float, float]:
+    """Two numbers that the critical lam lies between, on the host; infinite where nothing is known.
+
+    Where the critical lam is next to nothing against the first upper end, the lower one is zero.
+    """
+    residuals = residuals_of_zero(program)
+    if residuals is None:
+        return 0.0, float("inf")
+    low, high, equalities = residuals
+    near, planes = nearness(program), _Planes.nothing(len(low))
+    here, _ = equalities.nearest(np.zeros_like(low), low, high)
+    best, value, lower, first = here, np.inf, 0.0, None
+    for k in range(_MOST_ROUNDS):
+        new = _planes_at(program, here)
+        found = float(np.max(new.rows @ here, initial=0.0))
+        best, value = (here, found) if found < value else (best, value)
+        first = value if first is None else first
+        if value - lower <= 0.3 * near * value or value <= near * first:
             break
-        # With a free bias from nothing: there many more samples are tied, at the best constant.
-        init = None if program.bias == "free" else answer
-        answer = solve(program, lam, rtol=0.1 * near, init=init)
-        quotient = _steepness(program, zero, answer)
-        if quotient > lower:
-            lower = quotient
-        else:
-            found = upper_at(_residual_near(program, zero, answer.residual))
-            if not found < upper and lower > 0:
-                break
-            upper = min(upper, found)
-        lam = lower * (1.0 + 0.3 * near) if lower > 0 else 0.5 * upper
-    return lower, upper
+        planes = planes.beside(new)
+        outer = _lowest(planes, residuals, value)
+        if outer is None:
+            break
+        lower = max(lower, outer.lower)
+        planes = planes.binding(outer.multipliers)
+        before, here = here, outer.residual
+        if k % _OUTER:
+            here = 0.5 * (here + best)
+        if np.array_equal(before, here):
+            break
+    r, away = equalities.nearest(best, low, high)
+    return lower, _upper_at(program, r, away)
 
 
-def _residual_near(program: Program, zero: Zero, residual: Array) -> Array:
-    """A residual of zero weights near another (n,): away from kinks there is one.
+class _Planes(NamedTuple):
+    """Rows g (k, n), and what is off in them."""
 
-    With a free bias its sum is zero: all are moved by as much, within the slopes.
-    """
-    c = sample_weights(program)
-    low, high = -c * zero.above, -c * zero.below
-    if program.bias != "free":
-        return jnp.clip(residual, low, high)
-    given, ends = np.asarray(residual), (np.asarray(low), np.asarray(high))
-    most = float(np.max(np.abs(given)) + np.max(np.abs(ends))) if len(given) else 0.0
-    below, above = -most, most
-    for _ in range(200):
-        middle = 0.5 * (below + above)
-        total = float(np.sum(np.clip(given + middle, *ends)))
-        below, above = (middle, above) if total < 0 else (below, middle)
-    found = np.clip(given + above, *ends)
-    # What is left goes to the sample with the most room.
-    left = float(np.sum(found))
-    k = int(np.argmax(found - ends[0] if left > 0 else ends[1] - found))
-    found[k] = np.clip(found[k] - left, ends[0][k], ends[1][k])
-    return jnp.asarray(found)
+    rows: Floats
+    off: Floats
+
+    @classmethod
+    def nothing(cls, n: int) -> _Planes:
+        return cls(np.zeros((0, n)), np.zeros((0, n)))
+
+    def beside(self, others: _Planes) -> _Planes:
+        return _Planes(np.vstack([self.rows, others.rows]), np.vstack([self.off, others.off]))
+
+    def binding(self, multipliers: Floats) -> _Planes:
+        """Those that bind, and the newest of the others."""
+        if len(self.rows) <= _MOST_PLANES:
+            return self
+        keep = (multipliers > 0) | (np.arange(len(self.rows)) >= len(self.rows) - _MOST_PLANES // 2)
+        return _Planes(self.rows[keep], self.off[keep])
 
 
-def _steepness(program: Program, zero: Zero, answer: Solution) -> float:
-    """The quotient of an answer, rounded down; zero of zero weights."""
-    whole = extended(program)
-    constant = None if answer.constant is None else answer.constant - zero.constant
-    blocks = all_blocks(joined(program, Parts(answer.weights, answer.skip, constant)))
-    fit, off = fit_of(whole, blocks)
-    above, below = zero.above, zero.below
-    c, (n, d), dtype = sample_weights(program), whole.X.shape, fit.dtype
-    # Above is at least below: the slope on the side of the fit makes the larger product.
-    terms = c * jnp.maximum(above * fit, below * fit)
-    wrong = c * jnp.maximum(jnp.abs(above), jnp.abs(below)) * off
-    times = sum_roundings(n, dtype) + 4.0
-    wrong = roundoff(dtype) * (added(wrong) + times * added(jnp.abs(terms)))
-    size = added(sizes(whole, blocks.weights))
-    size = upward(size, roundoff(dtype) * (sum_roundings(len(blocks.ids), dtype) + d + 8.0) * size)
-    falls = float(downward(-added(terms), 1.01 * wrong))
-    # A quotient rounds once more.
-    return falls / float(size) * (1.0 - 4.0 * eps(dtype)) if falls > 0 else 0.0
+def _planes_at(program: Program, residual: Floats) -> _Planes:
+    at = _at(program, residual, 0.0)
+    cuts = cuts_at(at)
+    # In units of lam over those of the residual: powers of two.
+    power = int(np.asarray(at.units.lam)) - int(np.asarray(at.units.residual))
+    rows, off = (np.ldexp(np.asarray(part, np.float64), power) for part in cuts)
+    used = np.any(rows != 0, axis=1)
+    return _Planes(rows[used], off[used])
+
+
+def _at(program: Program, residual: Floats, slip: float) -> AtZero:
+    dtype = program.X.dtype
+    given = FreeFit(jnp.asarray(residual, dtype), jnp.asarray(slip, dtype))
+    at: AtZero = at_zero(program, given)
+    return at
+
+
+class _Outer(NamedTuple):
+    """The answer of a linear program: a residual, multipliers of the planes, a lower end."""
+
+    residual: Floats
+    multipliers: Floats
+    lower: float
+
+
+def _lowest(planes: _Planes, residuals: Residuals, value: float) -> _Outer | None:
+    """Where the largest of the planes is lowest; None where the linear program has no answer."""
+    low, high, (E, F) = residuals
+    moving = high > low
+    scale = max(float(np.max(np.abs([low, high]), initial=0.0)), 1e-300)
+    fixed = np.where(moving, 0.0, low)
+    rows, walls = planes.rows * (scale / value), F.shape[1]
+    k, m = len(rows), int(np.sum(moving))
+    found = linprog(
+        np.append(np.zeros(m + walls), 1.0),
+        A_ub=np.hstack([rows[:, moving], np.zeros((k, walls)), -np.ones((k, 1))]),
+        b_ub=-rows @ (fixed / scale),
+        A_eq=np.hstack([E[:, moving], F, np.zeros((len(E), 1))]) if len(E) else None,
+        b_eq=-E @ (fixed / scale) if len(E) else None,
+        bounds=[
+            *zip(low[moving] / scale, high[moving] / scale, strict=True),
+            *[(0.0, None)] * (walls + 1),
+        ],
+        method="highs",
+        options={"primal_feasibility_tolerance": 1e-10, "dual_feasibility_tolerance": 1e-10},
+    )
+    if found.x is None:
+        return None
+    r = fixed.copy()
+    r[moving] = scale * found.x[:m]
+    mu = np.maximum(-found.ineqlin.marginals, 0.0)
+    if not np.sum(mu) > 0:
+        return _Outer(r, mu, 0.0)
+    mu = mu / np.sum(mu)
+    h, off = mu @ planes.rows, mu @ planes.off
+    if len(E):
+        nu = -found.eqlin.marginals * (value / scale)
+        # A direction of a free block leads along its walls, or inside them.
+        if np.any(F.T @ nu < -1e-9 * (np.abs(F.T) @ np.abs(nu))):
+            return _Outer(r, mu, 0.0)
+        h = h + E.T @ nu
+        off = off + (len(E) + 2.0) * eps(h.dtype) * (np.abs(E).T @ np.abs(nu))
+    off = off + (len(h) + k + 8.0) * eps(h.dtype) * np.abs(h)
+    reach = np.maximum(np.abs(low), np.abs(high))
+    lower = float(np.sum(np.minimum(low * h, high * h)) - np.sum(off * reach))
+    return _Outer(r, mu, max(lower, 0.0))
+
+
+def _upper_at(program: Program, residual: Floats, away: float) -> float:
+    """The upper end that a residual gives which is so far from one of zero weights at most."""
+    dtype = program.X.dtype
+    if may_have_free(program):
+        # Rounded to the dtype of the program.
+        away += eps(dtype) * float(np.linalg.norm(residual))
+    at = _at(program, residual, 0.0)
+    X, lightest = at.reduced.X, 1.0
+    if program.block_weights is not None:
+        weights = np.asarray(program.block_weights)
+        lightest = float(np.min(weights, where=weights > 0, initial=np.inf))
+    most = most_in_polar_size(reach_of(X)) if has_bias(at.reduced) else 1.0
+    moved = into_units(jnp.asarray(away / lightest, dtype), at.units.residual)
+    slip = float(out_of_units(most * largest_singular(jnp.asarray(X)) * moved, at.units.lam))
+    if not may_have_free(program):
+        slip = 0.0
+    given = FreeFit(jnp.asarray(residual, dtype), jnp.asarray(slip, dtype))
+    return float(interval_at(program, given)[1])

@@ -44,9 +44,8 @@ from jaxrelu.programs.bounds import (
     lower_bound,
     upper_value,
 )
-from jaxrelu.programs.constants import balanced
 from jaxrelu.programs.extension import apart
-from jaxrelu.programs.free_fits import residual_of_best
+from jaxrelu.programs.free_fits import balanced, residual_of_best
 from jaxrelu.programs.free_pairs import shortest_pairs
 from jaxrelu.programs.penalties import VANISHING, block_weights, weighed_correlations
 from jaxrelu.programs.preparation import lifted, lowered, row_space, with_interior

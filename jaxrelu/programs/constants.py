@@ -25,7 +25,7 @@ from jax import Array
 from jaxrelu.core.numerics import safe_norm
 from jaxrelu.core.rounding import accurate_product
 from jaxrelu.losses.base import total_conjugate
-from jaxrelu.losses.kinks import TwoSlopes, has_kinks
+from jaxrelu.losses.kinks import TwoSlopes
 from jaxrelu.programs.bias import CentredProgram
 from jaxrelu.programs.penalties import block_weights
 from jaxrelu.programs.program import Program, sample_weights
@@ -96,14 +96,11 @@ def best_constant(program: Program) -> Array:
     return y[order[jnp.where(jnp.any(slope >= 0), place, len(y) - 1)]]
 
 
-def balanced(program: Program, residual: Array) -> Array:
-    """A residual of a loss with kinks as one of sum zero, where a constant asks for it.
+def of_sum_zero(program: Program, residual: Array) -> Array:
+    """A residual of a loss with kinks as one of sum zero: all are moved by as much.
 
-    All samples are moved by as much, within their slopes. Where that cannot be, and for any other
-    program, it is what it was.
+    They stay within their slopes. Where that cannot be it is what it was.
     """
-    if not (has_kinks(program.loss) and has_constant_alone(program)):
-        return residual
     weight = sample_weights(program)
     low, high = program.loss.slopes(jnp.asarray(program.y))  # type: ignore[attr-defined]
     least, most = -weight * high, -weight * low

@@ -12,9 +12,10 @@ the distance between loss and dual value, all of them have
 
     sum_i L_i(f_i)  <=  U - D(r) + v B + |<z, u>|  <=  G,
 
-so |f_i - g_i| <= rho_i, for any fit g with L_i(g_i) <= G, where L_i exceeds G at g_i +- rho_i. (And
-where it exceeds U - D(0) for r = 0: a loss that is linear far away, as Huber's, is bounded by its
-own size.) The loss is convex, so that its penalty is at most
+so |f_i - g_i| <= rho_i, for any fit g with L_i(g_i) <= G, where L_i exceeds G at g_i +- rho_i; or
+exceeds U - D(0) for r = 0: a loss that is linear far away, as Huber's, is bounded by its own size,
+and that of a label that is missed (r at an end of its domain) on one side by each. The loss is
+convex, so that the penalty is at most
 
     lam sum_b w_b ||theta_b||  <=  U - loss(g) + sum_i |loss'(g)_i| rho_i  =:  lam T.
 
@@ -118,11 +119,12 @@ def unpenalised_loss(
         y = jnp.asarray(program.y)
         lowest = -total_conjugate(program.loss, nothing, y, sample_weights(program))
         level = upper - lowest + 1e-3 * jnp.abs(upper)
-        at_most = distances(program, nothing, level, fit)
+        at_most = distances_by_side(program, nothing, level, fit)
 
         def cost(share: Array) -> Array:
             allowed = share * jnp.abs(upper)
-            away = jnp.minimum(at_most, distances(program, dual, upper - lower + allowed, fit))
+            own = distances_by_side(program, dual, upper - lower + allowed, fit)
+            away = jnp.max(jnp.minimum(at_most, own), axis=0)
             omega, reach = _weighing(fit, away)
             moved = _reach_of_free(program, lam, away, upper, fit, omega, reach)
             system = free_system(features, omega)
@@ -292,6 +294,11 @@ def distances(program: Program, dual: Array, allowed: Array, fit: Array) -> Arra
 
     That is, too, where g = `fit` has L_i(g_i) > G, and is no point to measure from.
     """
+    return jnp.max(distances_by_side(program, dual, allowed, fit), axis=0)
+
+
+def distances_by_side(program: Program, dual: Array, allowed: Array, fit: Array) -> Array:
+    """The same for larger and for smaller fits, (2, n)."""
     loss, y, weight = program.loss, jnp.asarray(program.y), sample_weights(program)
     counts = weight > 0
     share = -dual / jnp.where(counts, weight, 1.0)
@@ -308,8 +315,8 @@ def distances(program: Program, dual: Array, allowed: Array, fit: Array) -> Arra
 
     def enough(distance: Array) -> Array:
         # Infinite minus infinite is no number, and is not enough.
-        ends = part(fit + distance, -1.0), part(fit - distance, -1.0)
-        return (ends[0] > allowed) & (ends[1] > allowed) & counts & within
+        ends = jnp.stack([part(fit + distance, -1.0), part(fit - distance, -1.0)])
+        return (ends > allowed) & (counts & within)[None]
 
     scale = jnp.max(jnp.abs(fit), initial=0.0) + 1.0
 
@@ -317,4 +324,6 @@ def distances(program: Program, dual: Array, allowed: Array, fit: Array) -> Arra
         distance = scale * jnp.asarray(4.0, fit.dtype) ** (_NEAREST + _TRIALS - 1 - k)
         return jnp.where(enough(distance), jnp.minimum(found, distance), found)
 
-    return jax.lax.fori_loop(0, _TRIALS, nearer, jnp.full_like(fit, jnp.inf))
+    start = jnp.full((2, len(fit)), jnp.inf, fit.dtype)
+    found: Array = jax.lax.fori_loop(0, _TRIALS, nearer, start)
+    return found

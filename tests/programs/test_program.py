@@ -10,7 +10,7 @@ import pytest
 import reference
 
 import jaxrelu as jr
-from jaxrelu.paths import critical_lam
+from jaxrelu.paths import correlations_at_zero, critical_lam
 from jaxrelu.programs import program as programs
 from jaxrelu.programs.checks import check_program
 from jaxrelu.programs.preparation import row_space
@@ -197,7 +197,7 @@ def test_lambda_max_says_where_projections_did_not_get_there(build, monkeypatch)
     monkeypatch.setattr(critical_lam, "_lambda_max", critical_lam._upper_end)
     # What blocks one by one give.
     assert jr.lambda_max(program) <= upper * (1 + 1e-12)
-    monkeypatch.setattr(critical_lam, "_ends", lambda *args: wide)
+    monkeypatch.setattr(correlations_at_zero, "ends_at", lambda *args: wide)
     with pytest.raises(ArithmeticError, match="lie between .* scale the columns of X"):
         jr.lambda_max(program)
 

@@ -3,7 +3,8 @@
 Answers are checked by twins in NumPy (`zoo.recheck`) and by Clarabel.
 """
 
-from dataclasses import replace
+import math
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
 
@@ -215,8 +216,54 @@ def test_what_needs_the_fit_to_say_its_residual_is_refused():
             call()
     with pytest.raises(ValueError, match="that of AbsoluteLoss is not: leave solver out"):
         jr.solve(made, answer.lam, solver=jr.ADMM())
+
+
+@every_loss("hinge")
+@pytest.mark.parametrize("kind", ["skip", "cones", "bias and skip", "gated"])
+def test_lambda_max_beside_what_is_not_penalised(name, kind):
+    """At the best fit of that, which is a linear program; its dual vectors are many."""
+    made, _ = path_of(name)
+    weights = np.ones(made.block_shape)
+    if kind == "cones":
+        weights[0, 1] = weights[1, 3] = 0.0
+        weights[0, 2] = 3.0
+        made = replace(made, block_weights=weights)
+    elif kind == "gated":
+        made = jr.GatedProgram(made.X, made.y, made.patterns, made.loss, skip=True)
+    elif kind == "skip":
+        made = replace(made, skip=True)
+    else:
+        patterns = jr.sample_patterns(jax.random.key(0), made.X, 20, bias="free")
+        made = replace(made, patterns=patterns, bias="free", skip=True)
+    lower, upper = map(float, jr.lambda_max_interval(made))
+    assert 0 < lower <= upper <= lower * (1 + 1e-6)
+    above, below = jr.solve(made, 1.001 * upper, rtol=1e-8), jr.solve(made, 0.95 * lower)
+    penalised = np.ones(made.block_shape) if kind != "cones" else weights > 0
+    sizes = [np.abs(np.asarray(s.weights)[penalised > 0]).max() for s in (above, below)]
+    assert sizes[0] <= 1e-6 * sizes[1]
+    # The best fit without penalised blocks is what the path begins with.
+    assert above.lower <= jr.solve(made, 10.0 * upper).upper * (1 + 1e-9)
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class OwnAbsolute:
+    """A loss with kinks that does not say that it has two slopes."""
+
+    smoothness = math.inf
+    value = staticmethod(jr.AbsoluteLoss().value)
+    gradient = staticmethod(jr.AbsoluteLoss().gradient)
+    conjugate = staticmethod(jr.AbsoluteLoss().conjugate)
+    check_target = staticmethod(jr.AbsoluteLoss().check_target)
+    prox = staticmethod(jr.AbsoluteLoss().prox)
+    slopes = staticmethod(jr.AbsoluteLoss().slopes)
+
+
+def test_lambda_max_of_any_kinks_beside_a_skip_connection_is_refused():
+    made, _ = path_of("absolute")
+    other = replace(made, loss=OwnAbsolute(), skip=True)
     with pytest.raises(ValueError, match="is not known where blocks are not penalised"):
-        jr.lambda_max(replace(made, skip=True))
+        jr.lambda_max(other)
 
 
 @pytest.mark.slow

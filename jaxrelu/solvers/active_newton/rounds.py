@@ -17,8 +17,7 @@ from jaxrelu.core.rounding import upward
 from jaxrelu.geometry.cones import drop_negligible
 from jaxrelu.geometry.correlation_bounds import DualElements
 from jaxrelu.programs.bounds import correlation_rounding, lower_value
-from jaxrelu.programs.constants import balanced
-from jaxrelu.programs.free_fits import residual_of_best
+from jaxrelu.programs.free_fits import balanced, residual_of_best
 from jaxrelu.programs.penalties import bounded_factors, unweighed
 from jaxrelu.programs.program import loss_value, residual_at
 from jaxrelu.solvers.active_newton.working_set import (
