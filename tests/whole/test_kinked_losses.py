@@ -18,6 +18,7 @@ import zoo
 import jaxrelu as jr
 
 BUILDS = {"hinge": zoo.hinge, "absolute": zoo.absolute, "quantile": zoo.quantile}
+SLOW = pytest.mark.slow
 DATA = Path(__file__).resolve().parents[3] / "shared" / "data"
 
 
@@ -219,7 +220,9 @@ def test_what_needs_the_fit_to_say_its_residual_is_refused():
 
 
 @every_loss("hinge")
-@pytest.mark.parametrize("kind", ["skip", "cones", "bias and skip", "gated"])
+@pytest.mark.parametrize(
+    "kind", ["skip", *(pytest.param(k, marks=SLOW) for k in ("cones", "bias and skip", "gated"))]
+)
 def test_lambda_max_beside_what_is_not_penalised(name, kind):
     """At the best fit of that, which is a linear program; its dual vectors are many."""
     made, _ = path_of(name)
