@@ -1,9 +1,9 @@
 """The critical lam, from which on the weights are zero.
 
 lambda_max = max over blocks of ||Proj_{K_b}(c_b)|| / w_b, c_b = s X^T D_j r, r the residual of zero
-weights, or of the best fit of blocks that are not penalised. From above it is bounded by
-||c_b + v_b|| for elements v_b of the dual cones, from below by <u, c_b> / ||u|| for any u in K_b; a
-projection gives both, and both are rounded outward.
+weights, or of the best fit of blocks that are not penalised, bounded from both sides by
+`jaxrelu.paths.correlations_at_zero`; where a loss has kinks there, r is one of many
+(`jaxrelu.paths.critical_lam_at_kinks`).
 """
 
 from __future__ import annotations
@@ -89,8 +89,9 @@ def lambda_max(program: Program) -> Array:
             if may_have_free(program) and known_data_are_finite(program):
                 raise ArithmeticError(
                     "lambda_max is not known: the best fit of the blocks that are not penalised "
-                    "was not found. Columns of X that depend on each other have many, and labels "
-                    "that these blocks separate have none: penalise them, or pass lams of your own."
+                    "was not found. Columns of X that depend on each other have many, labels that "
+                    "these blocks separate may have none, and numbers of very different sizes "
+                    "hide it: penalise them, scale the data, or pass lams of your own."
                 )
             return jnp.asarray(np.nan, program.X.dtype)
         if not close(program, lower, upper) and not _is_negligible(program, upper):
@@ -146,14 +147,16 @@ def _interval_of_kinks(program: Program) -> tuple[Array, Array]:
             "slopes, as those of jaxrelu.losses.kinks.TwoSlopes."
         )
     dtype = program.X.dtype
-    if free and not known_data_are_finite(program):
+    if not known_data_are_finite(program):
         nothing = jnp.full((), np.nan, dtype)
         return nothing, nothing
     if not free and not bool(np.any(at_kink(program))):
         return interval_at(program, None)
 
     lower, upper = critical_with_kinks(program)
-    return jnp.asarray(lower, dtype), jnp.asarray(upper, dtype)
+    low = np.asarray(lower, dtype)
+    low = np.nextafter(low, np.zeros_like(low)) if low > lower else low
+    return jnp.asarray(low), jnp.asarray(upper, dtype)
 
 
 def _is_negligible(program: Program, upper: Any) -> bool:

@@ -33,8 +33,13 @@ from jaxrelu.core.rounding import tiny
 from jaxrelu.geometry.bias_metric import most_in_polar_size, reach_of
 from jaxrelu.paths.correlations_at_zero import AtZero, at_zero, cuts_at, interval_at, nearness
 from jaxrelu.paths.unpenalised_fit import FreeFit, may_have_free
-from jaxrelu.paths.unpenalised_fit_at_kinks import Equalities, kinked_free_fit
+from jaxrelu.paths.unpenalised_fit_at_kinks import (
+    TOLERANCES,
+    Equalities,
+    kinked_free_fit,
+)
 from jaxrelu.programs.bias import has_bias
+from jaxrelu.programs.penalties import block_weights
 from jaxrelu.programs.program import Program, sample_weights
 from jaxrelu.programs.units import into_units, out_of_units
 from jaxrelu.programs.unpenalised import largest_singular
@@ -76,10 +81,13 @@ def residuals_of_zero(program: Program) -> Residuals | None:
         fit = kinked_free_fit(program)
         if fit is None:
             return None
-        return Residuals(-c * fit.above, -c * fit.below, fit.equalities)
-    below, above = (np.asarray(end, np.float64) for end in _slopes_at_zero(program))
-    none = Equalities(np.zeros((0, len(c))), np.zeros((0, 0)))
-    return Residuals(-c * above, -c * below, none)
+        below, above, equalities = fit.below, fit.above, fit.equalities
+    else:
+        below, above = (np.asarray(end, np.float64) for end in _slopes_at_zero(program))
+        equalities = Equalities(np.zeros((0, len(c))), np.zeros((0, 0)))
+    # A sample of weight zero may have no target, and no slope.
+    low, high = (np.where(c > 0, -c * slope, 0.0) for slope in (above, below))
+    return Residuals(low, high, equalities)
 
 
 def critical_with_kinks(program: Program) -> tuple[float, float]:
@@ -164,7 +172,7 @@ class _Outer(NamedTuple):
 
 def _lowest(planes: _Planes, residuals: Residuals, value: float) -> _Outer | None:
     """Where the largest of the planes is lowest; None where the linear program has no answer."""
-    low, high, (E, F) = residuals
+    low, high, (E, F, blur) = residuals
     moving = high > low
     scale = max(float(np.max(np.abs([low, high]), initial=0.0)), 1e-300)
     fixed = np.where(moving, 0.0, low)
@@ -181,9 +189,9 @@ def _lowest(planes: _Planes, residuals: Residuals, value: float) -> _Outer | Non
             *[(0.0, None)] * (walls + 1),
         ],
         method="highs",
-        options={"primal_feasibility_tolerance": 1e-10, "dual_feasibility_tolerance": 1e-10},
+        options=TOLERANCES,
     )
-    if found.x is None:
+    if found.status != 0:
         return None
     r = fixed.copy()
     r[moving] = scale * found.x[:m]
@@ -191,7 +199,9 @@ def _lowest(planes: _Planes, residuals: Residuals, value: float) -> _Outer | Non
     if not np.sum(mu) > 0:
         return _Outer(r, mu, 0.0)
     mu = mu / np.sum(mu)
-    h, off = mu @ planes.rows, mu @ planes.off
+    h, off, left = mu @ planes.rows, mu @ planes.off, 0.0
+    off = off + (k + 8.0) * eps(h.dtype) * (mu @ np.abs(planes.rows))
+    reach = np.maximum(np.abs(low), np.abs(high))
     if len(E):
         nu = -found.eqlin.marginals * (value / scale)
         # A direction of a free block leads along its walls, or inside them.
@@ -199,9 +209,9 @@ def _lowest(planes: _Planes, residuals: Residuals, value: float) -> _Outer | Non
             return _Outer(r, mu, 0.0)
         h = h + E.T @ nu
         off = off + (len(E) + 2.0) * eps(h.dtype) * (np.abs(E).T @ np.abs(nu))
-    off = off + (len(h) + k + 8.0) * eps(h.dtype) * np.abs(h)
-    reach = np.maximum(np.abs(low), np.abs(high))
-    lower = float(np.sum(np.minimum(low * h, high * h)) - np.sum(off * reach))
+        left = blur * float(np.linalg.norm(nu) * np.linalg.norm(reach))
+    off = off + (len(h) + 8.0) * eps(h.dtype) * np.abs(h)
+    lower = float(np.sum(np.minimum(low * h, high * h)) - np.sum(off * reach)) - left
     return _Outer(r, mu, max(lower, 0.0))
 
 
@@ -211,15 +221,13 @@ def _upper_at(program: Program, residual: Floats, away: float) -> float:
     if may_have_free(program):
         # Rounded to the dtype of the program.
         away += eps(dtype) * float(np.linalg.norm(residual))
-    at = _at(program, residual, 0.0)
-    X, lightest = at.reduced.X, 1.0
-    if program.block_weights is not None:
-        weights = np.asarray(program.block_weights)
-        lightest = float(np.min(weights, where=weights > 0, initial=np.inf))
-    most = most_in_polar_size(reach_of(X)) if has_bias(at.reduced) else 1.0
-    moved = into_units(jnp.asarray(away / lightest, dtype), at.units.residual)
-    slip = float(out_of_units(most * largest_singular(jnp.asarray(X)) * moved, at.units.lam))
-    if not may_have_free(program):
-        slip = 0.0
+    at, slip = _at(program, residual, 0.0), 0.0
+    if may_have_free(program):
+        X, weights = at.reduced.X, block_weights(at.reduced)
+        assert weights is not None
+        lightest = jnp.min(jnp.where(weights > 0, weights, jnp.inf))
+        most = most_in_polar_size(reach_of(X)) if has_bias(at.reduced) else 1.0
+        moved = into_units(jnp.asarray(away, dtype), at.units.residual) / lightest
+        slip = float(out_of_units(most * largest_singular(jnp.asarray(X)) * moved, at.units.lam))
     given = FreeFit(jnp.asarray(residual, dtype), jnp.asarray(slip, dtype))
     return float(interval_at(program, given)[1])

@@ -56,9 +56,9 @@ _SMALL = 1e-3
 
 
 def known_data_are_finite(program: Program) -> bool:
-    """Whether features, targets and sample weights on the host are."""
-    given = program.X, program.y, program.sample_weight
-    return all(bool(np.all(np.isfinite(np.asarray(a)))) for a in given if a is not None)
+    """Whether features, sample weights and the targets that count are, on the host."""
+    c, y = np.asarray(sample_weights(program)), np.asarray(program.y)
+    return all(bool(np.all(np.isfinite(a))) for a in (np.asarray(program.X), c, y[c != 0]))
 
 
 def has_free(program: Program) -> Array:

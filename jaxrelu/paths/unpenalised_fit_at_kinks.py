@@ -11,7 +11,8 @@ loss at the best fit with
 
     A^T r = 0,     B^T r + K^T mu = 0 for some mu >= 0 of the walls that u lies on,
 
-whichever best fit that is. For A stand orthonormal columns of the same span.
+whichever best fit that is. For A stand orthonormal columns of the same span, for the features ones
+of length one.
 
 Reference: Koenker and Bassett (Econometrica, 1978) for least absolute deviations as such a program.
 """
@@ -22,10 +23,12 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
+from scipy import sparse
 from scipy.linalg import block_diag
 from scipy.optimize import linprog
 
 from jaxrelu.core.aliases import Floats
+from jaxrelu.core.numerics import eps
 from jaxrelu.geometry.cones import block_patterns
 from jaxrelu.losses.kinks import TwoSlopes
 from jaxrelu.programs.extension import extended
@@ -33,9 +36,11 @@ from jaxrelu.programs.penalties import block_weights, seen
 from jaxrelu.programs.program import Program, block_signs, sample_weights
 from jaxrelu.programs.skip import has_cone
 
+# Of the linear programs.
+TOLERANCES = {"primal_feasibility_tolerance": 1e-10, "dual_feasibility_tolerance": 1e-10}
 # Singular values below this share of the largest are of columns that depend on others.
 _RANK = 1e-10
-# A fit that is so near its target, against the largest error, is at the kink.
+# A fit that is so near its target, against what is usual, is at the kink.
 _AT_KINK = 1e-9
 
 
@@ -45,10 +50,12 @@ class Equalities(NamedTuple):
     Attributes:
         of_residual: (k, n).
         of_walls: (k, walls), of those that the best fit lies on.
+        blur: how far the rows may be from those that are meant, as a matrix.
     """
 
     of_residual: Floats
     of_walls: Floats
+    blur: float = 0.0
 
     def nearest(self, given: Floats, low: Floats, high: Floats) -> tuple[Floats, float]:
         """The residual within a box that is nearest to another (n,), in the sum of changes.
@@ -71,26 +78,33 @@ class Equalities(NamedTuple):
             b_eq=-self.of_residual @ given,
             bounds=room + [(0.0, None)] * walls,
             method="highs",
+            options=TOLERANCES,
         )
-        if found.x is None:
+        if found.status != 0:
             return given * scale, float("inf")
         r, mu = given + found.x[:n] - found.x[n : 2 * n], found.x[2 * n :]
         # What the tolerances of the program leave goes to those that have room on both sides.
         span = np.where(high > low, high - low, 1.0)
         moves = np.concatenate([np.minimum(r - low, high - r) > 1e-6 * span, mu > 1e-6])
         both = np.hstack([self.of_residual, self.of_walls])
+        sizes = np.linalg.svd(both, compute_uv=False)
+        smallest = float(np.min(sizes[sizes > _RANK * sizes[0]], initial=sizes[0]))
+        size = np.abs(self.of_residual) @ np.abs(r) + np.abs(self.of_walls) @ mu
+        rounding = (n + walls) * eps(r.dtype) * float(np.linalg.norm(size))
         away = 0.0
-        for _ in range(2):
+        for _ in range(3):
             left = self.of_residual @ r + self.of_walls @ mu
-            step, _, rank, _ = np.linalg.lstsq(both[:, moves], -left, rcond=1e-12)
-            if rank < k and np.linalg.norm(both[:, moves] @ step + left) > 1e-14:
-                return r * scale, float("inf")
+            step = np.linalg.lstsq(both[:, moves], -left, rcond=_RANK)[0]
             change = np.zeros(n + walls)
             change[moves] = step
-            away = float(np.linalg.norm(change))
-            r = np.clip(r + change[:n], low, high)
-            mu = np.maximum(mu + change[n:], 0.0)
-        return r * scale, (2.0 * away + 1e-15 * np.sqrt(n)) * scale
+            moved, left = r + change[:n], left + both[:, moves] @ step
+            clipped = np.any((moved < low) | (moved > high)) or np.any(mu + change[n:] < 0)
+            away = float(np.linalg.norm(change)) + float(np.linalg.norm(left)) / smallest
+            r, mu = np.clip(moved, low, high), np.maximum(mu + change[n:], 0.0)
+        if clipped or np.linalg.norm(left) > rounding:
+            return r * scale, float("inf")
+        away = 2.0 * away + rounding / smallest + self.blur * float(np.linalg.norm(r))
+        return r * scale, away * scale
 
 
 class KinkedFit(NamedTuple):
@@ -110,73 +124,81 @@ def kinked_free_fit(program: Program) -> KinkedFit | None:
     """`KinkedFit` of a program with a loss of two slopes, on the host; None without an answer."""
     whole, loss = extended(program), program.loss
     assert isinstance(loss, TwoSlopes)
-    y = np.asarray(program.y, np.float64)
     c = np.asarray(sample_weights(program), np.float64)
-    low, high = (np.asarray(end, np.float64) for end in loss.slopes(jnp.asarray(program.y)))
+    # A sample of weight zero may have no target.
+    y = np.where(c > 0, np.asarray(program.y, np.float64), 0.0)
+    low, high = (
+        np.asarray(end, np.float64) for end in loss.slopes(jnp.asarray(y, program.y.dtype))
+    )
     given = block_weights(whole)
     assert given is not None
     free = np.flatnonzero(np.asarray(given) == 0)
     coned = np.asarray(has_cone(whole))[free]
-    blocks = [_features(whole, int(b)) for b in free]
-    n, d = whole.X.shape
+    X = np.asarray(whole.X, np.float64)
+    (n, d), size = X.shape, np.linalg.norm(X, axis=0)
+    # Columns of length one: what the weights are is not asked for.
+    X = X / np.where(size > 0, size, 1.0)
+    blocks = [_features(whole, X, int(b)) for b in free]
     opened = np.hstack(
         [np.zeros((n, 0)), *(f for f, c in zip(blocks, coned, strict=True) if not c)]
     )
     of_cones = np.hstack([np.zeros((n, 0)), *(f for f, c in zip(blocks, coned, strict=True) if c)])
-    walls = [_walls(whole, int(b)) for b in free[coned]]
+    walls = [_walls(whole, X, int(b)) for b in free[coned]]
     left, sizes, _ = np.linalg.svd(opened, full_matrices=False)
     rank = int(np.sum(sizes > _RANK * np.max(sizes, initial=0.0)))
     left = left[:, :rank]
+    blur = 8.0 * d * eps(X.dtype) * (sizes[0] / sizes[rank - 1] if rank else 0.0)
 
     # What the open columns fit is left out: targets may be far away.
     largest = float(np.max(np.abs(y), initial=0.0))
-    y = y - left @ (left.T @ y)
-    scale = float(np.max(np.abs(y), initial=0.0)) or 1.0
-    columns = np.hstack([left, of_cones, -np.eye(n), np.eye(n)])
-    outer = np.zeros((n * len(walls), columns.shape[1]))
-    for k, wall in enumerate(walls):
-        outer[k * n : (k + 1) * n, rank + k * d : rank + (k + 1) * d] = -wall
+    y = np.where(c > 0, y - left @ (left.T @ y), 0.0)
+    usual = np.abs(y[np.abs(y) > 32.0 * eps(y.dtype) * largest])
+    scale = float(np.median(usual)) if len(usual) else 1.0
     moving = rank + of_cones.shape[1]
+    columns = sparse.hstack(
+        [sparse.csr_array(np.hstack([left, of_cones])), -sparse.eye_array(n), sparse.eye_array(n)]
+    )
+    outer = np.hstack([np.zeros((n * len(walls), rank)), -block_diag(*walls)]) if walls else None
     costs = np.concatenate([c * high, -c * low])
     found = linprog(
         np.concatenate([np.zeros(moving), costs / (np.max(costs, initial=0.0) or 1.0)]),
-        A_ub=outer if len(walls) else None,
-        b_ub=np.zeros(len(outer)) if len(walls) else None,
+        A_ub=None
+        if outer is None
+        else sparse.hstack([sparse.csr_array(outer), sparse.csr_array((len(outer), 2 * n))]),
+        b_ub=None if outer is None else np.zeros(len(outer)),
         A_eq=columns,
         b_eq=y / scale,
         bounds=[(None, None)] * moving + [(0.0, None)] * (2 * n),
         method="highs",
+        options=TOLERANCES,
     )
-    if found.x is None:
+    if found.status != 0:
         return None
     error = scale * (found.x[moving : moving + n] - found.x[moving + n :])
-    near = max(_AT_KINK * max(scale, float(np.max(np.abs(error)))), 1e-3 * _AT_KINK * largest)
+    near = max(_AT_KINK * scale, 32.0 * eps(y.dtype) * largest)
     above, below = np.where(error < -near, low, high), np.where(error > near, high, low)
-
     on_walls = []
     for wall, u in zip(walls, found.x[rank:moving].reshape(-1, d), strict=True):
-        on_walls.append(wall[wall @ u <= _AT_KINK * max(1.0, float(np.linalg.norm(u)))].T)
+        on_walls.append(wall[wall @ u <= _AT_KINK * float(np.linalg.norm(u))].T)
     of_walls = block_diag(np.zeros((rank, 0)), *on_walls)
-    equalities = Equalities(np.vstack([left.T, of_cones.T]), of_walls)
+    equalities = Equalities(np.vstack([left.T, of_cones.T]), of_walls, float(blur))
     return KinkedFit(above, below, equalities)
 
 
-def _features(program: Program, block: int) -> Floats:
-    """The columns (n, d) that the weights of a block stand before."""
-    mask, X, pattern = _masked(program, block)
+def _features(program: Program, X: Floats, block: int) -> Floats:
+    """The columns (n, d) that the weights of a block stand before, of features X (n, d)."""
+    mask, pattern = _mask(program, block)
     shown: Any = seen(program, jnp.asarray([pattern]), jnp.ones((1, X.shape[1]), program.X.dtype))
     sign = float(np.asarray(block_signs(program))[block])
     return sign * mask[:, None] * X * np.asarray(shown, np.float64)
 
 
-def _walls(program: Program, block: int) -> Floats:
+def _walls(program: Program, X: Floats, block: int) -> Floats:
     """The rows (n, d) of a block's cone, of length one."""
-    mask, X, _ = _masked(program, block)
     length = np.linalg.norm(X, axis=1, keepdims=True)
-    return (2.0 * mask[:, None] - 1.0) * X / np.where(length > 0, length, 1.0)
+    return (2.0 * _mask(program, block)[0][:, None] - 1.0) * X / np.where(length > 0, length, 1.0)
 
 
-def _masked(program: Program, block: int) -> tuple[Floats, Floats, int]:
+def _mask(program: Program, block: int) -> tuple[Floats, int]:
     pattern = int(np.asarray(block_patterns(program.block_shape))[block])
-    mask = np.asarray(program.patterns.masks[:, pattern], np.float64)
-    return mask, np.asarray(program.X, np.float64), pattern
+    return np.asarray(program.patterns.masks[:, pattern], np.float64), pattern

@@ -151,7 +151,7 @@ def _nearest_dual(program: Program, residual: Array, A: Array) -> Array:
     c, (low, high) = sample_weights(program), program.loss.slopes(jnp.asarray(program.y))  # type: ignore[attr-defined]
     least, most = -c * high, -c * low
     shares = jnp.asarray(_SHARES_OF_DUAL, A.dtype)
-    other = (shares == 0).astype(A.dtype)
+    other = shares == 0
 
     def factor(inside: Array) -> Any:
         gram = absent_as_one(scaled_gram(A, inside))
@@ -174,8 +174,11 @@ def _nearest_dual(program: Program, residual: Array, A: Array) -> Array:
         inside = ((point > least) & (point < most)).astype(A.dtype)
         newton = jax.scipy.linalg.cho_solve(factor(inside), slope)
         safe = jax.scipy.linalg.cho_solve(whole, slope)
-        tried = now.x[None] - shares[:, None] * newton[None] - other[:, None] * safe[None]
+        steps = jnp.where(other[:, None], safe[None], shares[:, None] * newton[None])
+        tried = now.x[None] - steps
         values, _, sizes = jax.vmap(at)(tried)
+        # A step that is no number is none.
+        values, sizes = (jnp.where(jnp.isnan(v), jnp.inf, v) for v in (values, sizes))
         lowest, shortest = jnp.argmin(values), jnp.argmin(sizes)
         falls = values[lowest] < value - 16.0 * eps(A.dtype) * jnp.abs(value)
         better = falls | (sizes[shortest] < 0.25 * size)
