@@ -44,9 +44,9 @@ from jaxrelu.programs.program import Program, sample_weights
 from jaxrelu.programs.units import into_units, out_of_units
 from jaxrelu.programs.unpenalised import largest_singular
 
-_MOST_ROUNDS = 200
+_MOST_ROUNDS = 100
 # Planes that are kept, of those that do not bind.
-_MOST_PLANES = 1500
+_MOST_PLANES = 600
 # Every so many rounds the residual is that of the linear program itself.
 _OUTER = 5
 
