@@ -36,7 +36,7 @@ from jaxrelu.programs.program import Program, block_signs, residual_at
 from jaxrelu.programs.skip import without_cone
 from jaxrelu.programs.units import Units, in_units, into_units, printed
 
-# Blocks that `cuts` are of, at most.
+# Blocks that `cuts_at` takes, at most.
 _MOST_CUTS = 256
 
 

@@ -138,11 +138,10 @@ def kinked_free_fit(program: Program) -> KinkedFit | None:
     (n, d), size = X.shape, np.linalg.norm(X, axis=0)
     # Columns of length one: what the weights are is not asked for.
     X = X / np.where(size > 0, size, 1.0)
-    blocks = [_features(whole, X, int(b)) for b in free]
-    opened = np.hstack(
-        [np.zeros((n, 0)), *(f for f, c in zip(blocks, coned, strict=True) if not c)]
+    opened, of_cones = (
+        np.hstack([np.zeros((n, 0)), *(_features(whole, X, int(b)) for b in some)])
+        for some in (free[~coned], free[coned])
     )
-    of_cones = np.hstack([np.zeros((n, 0)), *(f for f, c in zip(blocks, coned, strict=True) if c)])
     walls = [_walls(whole, X, int(b)) for b in free[coned]]
     left, sizes, _ = np.linalg.svd(opened, full_matrices=False)
     rank = int(np.sum(sizes > _RANK * np.max(sizes, initial=0.0)))

@@ -39,8 +39,8 @@ def data(n=30, d=3):
     return X, np.maximum(X[:, 0], 0.0) + 0.5 * X[:, 1] + 0.3 * rng.standard_normal(n)
 
 
-def ends(fit, c=1.0):
-    return -c * fit.above, -c * fit.below
+def ends(fit):
+    return -fit.above, -fit.below
 
 
 @pytest.mark.parametrize("case", CASES)
