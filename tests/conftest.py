@@ -13,10 +13,13 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import jax
 
-# Most of the time of the tests is XLA's: its older generator of code takes three fifths of it. The
-# package's own functions have it anyhow (`jaxrelu.core.compilation`), those of the tests now too.
+# Most of the time of the tests is XLA's: its older generator of code takes three fifths of it (the
+# package's own functions have it anyhow, `jaxrelu.core.compilation`), and without optimisation by
+# LLVM the suite takes two thirds. `.ci/run` has the solvers tested as users compile them, too.
 if jax.__version_info__ < (0, 11):  # an unknown flag would end the process
-    os.environ.setdefault("XLA_FLAGS", "--xla_cpu_use_fusion_emitters=false")
+    os.environ.setdefault(
+        "XLA_FLAGS", "--xla_cpu_use_fusion_emitters=false --xla_backend_optimization_level=0"
+    )
 
 import numpy as np
 import pytest

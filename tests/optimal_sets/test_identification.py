@@ -326,6 +326,7 @@ def test_a_coefficient_near_rounding_is_not_decided():
     assert not jr.optimal_set(program, jr.solve(program, 0.5)).ambiguous
 
 
+@pytest.mark.slow
 def test_an_answer_that_cannot_be_polished_is_ambiguous(monkeypatch):
     program = zoo.tiny([[1.0, 0.0], [0.0, 1.0]], [3.0, 4.0])
     solution = jr.solve(program, 0.5)

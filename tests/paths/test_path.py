@@ -226,6 +226,7 @@ def test_interpolated_answers_are_feasible_and_certified():
             jr.interpolate(path, lam)
 
 
+@pytest.mark.slow
 def test_a_looser_tolerance_takes_fewer_steps():
     """Over several targets: the steps of a single one hang on rounding."""
     X, steps = GENERIC.program.X, dict.fromkeys((1e-6, 1e-4, 1e-3, 1e-2), 0)

@@ -26,6 +26,9 @@ BOTH = pytest.mark.parametrize("kind", KINDS)
 MOSTLY_GATED = pytest.mark.parametrize(
     "kind", [pytest.param("cones", marks=pytest.mark.slow), "gated"]
 )
+MOSTLY_CONES = pytest.mark.parametrize(
+    "kind", ["cones", pytest.param("gated", marks=pytest.mark.slow)]
+)
 ALL_SLOW = pytest.mark.parametrize(
     "kind", [pytest.param(kind, marks=pytest.mark.slow) for kind in KINDS]
 )
@@ -102,7 +105,7 @@ def test_unequal_and_infinite_weights_against_an_independent_solver(kind, loss):
     assert jr.kkt_residual(made, answer.lam, answer.weights).dual_feasibility < 5e-3
 
 
-@BOTH
+@MOSTLY_GATED
 @pytest.mark.parametrize(
     "loss",
     ["squared", *(pytest.param(name, marks=pytest.mark.slow) for name in list(LOSSES)[1:])],
@@ -117,7 +120,7 @@ def test_blocks_without_a_penalty_against_an_independent_solver(kind, loss):
     assert residual.dual_feasibility < 5e-3
 
 
-@BOTH
+@MOSTLY_CONES
 @pytest.mark.parametrize(
     "loss",
     ["squared", *(pytest.param(name, marks=pytest.mark.slow) for name in list(LOSSES)[1:])],
@@ -228,7 +231,7 @@ def test_lambda_max_is_that_of_the_best_unpenalised_fit(kind, loss):
     assert np.isnan(jax.grad(lambda lam: jr.lambda_max(replace(free, y=lam * free.y)))(1.0))
 
 
-@MOSTLY_GATED
+@ALL_SLOW
 def test_a_path_with_a_skip_connection(kind):
     made = program(kind, skip=True)
     path = jr.solve_path(made, jr.lambda_grid(made, 5, 0.02))

@@ -184,8 +184,9 @@ def test_the_network_and_back():
         jr.stationarity(network, made.X, made.y, lam)
 
 
-@MOSTLY_SQUARED
-@pytest.mark.parametrize("d", [1, pytest.param(2, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("loss", list(LOSSES))
+@pytest.mark.parametrize("d", [1, 2])
 def test_over_all_cells_the_network_is_globally_optimal(loss, d):
     """The optimum over every cell closes; with one feature it is a spline; others are bounded."""
     X, y = data(loss, n=10, d=d)
@@ -240,7 +241,8 @@ def test_the_gauge_with_a_bias_is_that_of_a_search():
         np.testing.assert_allclose(abs(value), found.lower, rtol=1e-9)
 
 
-@pytest.mark.parametrize("loss", ["squared", pytest.param("hinge", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("loss", ["squared", "hinge"])
 def test_a_network_with_biases_is_improved(loss):
     """From another tool, far from balanced: its own cells are solved, and nothing gets worse."""
     X, y = data(loss)

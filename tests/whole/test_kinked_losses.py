@@ -219,10 +219,9 @@ def test_what_needs_the_fit_to_say_its_residual_is_refused():
         jr.solve(made, answer.lam, solver=jr.ADMM())
 
 
-@every_loss("hinge")
-@pytest.mark.parametrize(
-    "kind", ["skip", *(pytest.param(k, marks=SLOW) for k in ("cones", "bias and skip", "gated"))]
-)
+@SLOW
+@pytest.mark.parametrize("name", list(BUILDS))
+@pytest.mark.parametrize("kind", ["skip", "cones", "bias and skip", "gated"])
 def test_lambda_max_beside_what_is_not_penalised(name, kind):
     """At the best fit of that, which is a linear program; its dual vectors are many."""
     made, _ = path_of(name)

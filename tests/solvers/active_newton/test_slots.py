@@ -35,6 +35,7 @@ def test_slots_are_not_filled_with_blocks_that_do_not_stay():
     assert path.status.tolist() == [jr.Status.OPTIMAL]
 
 
+@pytest.mark.slow
 def test_a_start_half_way_down_saves_steps():
     """Over eight targets together: the steps of one hang on rounding."""
     solver, steps = jr.ActiveNewton(capacity=24), np.zeros(2, int)
