@@ -17,6 +17,7 @@ from jaxrelu.losses.hinge import HingeLoss as HingeLoss
 from jaxrelu.losses.huber import HuberLoss as HuberLoss
 from jaxrelu.losses.logistic import LogisticLoss as LogisticLoss
 from jaxrelu.losses.base import Loss as Loss
+from jaxrelu.losses.multinomial import MultinomialLoss as MultinomialLoss
 from jaxrelu.losses.poisson import PoissonLoss as PoissonLoss
 from jaxrelu.losses.quantile import QuantileLoss as QuantileLoss
 from jaxrelu.losses.squared import SquaredLoss as SquaredLoss

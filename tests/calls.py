@@ -603,6 +603,10 @@ CALLS = {
             "bias": thing("none"), "constant": flag(True),
         }, False,
     ),
+    "closed_form.soft_thresholded_svd": (
+        closed_form.soft_thresholded_svd,
+        lambda: {"X": real(np.eye(3)), "Y": real(np.eye(3)[:, :2]), "lam": _lam()}, False,
+    ),
     "closed_form.spline_matrix": (
         closed_form.spline_matrix,
         lambda: {"X": real(np.array([2.0, -1, 3]), ROWS, "one axis more")}, False,
@@ -696,6 +700,10 @@ CALLS = {
     "HuberLoss": (
         lambda delta: jr.nonconvex_objective(NETWORK, X, Y, LAM, jr.HuberLoss(delta)),
         lambda: {"delta": number(2.0, without=["zero"], traceable=True)}, False,
+    ),
+    "MultinomialLoss": (
+        lambda y: jr.nonconvex_objective(jr.Network(X.T, X), X, y, LAM, jr.MultinomialLoss()),
+        lambda: {"y": real(np.eye(2)[[0, 1, 1]], traceable=True)}, False,
     ),
     "QuantileLoss": (
         lambda q: jr.nonconvex_objective(NETWORK, X, Y, LAM, jr.QuantileLoss(q)),

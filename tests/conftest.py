@@ -12,15 +12,6 @@ from typing import Any
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 import jax
-
-# Most of the time of the tests is XLA's: its older generator of code takes three fifths of it (the
-# package's own functions have it anyhow, `jaxrelu.core.compilation`), and without optimisation by
-# LLVM the suite takes two thirds. `.ci/run` has the solvers tested as users compile them, too.
-if jax.__version_info__ < (0, 11):  # an unknown flag would end the process
-    os.environ.setdefault(
-        "XLA_FLAGS", "--xla_cpu_use_fusion_emitters=false --xla_backend_optimization_level=0"
-    )
-
 import numpy as np
 import pytest
 import reference
@@ -38,6 +29,20 @@ jax.config.update("jax_numpy_dtype_promotion", "strict")
 # A process may have 65,530 mappings on Linux; XLA makes some for everything that it compiles, and
 # ends in a segmentation fault when it gets no more.
 _MOST_MAPPINGS = 40_000
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Has the quick lane compiled cheaply: most of its time is XLA's.
+
+    XLA's older generator of code takes three fifths of it (the package's own functions have it
+    anyhow, `jaxrelu.core.compilation`), and without optimisation by LLVM the lane takes two thirds.
+    `.ci/run` has the solvers tested as users compile them, too.
+    """
+    if jax.__version_info__ < (0, 11):  # an unknown flag would end the process
+        flags = "--xla_cpu_use_fusion_emitters=false"
+        if config.option.markexpr == "not slow":
+            flags += " --xla_backend_optimization_level=0"
+        os.environ.setdefault("XLA_FLAGS", flags)
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -14,3 +14,4 @@ from jaxrelu.closed_form.splines import spline as spline
 from jaxrelu.closed_form.splines import spline_matrix as spline_matrix
 from jaxrelu.closed_form.splines import spline_norm as spline_norm
 from jaxrelu.closed_form.whitened_data import whitened as whitened
+from jaxrelu.closed_form.whitened_outputs import soft_thresholded_svd as soft_thresholded_svd

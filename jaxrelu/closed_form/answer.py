@@ -12,11 +12,12 @@ import numpy as np
 from jax import Array
 
 from jaxrelu.core.aliases import Floats
-from jaxrelu.core.checks import check_per_row, known_floats, known_matrix
+from jaxrelu.core.checks import check_per_row, check_shape, known_floats, known_matrix
 from jaxrelu.core.pytrees import register
 from jaxrelu.geometry.host.scaling import exponents, power_down, power_up, roots, times_power
 from jaxrelu.losses.base import Loss, homogeneity, scaled
 from jaxrelu.losses.checks import check_target, checked_loss
+from jaxrelu.losses.squared import SquaredLoss
 from jaxrelu.networks.network import Network
 from jaxrelu.programs.units import Units
 
@@ -37,7 +38,7 @@ class ClosedForm:
 
     Attributes:
         network: `Network`, hidden (d, m), balanced, without zero neurons.
-        fit: (n,), its predictions on X.
+        fit: (n,), its predictions on X; of c outputs (n, c), as the residual.
         residual: (n,), minus a (sub)gradient of the loss at the fit: the dual point.
         lam: the strength of the regularization.
         value: the objective at the network.
@@ -70,7 +71,7 @@ class ClosedForm:
 
 
 class Samples(NamedTuple):
-    """Checked arguments, on the host: X (n, d) and y (n,) in float64, and the dtype of X.
+    """Checked arguments, on the host: X (n, d) and y (n,) or (n, c) in float64, the dtype of X.
 
     All but what `network` and `answer` return is in `units`, powers of two.
     """
@@ -185,6 +186,18 @@ def checked(X: Any, y: Any, loss: Loss, name: str = "X") -> Samples:
     data, target = known_matrix(X, name), known_floats(y, "y")
     check_per_row(target, "y", len(data), name)
     check_target(loss, target)
+    return Samples(np.asarray(data, np.float64), np.asarray(target, np.float64), data.dtype, loss)
+
+
+def checked_outputs(X: Any, Y: Any) -> Samples:
+    """The arguments with a target (n, c) of the squared loss.
+
+    Raises:
+        ValueError, TypeError: as `checked`; a target that is no matrix of n rows.
+    """
+    data, target = known_matrix(X, "X"), known_matrix(Y, "Y", "(n, c)")
+    check_shape(target, "Y", (len(data), target.shape[1]), "one row a sample")
+    loss = SquaredLoss()
     return Samples(np.asarray(data, np.float64), np.asarray(target, np.float64), data.dtype, loss)
 
 

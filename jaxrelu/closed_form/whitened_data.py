@@ -71,7 +71,7 @@ def whitened(X: Any, y: Any, lam: Any, loss: Loss = _SQUARED_LOSS) -> ClosedForm
     """
     samples, strength = checked(X, y, loss), positive(lam, "lam")
     samples, strength = samples.scaled(strength, keep_data=True)
-    _check_orthonormal(samples)
+    check_orthonormal(samples)
     fit = np.zeros_like(samples.y)
     at_zero = samples.residual(fit)
     dual = at_zero.copy()
@@ -133,7 +133,8 @@ def _at_scale(samples: Samples, at_zero: Floats, side: Any, c: float) -> Floats:
         low, high = np.where(above, middle, low), np.where(above, high, middle)
 
 
-def _check_orthonormal(samples: Samples) -> None:
+def check_orthonormal(samples: Samples) -> None:
+    """Refuses rows that are not orthonormal, to rounding of the dtype that X had."""
     n, d = samples.X.shape
     error = float(np.max(np.abs(samples.X @ samples.X.T - np.eye(n))))
     if n > d:

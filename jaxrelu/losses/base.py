@@ -152,14 +152,16 @@ def total(loss: Loss, fit: Array, target: Array, weight: Array) -> Array:
 
     Args:
         loss: a `Loss`.
-        fit: array (n,).
-        target: array (n,).
+        fit: array (n,), or (n, c) for c outputs, over which losses of single numbers are summed.
+        target: array (n,), or (n, c).
         weight: array (n,), non-negative; a sample of weight zero counts for nothing.
 
     Returns:
         A scalar.
     """
-    return jnp.sum(_weighted(weight, loss.value(fit, target)))
+    values = loss.value(fit, target)
+    # Of several outputs a loss of single numbers has one value each.
+    return jnp.sum(_weighted(weight, values if values.ndim == 1 else jnp.sum(values, axis=1)))
 
 
 def total_gradient(loss: Loss, fit: Array, target: Array, weight: Array) -> Array:

@@ -13,6 +13,7 @@ from jaxrelu.core.checks import (
     as_float,
     check_finite,
     check_per_row,
+    check_shape,
     described,
     float_array,
     known_floats,
@@ -73,22 +74,25 @@ def checked_samples(
 
     Args:
         loss: a `Loss`.
-        fit: array (n,).
-        y: array (n,).
+        fit: array (n,), or (n, c) for c outputs.
+        y: array of that shape.
         sample_weight: array (n,), or None for ones.
 
     Returns:
-        Arrays (n,) and (n,).
+        Arrays of the shape of y and (n,).
 
     Raises:
         ValueError: other shapes, labels that the loss cannot take, negative weights.
     """
     target = as_float(y, "y")
     if sample_weight is None:
-        sample_weight = np.ones(fit.shape, fit.dtype)
+        sample_weight = np.ones(fit.shape[:1], fit.dtype)
     weight = as_float(sample_weight, "sample_weight")
-    for name, value in (("y", target), ("sample_weight", weight)):
-        check_per_row(value, name, fit.shape[0])
+    check_per_row(weight, "sample_weight", fit.shape[0])
+    if fit.ndim == 1:
+        check_per_row(target, "y", fit.shape[0])
+    else:
+        check_shape(target, "y", fit.shape, "one row a sample and one column an output")
     check_target(loss, y)
     check_weights_sign(sample_weight)
     return target.astype(fit.dtype), weight.astype(fit.dtype)

@@ -15,6 +15,7 @@ def check_network(
     gated: bool = False,
     skip: bool = False,
     bias: bool = False,
+    outputs: bool = False,
 ) -> None:
     """Refuses what is no network, or has layers that do not fit each other.
 
@@ -27,6 +28,7 @@ def check_network(
         gated: whether a `GatedNetwork` will do, too.
         skip: whether a network with a skip connection will do, too.
         bias: whether a network with biases or a constant will do, too.
+        outputs: whether a network of several outputs will do, too.
 
     Raises:
         ValueError, TypeError: it is something else.
@@ -37,6 +39,11 @@ def check_network(
     )
     check_type(network, name, kinds, fix)
     check_layers(network, name)
+    if network.output.ndim > 1 and not outputs:
+        raise ValueError(
+            f"{name} has {network.output.shape[1]} outputs, and this function knows networks of "
+            f"one: pass dataclasses.replace({name}, output={name}.output[:, k]), one of them."
+        )
     if network.skip is not None and not skip:
         raise ValueError(
             f"{name} has a skip connection, of which this function knows nothing: take it out with "
@@ -57,6 +64,7 @@ def check_known_network(
     gated: bool = False,
     skip: bool = False,
     bias: bool = False,
+    outputs: bool = False,
 ) -> None:
     """Refuses networks that a function of the host cannot look at, or that are not finite.
 
@@ -68,11 +76,12 @@ def check_known_network(
         gated: whether a `GatedNetwork` will do, too.
         skip: whether a network with a skip connection will do, too.
         bias: whether a network with biases or a constant will do, too.
+        outputs: whether a network of several outputs will do, too.
 
     Raises:
         ValueError, TypeError: as `check_network`; an entry that is not finite.
     """
-    check_network(network, name, gated=gated, skip=skip, bias=bias)
+    check_network(network, name, gated=gated, skip=skip, bias=bias, outputs=outputs)
     for layer, value in vars(network).items():
         if value is not None:
             check_finite(value, f"{name}.{layer}")

@@ -35,10 +35,10 @@ class Network:
 
     Attributes:
         hidden: array (d, m), one neuron a column.
-        output: array (m,), the output weights.
-        skip: array (d,), a linear part, or None for none.
+        output: array (m,), the output weights; (m, c) for c outputs.
+        skip: array (d,), a linear part, or None for none; (d, c) for c outputs.
         bias: array (m,), of the neurons, or None for none.
-        constant: scalar, or None for none.
+        constant: scalar, or None for none; (c,) for c outputs.
 
     Example:
         >>> import jax.numpy as jnp
@@ -61,7 +61,7 @@ class Network:
             X: array (n, d).
 
         Returns:
-            Array (n,).
+            Array (n,), or (n, c) for c outputs.
 
         Raises:
             ValueError, TypeError: X does not have the d columns of `hidden`; arrays of other types.
@@ -71,12 +71,15 @@ class Network:
         inner = inner if self.bias is None else inner + jnp.asarray(self.bias)[None]
         found = matmul(jax.nn.relu(inner), self.output)
         found = found if self.skip is None else found + matmul(X, self.skip)
-        return found if self.constant is None else found + self.constant
+        if self.constant is None:
+            return found
+        constant = jnp.asarray(self.constant)
+        return found + (constant[None] if constant.ndim else constant)
 
     @property
     def num_neurons(self) -> int:
         """m, the number of slots; `compact` drops the slots that hold no neuron."""
-        return int(self.output.shape[-1])
+        return int(self.hidden.shape[-1])
 
     @on_host("after them")
     def compact(self) -> Network:
@@ -102,8 +105,8 @@ class GatedNetwork:
     Attributes:
         gates: array (d, m), the gate g_k of each neuron.
         hidden: array (d, m), the weights u_k.
-        output: array (m,), the output weights a_k.
-        skip: array (d,), a linear part, or None for none.
+        output: array (m,), the output weights a_k; (m, c) for c outputs.
+        skip: array (d,), a linear part, or None for none; (d, c) for c outputs.
 
     Example:
         >>> import jax.numpy as jnp
@@ -126,7 +129,7 @@ class GatedNetwork:
             X: array (n, d).
 
         Returns:
-            Array (n,).
+            Array (n,), or (n, c) for c outputs.
 
         Raises:
             ValueError, TypeError: X does not have the d columns of `hidden`; arrays of other types.
@@ -141,7 +144,7 @@ class GatedNetwork:
     @property
     def num_neurons(self) -> int:
         """m, the number of slots; `compact` drops the slots that hold no neuron."""
-        return int(self.output.shape[-1])
+        return int(self.hidden.shape[-1])
 
     @on_host("after them")
     def compact(self) -> GatedNetwork:
@@ -175,12 +178,13 @@ def nonconvex_objective(
 
     With the factor 1/2 it equals the objective of the convex program at the weights of the same
     network, once its neurons are balanced (||hidden_k|| = |output_k|). Gates, biases, a skip
-    connection and a constant carry no penalty.
+    connection and a constant carry no penalty. Of several outputs output_k is a vector, and a loss
+    of single numbers is summed over them.
 
     Args:
         network: a `Network` or a `GatedNetwork`.
         X: array (n, d).
-        y: array (n,).
+        y: array (n,), or (n, c) for c outputs.
         lam: scalar >= 0, the strength of the regularization.
         loss: a `Loss`, a sum over samples.
         sample_weight: array (n,), non-negative; ones when missing.
@@ -211,7 +215,8 @@ def nonconvex_objective(
     squares = jnp.sum(network.hidden**2) + jnp.sum(network.output**2)
     if neuron_weight is not None:
         own = checked_neuron_weight(neuron_weight, network)
-        each = jnp.sum(network.hidden**2, axis=0) + network.output**2
+        out = network.output**2
+        each = jnp.sum(network.hidden**2, axis=0) + (out if out.ndim == 1 else jnp.sum(out, axis=1))
         squares = jnp.sum(weighted(own, each))
     return total(loss, fit, target, weight) + 0.5 * strength * squares
 
@@ -219,7 +224,7 @@ def nonconvex_objective(
 def checked_neuron_weight(weight: Any, network: Network | GatedNetwork) -> Array:
     """Weights of neurons in the penalty, one each and none negative."""
     own = as_float(weight, "neuron_weight")
-    check_shape(own, "neuron_weight", network.output.shape, "one a neuron")
+    check_shape(own, "neuron_weight", network.hidden.shape[1:], "one a neuron")
     if not is_traced(weight) and not bool(np.all(np.asarray(weight) >= 0)):
         raise ValueError("neuron_weight holds a negative number or NaN: weights are >= 0.")
     return jnp.where(own < 0, jnp.nan, own).astype(network.output.dtype)
@@ -235,18 +240,20 @@ def check_layers(network: Network | GatedNetwork, name: str = "network") -> None
             f"{name}.hidden has shape {network.hidden.shape}; pass a matrix (d, m), one neuron a "
             "column."
         )
-    check_shape(network.output, f"{name}.output", network.hidden.shape[1:], "one a neuron")
+    outputs = network.output.shape[1:2]  # () for one, (c,) for c
+    expected = (*network.hidden.shape[1:], *outputs)
+    check_shape(network.output, f"{name}.output", expected, "one a neuron")
     if network.skip is not None:
-        check_shape(
-            network.skip, f"{name}.skip", network.hidden.shape[:1], f"one a row of {name}.hidden"
-        )
+        expected = (*network.hidden.shape[:1], *outputs)
+        check_shape(network.skip, f"{name}.skip", expected, f"one a row of {name}.hidden")
     if isinstance(network, GatedNetwork):
         check_shape(network.gates, f"{name}.gates", network.hidden.shape, "that of hidden")
         return
     if network.bias is not None:
-        check_shape(network.bias, f"{name}.bias", network.output.shape, "one a neuron")
+        check_shape(network.bias, f"{name}.bias", network.hidden.shape[1:], "one a neuron")
     if network.constant is not None:
-        check_shape(network.constant, f"{name}.constant", (), "a scalar")
+        reason = "one an output" if outputs else "a scalar"
+        check_shape(network.constant, f"{name}.constant", outputs, reason)
 
 
 def has_bias(network: Network | GatedNetwork) -> bool:
@@ -274,4 +281,5 @@ def _nonzero_slots(network: Network | GatedNetwork) -> Bools:
     inner: Bools = (np.asarray(network.hidden) != 0).any(axis=0)
     if isinstance(network, Network) and network.bias is not None:
         inner = inner | (np.asarray(network.bias) != 0)
-    return inner & (np.asarray(network.output) != 0)
+    output = np.asarray(network.output) != 0
+    return inner & (output if output.ndim == 1 else output.any(axis=1))

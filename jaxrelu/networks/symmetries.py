@@ -5,7 +5,9 @@ A neuron (u, a) computes relu(x.u) a, which (t u, a / t) computes too: of these 
 collinear ones (sqrt(g_j) u, sqrt(g_j) a), sum g_j = 1, of the same function and penalty, and
 collinear neurons of one sign merged.
 
-A bias, of which the penalty knows nothing, goes with u; a neuron of a bias alone is a constant.
+A bias, of which the penalty knows nothing, goes with u; a neuron of a bias alone is a constant. Of
+several outputs a is a vector: ||u|| = ||a|| when balanced, and neurons are merged that are
+collinear in both.
 
 Reference: Mishkin and Pilanci (ICML 2023), Section 2 (splits and permutations); the decreasing path
 by the steps of Haeffele and Vidal and of Pilanci and Ergen, in the order derived here.
@@ -21,7 +23,7 @@ import numpy as np
 from jax import Array
 
 from jaxrelu.core.checks import check_dtype, host_numbers, known_matrix
-from jaxrelu.core.numerics import safe_norm, safe_sqrt
+from jaxrelu.core.numerics import matmul, safe_norm, safe_sqrt, unit
 from jaxrelu.core.options import count, scalar
 from jaxrelu.core.pytrees import register
 from jaxrelu.core.rounding import largest_exponent, times_power, tiny
@@ -34,7 +36,7 @@ from jaxrelu.networks.network import Network, checked_input
 
 
 def balance(network: Network) -> Network:
-    """The network of the same function with ||hidden_k|| = |output_k| for every neuron.
+    """The network of the same function with ||hidden_k|| = ||output_k|| for every neuron.
 
     Args:
         network: a `Network`. A slot whose hidden or output weight is zero becomes zero; what one
@@ -55,16 +57,19 @@ def balance(network: Network) -> Network:
 
     Reference: Neyshabur, Tomioka and Srebro (2015), In search of the real inductive bias.
     """
-    check_network(network, skip=True, bias=True)
+    check_network(network, skip=True, bias=True, outputs=True)
     hidden, output = jnp.asarray(network.hidden), jnp.asarray(network.output)
-    norm, size = safe_norm(hidden.T), jnp.abs(output)
+    norm, several = safe_norm(hidden.T), output.ndim > 1
+    size = safe_norm(output) if several else jnp.abs(output)
     root = _geometric_mean(norm, size)
     factor = root / jnp.where(norm > 0, norm, 1.0)
-    balanced = replace(network, hidden=hidden * factor[None], output=jnp.sign(output) * root)
+    outward = unit(output) * root[:, None] if several else jnp.sign(output) * root
+    balanced = replace(network, hidden=hidden * factor[None], output=outward)
     if network.bias is None:
         return balanced
     bias = jnp.asarray(network.bias)
-    alone = jnp.sum(jnp.where(norm > 0, 0.0, output * jnp.maximum(bias, 0.0)))
+    stays = jnp.where(norm > 0, 0.0, jnp.maximum(bias, 0.0))
+    alone = matmul(stays[None], output)[0] if several else jnp.sum(stays * output)
     constant = alone if network.constant is None else network.constant + alone
     return replace(balanced, bias=bias * factor, constant=constant)
 
@@ -101,7 +106,7 @@ def split(network: Network, neuron: int, shares: Any) -> Network:
 
     Reference: Mishkin and Pilanci (ICML 2023), Section 2.
     """
-    check_network(network, skip=True, bias=True)
+    check_network(network, skip=True, bias=True, outputs=True)
     refuse_traced("split", {"neuron": neuron, "shares": shares})
     g = host_numbers(shares, "shares")
     if g.ndim != 1 or not (np.all(g >= 0) and abs(g.sum() - 1.0) <= 1e-6):
@@ -120,20 +125,21 @@ def split(network: Network, neuron: int, shares: Any) -> Network:
         return jnp.concatenate([layer.at[:, neuron].multiply(root[0]), more], axis=1)
 
     bias = None if network.bias is None else parts(jnp.asarray(network.bias)[None])[0]
-    return replace(network, hidden=parts(hidden), output=parts(output[None])[0], bias=bias)
+    out = parts(output.T).T if output.ndim > 1 else parts(output[None])[0]
+    return replace(network, hidden=parts(hidden), output=out, bias=bias)
 
 
 @on_host()
 def merge(network: Network) -> Network:
-    """Merges collinear neurons of equal output sign, and drops zero ones; on the host.
+    """Merges collinear neurons of equal output sign (or direction), drops zero ones; on the host.
 
     Args:
         network: a `Network`, balanced or not.
 
     Returns:
-        `Network`, balanced, with one neuron a direction and sign; the same function and the penalty
-        of ``balance(network)``, to the 1e-6 at which directions count as equal; biases do up to
-        their rounding.
+        `Network`, balanced, with one neuron a direction and sign (of several outputs, a pair of
+        directions); the same function and the penalty of ``balance(network)``, to the 1e-6 at
+        which directions count as equal; biases do up to their rounding.
 
     Raises:
         TypeError: not a `Network`; a traced one, of which the number of neurons cannot be known.
@@ -146,22 +152,28 @@ def merge(network: Network) -> Network:
 
     Reference: Mishkin and Pilanci (ICML 2023), Section 2.
     """
-    check_known_network(network, skip=True, bias=True)
+    check_known_network(network, skip=True, bias=True, outputs=True)
     alive = balance(network).compact()
     hidden, output = np.asarray(alive.hidden), np.asarray(alive.output)
-    unit, norms = unit_rows(hidden.T)
-    (sizes, exponent), signs = products(norms, np.abs(output)), np.sign(output)
+    inward, norms = unit_rows(hidden.T)
+    several = output.ndim > 1
+    outward, out_norms = unit_rows(output if several else output[:, None])
+    sizes, exponent = products(norms, out_norms)
     biases = None if alive.bias is None else np.asarray(alive.bias) / norms
     rounding = 64.0 * float(np.finfo(hidden.dtype).eps)
-    first, member_of = distinct(unit, signs, biases=biases, rounding=rounding)
+    signs = np.ones(len(output), output.dtype) if several else outward[:, 0]
+    pairs = np.concatenate([inward, outward], axis=1) / np.sqrt(2.0) if several else inward
+    first, member_of = distinct(pairs, signs, biases=biases, rounding=rounding)
 
     def added_up(columns: np.ndarray) -> np.ndarray:
         total = np.zeros((first.size, *columns.shape[1:]), hidden.dtype)
         np.add.at(total, member_of, (sizes * columns.T).T)
         return total
 
-    directions, merged_sizes = unit_rows(added_up(unit))
+    directions, merged_sizes = unit_rows(added_up(inward))
     root = roots(merged_sizes, exponent)
+    outward = unit_rows(added_up(outward))[0] if several else outward[first]
+    out = outward * root[:, None]
     dtype = network.hidden.dtype
     bias = None
     if biases is not None:
@@ -169,7 +181,7 @@ def merge(network: Network) -> Network:
     return replace(
         alive,
         hidden=jnp.asarray((directions * root[:, None]).T, dtype),
-        output=jnp.asarray(signs[first] * root, dtype),
+        output=jnp.asarray(out if several else out[:, 0], dtype),
         bias=bias,
     )
 
@@ -195,7 +207,7 @@ def permute(network: Network, order: Any) -> Network:
 
     Reference: Mishkin and Pilanci (ICML 2023), Section 2.
     """
-    check_network(network, skip=True, bias=True)
+    check_network(network, skip=True, bias=True, outputs=True)
     refuse_traced("permute", {"order": order})
     places = host_numbers(order, "order")
     m = network.num_neurons
@@ -315,10 +327,10 @@ def nearly_minimal(network: Network, X: Any) -> DecreasingPath:
 def _parts(hidden: Any, output: Any, group: Any, dead: Any) -> tuple[bool, bool, bool]:
     """Whether there are dead weights, neurons out of balance, cones of several directions."""
     few = 8 * float(np.finfo(hidden.dtype).eps)
-    (unit, norm), size = unit_rows(hidden), np.abs(output)
+    (inward, norm), size = unit_rows(hidden), np.abs(output)
     unbalanced = np.any((np.abs(norm - size) > few * (norm + size))[~dead])
     (length, _), total = products(norm, size), np.zeros_like(hidden)
-    np.add.at(total, group[~dead], (length[:, None] * unit)[~dead])
+    np.add.at(total, group[~dead], (length[:, None] * inward)[~dead])
     together = np.linalg.norm(total, axis=1).sum()
     apart = length[~dead].sum() - together > few * together
     return bool(np.any((norm + size)[dead] > 0)), bool(unbalanced), bool(apart)

@@ -65,6 +65,7 @@ QUICK = {
     "rank_one": lambda: jr.closed_form.rank_one(X[:, :1], Y, 0.5),
     "separable": lambda: jr.closed_form.separable(np.eye(2), np.asarray([1.0, -1.0])),
     "spike_free": lambda: jr.closed_form.spike_free(np.eye(2), Y[:2], 0.1),
+    "soft_thresholded_svd": lambda: jr.closed_form.soft_thresholded_svd(np.eye(2), np.eye(2), 0.1),
     "spline": lambda: jr.closed_form.spline(X[:, 0], Y, 0.5),
     "spline_matrix": lambda: jr.closed_form.spline_matrix(X[:, 0]),
     "spline_norm": lambda: jr.closed_form.spline_norm(X[:, 0], Y),
