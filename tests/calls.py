@@ -703,7 +703,8 @@ CALLS = {
     ),
     "MultinomialLoss": (
         lambda y: jr.nonconvex_objective(jr.Network(X.T, X), X, y, LAM, jr.MultinomialLoss()),
-        lambda: {"y": real(np.eye(2)[[0, 1, 1]], traceable=True)}, False,
+        lambda: {"y": real(np.eye(2)[[0, 1, 1, 0, 1, 0]], "an entry of nan", traceable=True)},
+        False,
     ),
     "QuantileLoss": (
         lambda q: jr.nonconvex_objective(NETWORK, X, Y, LAM, jr.QuantileLoss(q)),

@@ -12,11 +12,11 @@ import numpy as np
 from jax import Array
 
 from jaxrelu.core.aliases import Floats
-from jaxrelu.core.checks import check_per_row, check_shape, known_floats, known_matrix
+from jaxrelu.core.checks import check_per_row, known_floats, known_matrix
 from jaxrelu.core.pytrees import register
 from jaxrelu.geometry.host.scaling import exponents, power_down, power_up, roots, times_power
 from jaxrelu.losses.base import Loss, homogeneity, scaled
-from jaxrelu.losses.checks import check_target, checked_loss
+from jaxrelu.losses.checks import check_one_output, check_target, checked_loss
 from jaxrelu.losses.squared import SquaredLoss
 from jaxrelu.networks.network import Network
 from jaxrelu.programs.units import Units
@@ -34,7 +34,7 @@ class ClosedForm:
     The training problem is min over f of loss(f) + lam R(f), R(f) the least sum of ||u_k|| |a_k|
     of the networks of fit f; its dual is max -loss*(-r) subject to polar(r) <= lam, where
 
-        polar(r) = max over ||u|| <= 1 of |r . (X u)_+|.
+        polar(r) = max over ||u|| <= 1 of |r . (X u)_+|, of c outputs ||r^T (X u)_+||.
 
     Attributes:
         network: `Network`, hidden (d, m), balanced, without zero neurons.
@@ -121,14 +121,24 @@ class Samples(NamedTuple):
         """Balanced neurons: unit directions (d, m), signed sizes (m,); zero sizes are left out."""
         kept = np.asarray(coefficients) != 0
         sizes = np.asarray(coefficients, float)[kept]
-        root = roots(np.abs(sizes), self.units.weights).astype(self.dtype)
+        root = self.roots(np.abs(sizes))
+        hidden = np.asarray(directions, float)[:, kept] * root[None]
+        return Network(self.cast(hidden), self.cast(np.sign(sizes) * root))
+
+    def roots(self, sizes: Floats) -> Floats:
+        """The lengths (m,) of both layers of balanced neurons of some sizes.
+
+        Raises:
+            ValueError: they are out of the range of the dtype of X.
+        """
+        with np.errstate(over="ignore"):
+            root: Floats = roots(sizes, self.units.weights).astype(self.dtype)
         if not np.all(np.isfinite(root) & (root > 0)):
             raise ValueError(
                 f"the weights of the network are out of the range of {np.dtype(self.dtype)}: "
                 "scale X or y by powers of two."
             )
-        hidden = np.asarray(directions, float)[:, kept] * root[None]
-        return Network(self.cast(hidden), self.cast(np.sign(sizes) * root))
+        return root
 
     def answer(
         self,
@@ -183,22 +193,28 @@ def checked(X: Any, y: Any, loss: Loss, name: str = "X") -> Samples:
             take.
     """
     loss = checked_loss(loss)
+    check_one_output(loss)
     data, target = known_matrix(X, name), known_floats(y, "y")
     check_per_row(target, "y", len(data), name)
     check_target(loss, target)
     return Samples(np.asarray(data, np.float64), np.asarray(target, np.float64), data.dtype, loss)
 
 
-def checked_outputs(X: Any, Y: Any) -> Samples:
-    """The arguments with a target (n, c) of the squared loss.
+def checked_outputs(X: Any, Y: Any) -> tuple[Samples, float]:
+    """The arguments with a target (n, c) of the squared loss, and the eps of the coarser dtype.
 
     Raises:
         ValueError, TypeError: as `checked`; a target that is no matrix of n rows.
     """
     data, target = known_matrix(X, "X"), known_matrix(Y, "Y", "(n, c)")
-    check_shape(target, "Y", (len(data), target.shape[1]), "one row a sample")
-    loss = SquaredLoss()
-    return Samples(np.asarray(data, np.float64), np.asarray(target, np.float64), data.dtype, loss)
+    if len(target) != len(data):
+        raise ValueError(
+            f"Y has shape {target.shape}, but X has {len(data)} rows: pass one row a sample."
+        )
+    samples = Samples(
+        np.asarray(data, np.float64), np.asarray(target, np.float64), data.dtype, SquaredLoss()
+    )
+    return samples, max(float(np.finfo(dtype).eps) for dtype in (data.dtype, target.dtype))
 
 
 def tolerance(samples: Samples) -> float:

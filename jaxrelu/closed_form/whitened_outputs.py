@@ -17,8 +17,8 @@ The value is sum_k 1/2 s_k^2 - 1/2 (s_k - lam)_+^2.
 
 Classes as rows of the identity are such a target: p_k is one over the root of n_k on the n_k
 samples of class k, and s_k that root. Equal singular values leave their vectors free up to a
-rotation; of orthonormal vectors without negative entries no two share a sample, so that the
-rotation is read off the blocks of the projection onto their span.
+rotation; of orthonormal vectors without negative entries no two share a sample, so that a pivoted
+Cholesky factorisation of the projection onto their span has them as its columns.
 
 Vectors of mixed signs have no closed form; a single column splits into its two signs
 (`jaxrelu.closed_form.whitened_data`).
@@ -33,20 +33,16 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-from scipy.sparse.csgraph import connected_components
 
-from jaxrelu.closed_form.answer import ClosedForm, Samples, checked_outputs
+from jaxrelu.closed_form.answer import ClosedForm, checked_outputs
 from jaxrelu.closed_form.whitened_data import check_orthonormal
 from jaxrelu.core.aliases import Floats
 from jaxrelu.core.options import positive
 from jaxrelu.core.tracing import on_host
-from jaxrelu.geometry.host.scaling import roots
 from jaxrelu.networks.network import Network
 
-# Singular values this near, against the largest, are equal; smaller entries of unit vectors are
-# signs of rounding.
-_EQUAL = 1e-6
-_ROUNDED = 1e-9
+# Of the largest singular value, in eps: values that are no larger than lam.
+_ROUNDED = 16.0
 
 
 @on_host()
@@ -79,57 +75,50 @@ def soft_thresholded_svd(X: Any, Y: Any, lam: Any) -> ClosedForm:
 
     Reference: Sahiner, Ergen, Pauly and Pilanci (ICLR 2021), on whitened data.
     """
-    samples, strength = checked_outputs(X, Y), positive(lam, "lam")
+    (samples, eps), strength = checked_outputs(X, Y), positive(lam, "lam")
     samples, strength = samples.scaled(strength, keep_data=True)
     check_orthonormal(samples)
-    p = _one_signed(samples.y, strength)
+    p = _one_signed(samples.y, strength, eps)
     images = samples.y.T @ p  # s_k g_k
     values = np.linalg.norm(images, axis=0)
-    sizes = np.maximum(values - strength, 0.0)
-    g = images / np.where(values > 0, values, 1.0)
-    fit = (p * sizes) @ g.T
+    above = values > strength
+    p, g, sizes = p[:, above], images[:, above] / values[above], values[above] - strength
+    directions = samples.X.T @ p
+    lengths = np.linalg.norm(directions, axis=0)
+    fit = (np.maximum(samples.X @ directions, 0.0) * sizes) @ g.T
     residual = samples.residual(fit)
     # Rows of which X X^T - I is not quite zero let X u reach a little beyond the unit ball.
     polar = float(np.linalg.norm(residual, 2) * np.linalg.norm(samples.X, 2))
     lower = samples.dual_value(residual * min(1.0, strength / polar) if polar > 0 else residual)
-    value = samples.loss_value(fit) + strength * float(np.sum(sizes))
-    network = _network(samples, samples.X.T @ p, g, sizes)
+    value = samples.loss_value(fit) + strength * float(np.sum(sizes * lengths))
+    root = samples.roots(sizes * lengths)
+    hidden, output = directions / lengths * root, (g * root).T
+    network = Network(samples.cast(hidden), samples.cast(output))
     return samples.closed_form(network, fit, residual, strength, value, lower, polar)
 
 
-def _network(samples: Samples, directions: Floats, outputs: Floats, sizes: Floats) -> Network:
-    root = roots(sizes, samples.units.weights)[sizes > 0]
-    directions, outputs = directions[:, sizes > 0], outputs[:, sizes > 0]
-    return Network(samples.cast(directions * root), samples.cast((outputs * root).T))
-
-
-def _one_signed(Y: Floats, lam: float) -> Floats:
+def _one_signed(Y: Floats, lam: float, eps: float) -> Floats:
     """The left singular vectors (n, m) of values above lam, without negative entries."""
     left, values, _ = np.linalg.svd(Y, full_matrices=False)
-    left, values = left[:, values > lam], values[values > lam]
-    if not values.size:
-        return left
-    apart = np.abs(np.diff(values)) > _EQUAL * values[0]
-    groups = np.split(left, np.flatnonzero(apart) + 1, axis=1)
-    return np.concatenate([_of_equal_values(group) for group in groups], axis=1)
+    kept = values > lam + _ROUNDED * eps * values[0]
+    # Vectors of values nearer than this are known up to a rotation by more than that.
+    noise = eps**0.5
+    apart = np.flatnonzero(np.abs(np.diff(values)) > noise * values[0]) + 1
+    groups = zip(np.split(left, apart, axis=1), np.split(kept, apart), strict=True)
+    found = [_of_equal_values(group, noise) for group, used in groups if used.any()]
+    return np.concatenate([left[:, :0], *found], axis=1)
 
 
-def _of_equal_values(vectors: Floats) -> Floats:
+def _of_equal_values(vectors: Floats, noise: float) -> Floats:
     """A basis of the span of orthonormal columns (n, m) without negative entries."""
-    projection = vectors @ vectors.T
-    count = vectors.shape[1]
-    if count == 1:
-        blocks = [np.flatnonzero(np.abs(vectors[:, 0]) > 0)]
-    else:
-        _, member = connected_components(np.abs(projection) > _ROUNDED, directed=False)
-        seen = np.diag(projection) > _ROUNDED
-        blocks = [np.flatnonzero(seen & (member == k)) for k in np.unique(member[seen])]
-    basis = np.zeros((len(vectors), len(blocks)))
-    for k, block in enumerate(blocks):
-        # A block of rank one is the outer product of its vector.
-        largest = block[np.argmax(np.diag(projection)[block])]
-        basis[block, k] = projection[block, largest] / np.sqrt(projection[largest, largest])
-    if len(blocks) != count or np.min(basis) < -_ROUNDED:
+    basis, left = np.zeros_like(vectors), np.sum(vectors**2, axis=1)
+    for k in range(vectors.shape[1]):
+        row = int(np.argmax(left))
+        column = vectors @ vectors[row] - basis @ basis[row]
+        basis[:, k] = column / np.sqrt(max(left[row], noise**2))
+        left = left - basis[:, k] ** 2
+    overlap = np.max(np.abs(basis.T @ basis - np.eye(basis.shape[1])))
+    if np.min(basis) < -noise or overlap > noise:
         raise ValueError(
             "Y has left singular vectors of mixed signs with singular values above lam, which have "
             "no closed form: pass a larger lam, or one column at a time to closed_form.whitened, "

@@ -19,6 +19,8 @@ More members may be there:
   different fits can be optimal, and `optimal_set` finds them by this.
 * ``prox(point, step, target)`` and ``slopes(target)``: of a loss with kinks, whose ``gradient`` is
   any of its slopes there (`jaxrelu.losses.kinks`).
+* ``several_outputs = True``: of a loss of rows of fits (n, c), the outputs of a sample together,
+  whose value and conjugate are (n,) and whose gradient is (n, c). Programs have one output.
 * ``value_error(fit, target)`` and ``conjugate_error(dual, target)`` (n,): how far the two, as
   computed, may be off, in units of eps. By default every function is taken to be `ELEMENTARY` of
   them off, relative to the largest terms that a smooth loss can be made of.

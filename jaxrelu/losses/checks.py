@@ -54,6 +54,16 @@ def check_no_kinks(loss: Loss, who: str) -> None:
         )
 
 
+def check_one_output(loss: Loss) -> None:
+    """Refuses a loss of several outputs where there is one; it has a member `several_outputs`."""
+    if getattr(loss, "several_outputs", False):
+        raise ValueError(
+            f"{type(loss).__name__} is a loss of several outputs, for jr.nonconvex_objective of a "
+            "network that has them; here there is one: use jr.LogisticLoss() with labels -1 and "
+            "+1, one class against the rest."
+        )
+
+
 def check_target(loss: Loss, target: Any) -> None:
     """Raises what the loss raises for a target that it cannot take; a traced one has no values."""
     if not is_traced(target):
@@ -90,12 +100,23 @@ def checked_samples(
     weight = as_float(sample_weight, "sample_weight")
     check_per_row(weight, "sample_weight", fit.shape[0])
     if fit.ndim == 1:
+        check_one_output(loss)
         check_per_row(target, "y", fit.shape[0])
-    else:
-        check_shape(target, "y", fit.shape, "one row a sample and one column an output")
     check_target(loss, y)
+    if fit.ndim > 1:
+        check_shape(target, "y", fit.shape, "one row a sample and one column an output")
+        _check_parameters_of_outputs(loss)
     check_weights_sign(sample_weight)
     return target.astype(fit.dtype), weight.astype(fit.dtype)
+
+
+def _check_parameters_of_outputs(loss: Loss) -> None:
+    """Refuses one number a sample, which could be taken for one an output; traced ones, too."""
+    if any(jnp.ndim(leaf) == 1 for leaf in jax.tree.leaves(loss)):
+        raise ValueError(
+            f"{type(loss).__name__} has a parameter of one axis, and the fit has several outputs: "
+            "pass a scalar, or an array of the shape of y."
+        )
 
 
 def parameter(value: Any, like: Array) -> Array:
@@ -104,12 +125,12 @@ def parameter(value: Any, like: Array) -> Array:
 
 
 def check_parameter(value: Any, name: str, target: Any, *, positive: bool = False) -> None:
-    """Refuses a parameter of a loss that is no scalar and no array of one number a sample.
+    """Refuses a parameter of a loss that is no scalar and has not the shape of the target.
 
     Args:
         value: of the parameter; None is let through, and values that are traced.
         name: of the parameter.
-        target: array (n,).
+        target: array (n,), or (n, c).
         positive: whether it has to be.
 
     Raises:
@@ -126,8 +147,8 @@ def check_parameter(value: Any, name: str, target: Any, *, positive: bool = Fals
             raise ValueError(f"{name} is {float(np.min(known)):g}; pass a positive number.")
     if jnp.ndim(value) and jnp.shape(value) != jnp.shape(target):
         raise ValueError(
-            f"{name} has shape {jnp.shape(value)}, y has {jnp.shape(target)}: pass a scalar, or "
-            "one number a sample."
+            f"{name} has shape {jnp.shape(value)}, y has {jnp.shape(target)}: pass a scalar, or an "
+            "array of the shape of y."
         )
 
 

@@ -12,12 +12,15 @@ from jax import Array
 from jax.scipy.special import xlogy
 
 from jaxrelu.core.checks import as_float
+from jaxrelu.core.numerics import eps
 from jaxrelu.core.pytrees import register
 from jaxrelu.core.rounding import ELEMENTARY
 from jaxrelu.core.tracing import is_traced
 
-# Rows of probabilities sum to one up to this times the root of eps.
-_NEAR_ONE = 1e-2
+# Rows of probabilities sum to one up to this, whatever made them; those of the conjugate, which
+# are computed, up to this times the root of eps.
+_NEAR_ONE = 1e-5
+_COMPUTED = 1e-2
 
 
 @register
@@ -40,6 +43,8 @@ class MultinomialLoss:
         [[0.25, 0.25, -0.75, 0.25]]
     """
 
+    several_outputs = True
+
     @property
     def smoothness(self) -> float:
         """1/2: the Hessian diag(p) - p p^T has no larger eigenvalue."""
@@ -51,7 +56,9 @@ class MultinomialLoss:
         top = jax.lax.stop_gradient(jnp.max(fit, axis=-1, keepdims=True))
         beyond = fit - top
         total = jnp.log(jnp.sum(jnp.exp(beyond), axis=-1))
-        return total - jnp.sum(target * beyond, axis=-1)
+        # An output of -inf counts for nothing where its probability is zero.
+        counts = target != 0
+        return total - jnp.sum(target * jnp.where(counts, beyond, 0.0), axis=-1)
 
     def gradient(self, fit: Array, target: Array) -> Array:
         """Derivative softmax(f) - y, shape (n, c)."""
@@ -64,7 +71,7 @@ class MultinomialLoss:
         """
         p = target + dual
         inside = jnp.all(p >= 0, axis=-1)
-        near = jnp.abs(jnp.sum(dual, axis=-1)) <= _tolerance(p.dtype)
+        near = jnp.abs(jnp.sum(dual, axis=-1)) <= _COMPUTED * eps(p.dtype) ** 0.5
         q = jnp.where(p > 0, p, 1.0)
         entropy = jnp.sum(xlogy(q, q), axis=-1)
         outside = jnp.where(jnp.isnan(jnp.sum(p, axis=-1)), jnp.nan, jnp.inf)
@@ -80,9 +87,9 @@ class MultinomialLoss:
         return (ELEMENTARY + dual.shape[-1]) * (jnp.abs(self.conjugate(dual, target)) + 1.0)
 
     def check_target(self, target: Any) -> None:
-        """Rows must be probabilities; NaN is let through and ends as `Status.NONFINITE`."""
+        """Rows must be probabilities; NaN is let through and makes the value NaN."""
         rows = np.shape(target)
-        if len(rows) != 2:
+        if len(rows) != 2 or rows[1] < 2:
             raise ValueError(
                 f"MultinomialLoss takes one column a class, but y has shape {rows}: pass "
                 "jax.nn.one_hot(labels, num_classes), for a network of as many outputs; "
@@ -94,13 +101,10 @@ class MultinomialLoss:
         if bool(np.any(values < 0)):
             raise ValueError("y has negative entries; MultinomialLoss takes rows of probabilities.")
         off = np.abs(values.sum(axis=1) - 1.0)
-        if bool(np.any(off > _tolerance(values.dtype))):
+        if bool(np.any(off > _NEAR_ONE)):
             worst = int(np.nanargmax(off))
             raise ValueError(
-                f"row {worst} of y sums to {values[worst].sum():g}; MultinomialLoss takes rows of "
-                "probabilities: a single one for the class of the sample, zeros elsewhere."
+                f"row {worst} of y sums to {values[worst].sum():.7g}; MultinomialLoss takes rows "
+                "of probabilities: a single one for the class of the sample and zeros elsewhere, or "
+                "numbers divided by their sum."
             )
-
-
-def _tolerance(dtype: Any) -> float:
-    return _NEAR_ONE * float(np.finfo(dtype).eps) ** 0.5

@@ -42,7 +42,8 @@ def check_network(
     if network.output.ndim > 1 and not outputs:
         raise ValueError(
             f"{name} has {network.output.shape[1]} outputs, and this function knows networks of "
-            f"one: pass dataclasses.replace({name}, output={name}.output[:, k]), one of them."
+            f"one: pass dataclasses.replace({name}, output={name}.output[:, k]), one of them (with "
+            "skip[:, k] and constant[k], where there are such)."
         )
     if network.skip is not None and not skip:
         raise ValueError(

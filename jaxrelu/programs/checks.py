@@ -24,6 +24,7 @@ from jaxrelu.geometry.checks import check_patterns
 from jaxrelu.geometry.patterns import Patterns
 from jaxrelu.losses.checks import (
     check_known_samples,
+    check_one_output,
     check_target,
     check_weights_sign,
     checked_loss,
@@ -65,6 +66,7 @@ def check_data(program: Program) -> None:
     X = program.X
     check_leaf(X, "X")
     check_matrix_shape(X, "X")
+    check_one_output(program.loss)
     for name in ("y", "sample_weight"):
         value = getattr(program, name)
         if value is not None or name == "y":

@@ -111,6 +111,32 @@ def test_targets_of_any_size(rng, exponent):
     np.testing.assert_allclose(found.value / scale / scale, one.value, rtol=1e-13)
 
 
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("values", [(3.0, 2.0), (2.0, 2.0)])
+@pytest.mark.parametrize("lam", [0.5, 2.0])
+def test_targets_with_noise_of_their_dtype(rng, dtype, values, lam):
+    # With lam at a value, repeated or not, no rotation of its vectors matters.
+    n, digits = 6, 1e-9 if dtype == "float64" else 1e-5
+    p = np.zeros((n, 2))
+    p[:4, 0], p[4:, 1] = [1e-4, 2.0, 1.0, 2.0], [1.0, 3.0]
+    p /= np.linalg.norm(p, axis=0)
+    known = sum(0.5 * s**2 - 0.5 * max(s - lam, 0.0) ** 2 for s in values)
+    for _ in range(20):
+        g = np.linalg.qr(rng.standard_normal((3, 3)))[0][:2]
+        X = orthonormal(rng, n, n).astype(dtype)
+        found = closed_form.soft_thresholded_svd(X, ((p * values) @ g).astype(dtype), lam)
+        np.testing.assert_allclose(found.value, known, rtol=digits)
+        np.testing.assert_allclose(found.lower, known, rtol=digits)
+        assert found.network.num_neurons == sum(s > lam for s in values)
+        np.testing.assert_allclose(found.network(X), found.fit, atol=digits)
+
+
+def test_weights_out_of_range(rng):
+    X = orthonormal(rng, 3, 3).astype("float32")
+    with pytest.raises(ValueError, match="out of the range of float32"):
+        closed_form.soft_thresholded_svd(X, 1e100 * np.eye(3), 1e99)
+
+
 def test_float32(rng):
     X, Y = orthonormal(rng, 6, 8).astype("float32"), one_hot((3, 3)).astype("float32")
     found = closed_form.soft_thresholded_svd(X, Y, 0.4)

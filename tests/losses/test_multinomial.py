@@ -32,6 +32,12 @@ def test_outputs_of_any_size():
     assert np.all(np.isfinite(far[:1]))
     assert far[1] == 0  # its own class is ahead by far
     assert np.isfinite(LOSS.gradient(1e300 * FIT, TARGET)).all()
+    # Where no probability is, an output may be as low as it likes.
+    ends = jnp.asarray([[0.0, -np.inf, -np.inf], [1.7e308, -1.7e308, 0.0]])
+    ahead = np.asarray([[1.0, 0.0, 0.0]] * 2)
+    np.testing.assert_array_equal(LOSS.value(ends, ahead), 0.0)
+    assert np.isfinite(jax.grad(lambda f: LOSS.value(f, ahead[1:]).sum())(ends[1:])).all()
+    assert np.isnan(LOSS.value(jnp.asarray([[np.nan, 0.0, 0.0]]), ahead[:1])).all()
     # A large common part costs no digits.
     near = LOSS.value(jnp.asarray([[1e8, 1e8 + 1.0, 1e8]]), TARGET[:1])
     np.testing.assert_allclose(near, np.log(2 + np.e), rtol=1e-12)
@@ -71,6 +77,7 @@ def test_domain_of_the_conjugate():
         (np.asarray([1.0, -1.0]), "jax.nn.one_hot"),
         (np.asarray([[1.5, -0.5]]), "negative entries"),
         (np.asarray([[1.0, 0.0], [1.0, 1.0]]), "row 1 of y sums to 2"),
+        (np.ones((3, 1)), "one column a class"),
     ],
 )
 def test_targets_that_are_no_probabilities(target, sentence):
@@ -82,3 +89,5 @@ def test_targets_that_are_let_through():
     LOSS.check_target(TARGET)
     LOSS.check_target(np.asarray([[0.2, 0.3, 0.5]], "float32"))
     LOSS.check_target(np.asarray([[np.nan, 0.0, 1.0]]))
+    single = np.asarray(jax.nn.softmax(jnp.asarray(FIT, jnp.float32)))
+    LOSS.check_target(single.astype("float64"))

@@ -86,7 +86,8 @@ def test_equal_networks(dtype):
     np.testing.assert_allclose(*norms, rtol=10 * digits)
     for other in (
         twice, balanced, jr.permute(network, [4, 3, 2, 1, 0]), jr.merge(network), jr.merge(twice),
-        jax.jit(jr.balance)(network),
+        jax.jit(jr.balance)(network), jax.jit(lambda net: jr.split(net, 0, [0.5, 0.5]))(network),
+        jax.jit(lambda net: jr.permute(net, [1, 0, 2, 4, 3]))(network),
     ):  # fmt: skip
         np.testing.assert_allclose(other(X), fit, atol=100 * digits)
         assert other.output.dtype == dtype
@@ -113,7 +114,7 @@ def test_a_neuron_of_a_bias_alone_is_a_constant():
 
 
 def test_objective_has_derivatives_and_batches():
-    X, Y = rows()
+    X, _ = rows()
     labels = jax.nn.one_hot(jnp.asarray([0, 1, 1, 0, 1, 0, 0]), C, dtype=X.dtype)
     loss = jr.MultinomialLoss()
     network = made()
@@ -133,7 +134,6 @@ def test_objective_has_derivatives_and_batches():
     np.testing.assert_allclose(many, [objective(network, lam) for lam in lams], rtol=1e-12)
     batch = jax.vmap(lambda s: jax.tree.map(lambda leaf: s * leaf, network))(lams)
     assert batch.num_neurons == M
-    del Y
 
 
 @pytest.mark.parametrize(
@@ -148,11 +148,14 @@ def test_objective_has_derivatives_and_batches():
         lambda net, X, y: jr.nearly_minimal(net, X),
         lambda net, X, y: jr.connect(net, net, X),
         lambda net, X, y: jr.descend(net, net, X, y, 0.1),
+        lambda net, X, y: jr.margin_conditions(net, X, np.sign(y)),
+        lambda net, X, y: jr.prune(jr.GatedNetwork(net.hidden, net.hidden, net.output), X, y, to=2),
+        lambda net, X, y: jr.minimal(replace(net, output=net.output[:, :1]), X),
     ],
 )
 def test_what_knows_one_output_says_so(call):
     X, Y = rows()
-    with pytest.raises(ValueError, match=r"has 2 outputs.*output\[:, k\]"):
+    with pytest.raises(ValueError, match=r"has [12] outputs.*output\[:, k\]"):
         call(made(), X, Y[:, 0])
 
 
@@ -176,5 +179,18 @@ def test_targets_that_do_not_fit():
     X, Y = rows()
     with pytest.raises(ValueError, match="one column an output"):
         jr.nonconvex_objective(made(), X, Y[:, 0], 0.1)
-    with pytest.raises(ValueError, match="one column a class"):
-        jr.nonconvex_objective(each(made())[0], X, Y[:, 0], 0.1, jr.MultinomialLoss())
+    loss = jr.MultinomialLoss()
+    with pytest.raises(ValueError, match="jax.nn.one_hot"):
+        jr.nonconvex_objective(made(), X, np.arange(N) % 2.0, 0.1, loss)
+    with pytest.raises(ValueError, match="loss of several outputs"):
+        jr.nonconvex_objective(each(made())[0], X, Y[:, 0], 0.1, loss)
+    patterns = jr.sample_patterns(jax.random.key(0), X, 4)
+    for y in (Y[:, 0], np.eye(2)[np.arange(N) % 2]):
+        with pytest.raises(ValueError, match="loss of several outputs"):
+            jax.jit(lambda y: jr.lambda_max(jr.ConvexProgram(X, y, patterns, loss)))(y)
+    # One number a sample could be taken for one an output.
+    many = jr.HuberLoss(jnp.ones(N))
+    with pytest.raises(ValueError, match="the shape of y"):
+        jr.nonconvex_objective(made(), X, Y, 0.1, many)
+    with pytest.raises(ValueError, match="the shape of y"):
+        jax.jit(lambda y: jr.nonconvex_objective(made(), X, y, 0.1, many))(Y)
