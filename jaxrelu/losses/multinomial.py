@@ -105,6 +105,6 @@ class MultinomialLoss:
             worst = int(np.nanargmax(off))
             raise ValueError(
                 f"row {worst} of y sums to {values[worst].sum():.7g}; MultinomialLoss takes rows "
-                "of probabilities: a single one for the class of the sample and zeros elsewhere, or "
-                "numbers divided by their sum."
+                "of probabilities: a single one for the class of the sample and zeros elsewhere, "
+                "or numbers divided by their sum."
             )
