@@ -701,11 +701,6 @@ CALLS = {
         lambda delta: jr.nonconvex_objective(NETWORK, X, Y, LAM, jr.HuberLoss(delta)),
         lambda: {"delta": number(2.0, without=["zero"], traceable=True)}, False,
     ),
-    "MultinomialLoss": (
-        lambda y: jr.nonconvex_objective(jr.Network(X.T, X), X, y, LAM, jr.MultinomialLoss()),
-        lambda: {"y": real(np.eye(2)[[0, 1, 1, 0, 1, 0]], "an entry of nan", traceable=True)},
-        False,
-    ),
     "QuantileLoss": (
         lambda q: jr.nonconvex_objective(NETWORK, X, Y, LAM, jr.QuantileLoss(q)),
         lambda: {"q": number(0.5, without=["zero", "one", "one and a half"], traceable=True)},

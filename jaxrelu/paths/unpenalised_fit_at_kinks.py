@@ -122,7 +122,7 @@ class KinkedFit(NamedTuple):
 
 def kinked_free_fit(program: Program) -> KinkedFit | None:
     """`KinkedFit` of a program with a loss of two slopes, on the host; None without an answer."""
-    whole, loss = extended(program), program.loss
+    loss, free = program.loss, _free_columns(extended(program))
     assert isinstance(loss, TwoSlopes)
     c = np.asarray(sample_weights(program), np.float64)
     # A sample of weight zero may have no target.
@@ -130,6 +130,47 @@ def kinked_free_fit(program: Program) -> KinkedFit | None:
     low, high = (
         np.asarray(end, np.float64) for end in loss.slopes(jnp.asarray(y, program.y.dtype))
     )
+    # What the open columns fit is left out: targets may be far away.
+    rounding = 32.0 * eps(y.dtype) * float(np.max(np.abs(y), initial=0.0))
+    y = np.where(c > 0, y - free.opened @ (free.opened.T @ y), 0.0)
+    usual = np.abs(y[np.abs(y) > rounding])
+    scale = float(np.median(usual)) if len(usual) else 1.0
+    found = _least_loss(free, y / scale, c * low, c * high)
+    if found is None:
+        return None
+    weights, error = found
+    near = max(_AT_KINK * scale, rounding)
+    above = np.where(scale * error < -near, low, high)
+    below = np.where(scale * error > near, high, low)
+    return KinkedFit(above, below, free.equalities(weights))
+
+
+class _FreeColumns(NamedTuple):
+    """The features of free blocks, of columns of X of length one.
+
+    Attributes:
+        opened: (n, rank), an orthonormal basis of those without a cone.
+        of_cones: (n, k d), those of k blocks in cones.
+        walls: of these, (n, d) each.
+        blur: how far the span of `opened` may be from the one that is meant.
+    """
+
+    opened: Floats
+    of_cones: Floats
+    walls: list[Floats]
+    blur: float
+
+    def equalities(self, weights: Floats) -> Equalities:
+        """Those of residuals where the blocks in cones (k, d) have their best weights."""
+        on_walls = [
+            wall[wall @ u <= _AT_KINK * float(np.linalg.norm(u))].T
+            for wall, u in zip(self.walls, weights, strict=True)
+        ]
+        of_walls = block_diag(np.zeros((self.opened.shape[1], 0)), *on_walls)
+        return Equalities(np.vstack([self.opened.T, self.of_cones.T]), of_walls, self.blur)
+
+
+def _free_columns(whole: Program) -> _FreeColumns:
     given = block_weights(whole)
     assert given is not None
     free = np.flatnonzero(np.asarray(given) == 0)
@@ -145,43 +186,46 @@ def kinked_free_fit(program: Program) -> KinkedFit | None:
     walls = [_walls(whole, X, int(b)) for b in free[coned]]
     left, sizes, _ = np.linalg.svd(opened, full_matrices=False)
     rank = int(np.sum(sizes > _RANK * np.max(sizes, initial=0.0)))
-    left = left[:, :rank]
     blur = 8.0 * d * eps(X.dtype) * (sizes[0] / sizes[rank - 1] if rank else 0.0)
+    return _FreeColumns(left[:, :rank], of_cones, walls, float(blur))
 
-    # What the open columns fit is left out: targets may be far away.
-    largest = float(np.max(np.abs(y), initial=0.0))
-    y = np.where(c > 0, y - left @ (left.T @ y), 0.0)
-    usual = np.abs(y[np.abs(y) > 32.0 * eps(y.dtype) * largest])
-    scale = float(np.median(usual)) if len(usual) else 1.0
-    moving = rank + of_cones.shape[1]
-    columns = sparse.hstack(
-        [sparse.csr_array(np.hstack([left, of_cones])), -sparse.eye_array(n), sparse.eye_array(n)]
-    )
-    outer = np.hstack([np.zeros((n * len(walls), rank)), -block_diag(*walls)]) if walls else None
-    costs = np.concatenate([c * high, -c * low])
+
+def _least_loss(
+    free: _FreeColumns, y: Floats, low: Floats, high: Floats
+) -> tuple[Floats, Floats] | None:
+    """The linear program: the weights (k, d) of blocks in cones, and fit minus target.
+
+    Args:
+        free: the features.
+        y: (n,), in units of what is usual.
+        low: (n,), slopes of the weighted loss of smaller fits.
+        high: (n,), of larger ones.
+    """
+    (n, rank), walls = free.opened.shape, free.walls
+    moving = rank + free.of_cones.shape[1]
+    columns = sparse.hstack([
+        sparse.csr_array(np.hstack([free.opened, free.of_cones])),
+        -sparse.eye_array(n), sparse.eye_array(n),
+    ])  # fmt: skip
+    confined: dict[str, Any] = {}
+    if walls:
+        outer = sparse.csr_array(np.hstack([np.zeros((n * len(walls), rank)), -block_diag(*walls)]))
+        slack = sparse.csr_array((n * len(walls), 2 * n))
+        confined = {"A_ub": sparse.hstack([outer, slack]), "b_ub": np.zeros(n * len(walls))}
+    costs = np.concatenate([high, -low])
     found = linprog(
         np.concatenate([np.zeros(moving), costs / (np.max(costs, initial=0.0) or 1.0)]),
-        A_ub=None
-        if outer is None
-        else sparse.hstack([sparse.csr_array(outer), sparse.csr_array((len(outer), 2 * n))]),
-        b_ub=None if outer is None else np.zeros(len(outer)),
         A_eq=columns,
-        b_eq=y / scale,
+        b_eq=y,
         bounds=[(None, None)] * moving + [(0.0, None)] * (2 * n),
         method="highs",
         options=TOLERANCES,
+        **confined,
     )
     if found.status != 0:
         return None
-    error = scale * (found.x[moving : moving + n] - found.x[moving + n :])
-    near = max(_AT_KINK * scale, 32.0 * eps(y.dtype) * largest)
-    above, below = np.where(error < -near, low, high), np.where(error > near, high, low)
-    on_walls = []
-    for wall, u in zip(walls, found.x[rank:moving].reshape(-1, d), strict=True):
-        on_walls.append(wall[wall @ u <= _AT_KINK * float(np.linalg.norm(u))].T)
-    of_walls = block_diag(np.zeros((rank, 0)), *on_walls)
-    equalities = Equalities(np.vstack([left.T, of_cones.T]), of_walls, float(blur))
-    return KinkedFit(above, below, equalities)
+    error = found.x[moving : moving + n] - found.x[moving + n :]
+    return found.x[rank:moving].reshape(-1, walls[0].shape[1] if walls else 1), error
 
 
 def _features(program: Program, X: Floats, block: int) -> Floats:

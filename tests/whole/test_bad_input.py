@@ -163,9 +163,9 @@ CALLED_BY_US = {
 NOT_BUILT = {
     "AbsoluteLoss", "Certificate", "ClosedForm", "Crossed", "Dataset", "DecreasingPath",
     "DescentPath", "FollowedPath", "HingeLoss", "Improved", "KKTResidual", "L0L1", "LogisticLoss",
-    "Loss", "MarginConditions", "MaxMargin", "MinimumNorm", "NetworkPath", "OptimalSet", "Path",
-    "PolarGauge", "Pruned",
-    "Refined", "SelfTest", "Sensitivity", "Separable", "Solution", "SpikeFree", "Spline", "Split",
+    "Loss", "MarginConditions", "MaxMargin", "MinimumNorm", "MultinomialLoss", "NetworkPath",
+    "OptimalSet", "Path", "PolarGauge", "Pruned", "Refined", "SelfTest", "Sensitivity", "Separable",
+    "Solution", "SpikeFree", "Spline", "Split",
     "SquaredHingeLoss", "SquaredLoss", "Stationarity", "Status", "Task",
 }  # fmt: skip
 
