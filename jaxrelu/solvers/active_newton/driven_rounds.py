@@ -44,11 +44,13 @@ class Answer(NamedTuple):
         verdict: `Verdict`, of the slots alone.
         num_steps: int32, Newton steps taken.
         reach: how far below this lam, relative to it, the answer may still be within the tolerance.
+        allowed: the gap that the tolerance asks for.
     """
 
     verdict: verdict.Verdict
     num_steps: Any
     reach: Any
+    allowed: Any
 
     @property
     def gap(self) -> float:
@@ -185,7 +187,8 @@ def conclude(
     given = verdict.in_users_numbers(at, tolerance)
     upper, gap = judged.upper, judged.upper - judged.lower
     allowed = given.absolute + given.relative * jnp.abs(upper)
-    answer = Answer(judged, steps, _reach(at, solved.residual, judged.fit, allowed))
+    reach = _reach(at, solved.residual, judged.fit, allowed)
+    answer = Answer(judged, steps, reach, allowed)
     return answer, *rounds.after_certificate(given, schedule, found, upper, gap, gap_before)
 
 

@@ -29,7 +29,6 @@ from jaxrelu.solvers.active_newton.working_set import Screened, WorkingSet, cold
 from jaxrelu.solvers.augmented_lagrangian.newton_method import Iterate
 from jaxrelu.solvers.base import Tolerance, WarmStart
 from jaxrelu.solvers.scaled_program import Prepared, Request
-from jaxrelu.solvers.verdict import in_users_numbers
 
 _FEWEST_SLOTS = 16
 # Blocks that are certified come as 128, 512, 2048, ...: next to screening, empty ones cost nothing.
@@ -146,9 +145,7 @@ class PathDriver:
         failed = int(verdict.status) in (Status.STALLED, Status.NONFINITE)
         if not failed or answer.active >= self.most:
             return False
-        given = in_users_numbers(self.at, self.tolerance)
-        far = Tolerance(_FAR * given.relative, _FAR * given.absolute)
-        return not bool(far.met(verdict.upper, verdict.lower))
+        return not answer.gap <= _FAR * float(answer.allowed)
 
     def _come_down(self, lam: Array, limit: int) -> Answer:
         """Rounds from what is known down to a lam, until its certificate closes."""
