@@ -50,6 +50,9 @@ from jaxrelu.programs.mapping import from_network as from_network
 from jaxrelu.programs.mapping import to_network as to_network
 from jaxrelu.programs.program import ConvexProgram as ConvexProgram
 from jaxrelu.programs.program import GatedProgram as GatedProgram
+from jaxrelu.paths.interpolation import interpolate as interpolate
+from jaxrelu.programs.vector_bounds import Neurons as Neurons
+from jaxrelu.programs.vector_program import VectorProgram as VectorProgram
 from jaxrelu.paths.lambda_grid import lambda_grid as lambda_grid
 from jaxrelu.paths.critical_lam import lambda_max as lambda_max
 from jaxrelu.paths.critical_lam import lambda_max_interval as lambda_max_interval
@@ -64,9 +67,9 @@ from jaxrelu.paths.exact.followed_path import follow_path as follow_path
 from jaxrelu.paths.grid import solve_grid as solve_grid
 from jaxrelu.paths.memory import estimate_memory as estimate_memory
 from jaxrelu.paths.path import Path as Path
-from jaxrelu.paths.path import interpolate as interpolate
 from jaxrelu.paths.path import solve_path as solve_path
 from jaxrelu.paths.solve import solve as solve
+from jaxrelu.paths.several_outputs.path import VectorPath as VectorPath
 from jaxrelu.paths.warmup import warmup as warmup
 from jaxrelu.optimal_sets.optimal_set import OptimalSet as OptimalSet
 from jaxrelu.optimal_sets.identification import optimal_set as optimal_set

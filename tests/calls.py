@@ -141,6 +141,12 @@ def path():
 
 
 @cache
+def outputs_path():
+    program = jr.VectorProgram(X, np.column_stack([Y, -Y]), patterns(), "gated")
+    return jr.solve_path(program, [2.0, 1.0])
+
+
+@cache
 def optima():
     """Three directions that see the data alike, of which two would do."""
     directions = np.array([[1.0, 0], [0.6, 0.8], [0.8, 0.6]])
@@ -670,6 +676,17 @@ CALLS = {
         lambda **given: jr.lambda_max(jr.GatedProgram(**given)), lambda: _program_leaves((3,)),
         True,
     ),
+    "VectorProgram": (
+        lambda **given: jr.lambda_max(jr.VectorProgram(**given)),
+        lambda: {
+            "X": leaf(X, traceable=True),
+            "Y": leaf(np.column_stack([Y, -Y]), *NAN, traceable=True),
+            "patterns": thing(patterns(), traceable=True), "kind": thing("gated"),
+            "loss": thing(jr.SquaredLoss()),
+            "sample_weight": leaf(WEIGHT, "none", *NAN, traceable=True),
+            "num_classes": thing(None, "none"),
+        }, True,
+    ),
     "Patterns": (
         lambda **given: jr.lambda_max(jr.ConvexProgram(X, Y, jr.Patterns(**given))),
         lambda: {
@@ -735,6 +752,9 @@ CALLS = {
         False,
     ),
     "Path.__getitem__": (lambda k: path()[k], lambda: {"k": count(1, "zero", "minus one")}, False),
+    "VectorPath.__getitem__": (
+        lambda k: outputs_path()[k], lambda: {"k": count(1, "zero", "minus one")}, False,
+    ),
     "FollowedPath.__call__": (
         lambda lam: walked("followed")(lam), lambda: {"lam": _lam(13.0)}, True,
     ),

@@ -7,4 +7,5 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 Bools = NDArray[np.bool_]
+Ints = NDArray[np.int64]
 FloatArray = NDArray[Any]  # of float32 or float64

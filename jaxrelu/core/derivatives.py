@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from jaxrelu.core.numerics import eps, matmul, safe_norm, unit
@@ -90,13 +91,15 @@ def nowhere(tangents: Any, result: T) -> T:
 
     Args:
         tangents: those of the arguments, any pytree.
-        result: a pytree of floating arrays.
+        result: a pytree of arrays, of which integers have no tangents.
     """
     leaves = [jnp.asarray(leaf) for leaf in jax.tree.leaves(tangents)]
     every = [jnp.sum(leaf) for leaf in leaves if jnp.issubdtype(leaf.dtype, jnp.floating)]
     no = jnp.asarray(False)
 
-    def none(leaf: Array) -> Array:
+    def none(leaf: Array) -> Any:
+        if not jnp.issubdtype(leaf.dtype, jnp.floating):
+            return np.zeros(leaf.shape, jax.dtypes.float0)
         moved = sum((move.astype(leaf.dtype) for move in every), jnp.zeros((), leaf.dtype))
         return known_where(no, jnp.broadcast_to(moved, leaf.shape))
 

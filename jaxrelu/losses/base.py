@@ -20,7 +20,7 @@ More members may be there:
 * ``prox(point, step, target)`` and ``slopes(target)``: of a loss with kinks, whose ``gradient`` is
   any of its slopes there (`jaxrelu.losses.kinks`).
 * ``several_outputs = True``: of a loss of rows of fits (n, c), the outputs of a sample together,
-  whose value and conjugate are (n,) and whose gradient is (n, c). Programs have one output.
+  whose value and conjugate are (n,) and whose gradient is (n, c), for a `VectorProgram`.
 * ``value_error(fit, target)`` and ``conjugate_error(dual, target)`` (n,): how far the two, as
   computed, may be off, in units of eps. By default every function is taken to be `ELEMENTARY` of
   them off, relative to the largest terms that a smooth loss can be made of.
@@ -171,18 +171,19 @@ def total_gradient(loss: Loss, fit: Array, target: Array, weight: Array) -> Arra
 
     Args:
         loss: a `Loss`.
-        fit: array (n,).
-        target: array (n,).
+        fit: array (n,), or (n, c) for c outputs.
+        target: array (n,), or (n, c).
         weight: array (n,), non-negative.
 
     Returns:
-        Array (n,), exactly zero where the weight is.
+        Array of the shape of the fit, exactly zero where the weight is.
     """
     return _weighted(weight, loss.gradient(fit, target))
 
 
 def _weighted(weight: Array, value: Array) -> Array:
     """The product, zero where the weight is, with its derivative in the weight there too."""
+    weight = weight.reshape(*weight.shape, *(1,) * (value.ndim - 1))
     return weight * jnp.where((weight == 0) & ~jnp.isfinite(value), 0.0, value)
 
 

@@ -58,8 +58,8 @@ def check_one_output(loss: Loss) -> None:
     """Refuses a loss of several outputs where there is one; it has a member `several_outputs`."""
     if getattr(loss, "several_outputs", False):
         raise ValueError(
-            f"{type(loss).__name__} is a loss of several outputs, for jr.nonconvex_objective of a "
-            "network that has them; here there is one: use jr.LogisticLoss() with labels -1 and "
+            f"{type(loss).__name__} is a loss of several outputs, for jr.VectorProgram and "
+            "networks that have them; here there is one: use jr.LogisticLoss() with labels -1 and "
             "+1, one class against the rest."
         )
 
@@ -105,12 +105,12 @@ def checked_samples(
     check_target(loss, y)
     if fit.ndim > 1:
         check_shape(target, "y", fit.shape, "one row a sample and one column an output")
-        _check_parameters_of_outputs(loss)
+        check_outputs_of_parameters(loss)
     check_weights_sign(sample_weight)
     return target.astype(fit.dtype), weight.astype(fit.dtype)
 
 
-def _check_parameters_of_outputs(loss: Loss) -> None:
+def check_outputs_of_parameters(loss: Loss) -> None:
     """Refuses one number a sample, which could be taken for one an output; traced ones, too."""
     if any(jnp.ndim(leaf) == 1 for leaf in jax.tree.leaves(loss)):
         raise ValueError(

@@ -14,7 +14,7 @@ from jax.scipy.special import xlogy
 from jaxrelu.core.checks import as_float
 from jaxrelu.core.numerics import eps
 from jaxrelu.core.pytrees import register
-from jaxrelu.core.rounding import ELEMENTARY
+from jaxrelu.core.rounding import EXPONENTIAL
 from jaxrelu.core.tracing import is_traced
 
 # Rows of probabilities sum to one up to this, whatever made them; those of the conjugate, which
@@ -80,11 +80,13 @@ class MultinomialLoss:
     def value_error(self, fit: Array, target: Array) -> Array:
         """Sums of c terms as large as the spread of the outputs, exp and log."""
         spread = jnp.max(fit, axis=-1) - jnp.min(fit, axis=-1)
-        return (ELEMENTARY + fit.shape[-1]) * (self.value(fit, target) + spread + 1.0)
+        roundings = 2.0 * EXPONENTIAL + fit.shape[-1] + 4.0
+        return roundings * (self.value(fit, target) + spread + 1.0)
 
     def conjugate_error(self, dual: Array, target: Array) -> Array:
         """Logarithms of c terms, none larger than one."""
-        return (ELEMENTARY + dual.shape[-1]) * (jnp.abs(self.conjugate(dual, target)) + 1.0)
+        roundings = 2.0 * EXPONENTIAL + dual.shape[-1] + 4.0
+        return roundings * (jnp.abs(self.conjugate(dual, target)) + 1.0)
 
     def check_target(self, target: Any) -> None:
         """Rows must be probabilities; NaN is let through and makes the value NaN."""

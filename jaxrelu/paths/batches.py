@@ -17,7 +17,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxrelu.core.compilation import compiled
 from jaxrelu.geometry.gram import are_many
-from jaxrelu.paths.solve import solve_traced, solved
+from jaxrelu.paths.traced_solve import solve_traced, solved
 from jaxrelu.programs.preparation import with_interior
 from jaxrelu.programs.program import Program
 from jaxrelu.programs.sharding import automatic

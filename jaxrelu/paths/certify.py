@@ -9,7 +9,8 @@ from jax import Array
 from jaxrelu.core.options import flag
 from jaxrelu.losses.kinks import has_kinks
 from jaxrelu.paths.checks import step_limit
-from jaxrelu.paths.solve import solved
+from jaxrelu.paths.several_outputs.certify import certify_outputs
+from jaxrelu.paths.traced_solve import solved
 from jaxrelu.programs.certificates import Certificate, proved
 from jaxrelu.programs.checks import (
     check_constant,
@@ -21,12 +22,13 @@ from jaxrelu.programs.checks import (
 )
 from jaxrelu.programs.extension import Parts, extended, joined
 from jaxrelu.programs.program import Program, fit, residual_at
+from jaxrelu.programs.vector_program import VectorProgram
 from jaxrelu.solvers.active_newton.solver import ActiveNewton
 from jaxrelu.solvers.base import WarmStart, tolerances
 
 
 def certify(
-    program: Program,
+    program: Program | VectorProgram,
     lam: Any,
     weights: Any,
     *,
@@ -74,6 +76,9 @@ def certify(
         >>> bool(c.lower <= c.upper)
         True
     """
+    if isinstance(program, VectorProgram):
+        others = {"multipliers": multipliers, "skip": skip, "constant": constant}
+        return certify_outputs(program, lam, weights, residual, **others)
     check_program(program)
     lam = check_lam(program, lam)
     multipliers = flag(multipliers, "multipliers")

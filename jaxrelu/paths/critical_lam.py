@@ -30,6 +30,7 @@ from jaxrelu.paths.correlations_at_zero import (
     projected,
 )
 from jaxrelu.paths.critical_lam_at_kinks import at_kink, critical_with_kinks
+from jaxrelu.paths.several_outputs.critical_lam import critical_interval, critical_of_outputs
 from jaxrelu.paths.unpenalised_fit import (
     has_free,
     known_data_are_finite,
@@ -41,9 +42,10 @@ from jaxrelu.programs.checks import check_program
 from jaxrelu.programs.penalties import bounded_factors, weighed_correlations
 from jaxrelu.programs.program import Program, float_masks, residual_at
 from jaxrelu.programs.units import in_units, out_of_units
+from jaxrelu.programs.vector_program import VectorProgram
 
 
-def lambda_max(program: Program) -> Array:
+def lambda_max(program: Program | VectorProgram) -> Array:
     r"""The smallest lam at which zero weights are optimal.
 
     max over blocks of ||Proj_K(s X^T D_j r)|| / w at r = -(c o loss')(0); without cones
@@ -79,6 +81,8 @@ def lambda_max(program: Program) -> Array:
 
     Reference: Mishkin and Pilanci (ICML 2023), KKT conditions; tested on both sides.
     """
+    if isinstance(program, VectorProgram):
+        return critical_of_outputs(program, lambda_max_interval)
     check_program(program)
     if is_traced(program):
         value: Array = _lambda_max(program)
@@ -102,7 +106,7 @@ def lambda_max(program: Program) -> Array:
         return jnp.asarray(upper, program.X.dtype)
 
 
-def lambda_max_interval(program: Program) -> tuple[Array, Array]:
+def lambda_max_interval(program: Program | VectorProgram) -> tuple[Array, Array]:
     """Two numbers that lambda_max lies between, as printed.
 
     From the host, blocks whose batched projection did not end are projected one by one.
@@ -125,6 +129,8 @@ def lambda_max_interval(program: Program) -> tuple[Array, Array]:
         >>> bool(0 < lower <= upper < 1.001 * lower)
         True
     """
+    if isinstance(program, VectorProgram):
+        return critical_interval(program, lambda_max_interval)
     check_program(program)
     if is_traced(program):
         ends: tuple[Array, Array] = _interval(program)

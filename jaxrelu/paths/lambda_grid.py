@@ -10,10 +10,11 @@ from jaxrelu.core.options import count, share
 from jaxrelu.core.tracing import on_host
 from jaxrelu.paths.critical_lam import lambda_max
 from jaxrelu.programs.program import Program
+from jaxrelu.programs.vector_program import VectorProgram
 
 
 @on_host("or use lambda_max, which can be traced")
-def lambda_grid(program: Program, num: int = 50, ratio: float = 1e-2) -> Array:
+def lambda_grid(program: Program | VectorProgram, num: int = 50, ratio: float = 1e-2) -> Array:
     """A geometric grid, descending from lambda_max to ratio * lambda_max.
 
     Args:

@@ -14,7 +14,7 @@ from jaxrelu.core.options import count
 from jaxrelu.core.tracing import on_host
 from jaxrelu.paths.batches import keeps_lanes, whole
 from jaxrelu.paths.checks import check_lams, checked_solver, step_limit
-from jaxrelu.paths.solve import solve_compiled
+from jaxrelu.paths.traced_solve import solve_compiled
 from jaxrelu.programs.checks import check_program
 from jaxrelu.programs.program import Program
 from jaxrelu.solvers.active_newton import lane_steps

@@ -17,26 +17,26 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from jaxrelu.core.checks import check_type
 from jaxrelu.core.compilation import compiled
 from jaxrelu.core.numerics import safe_norm
 from jaxrelu.core.options import count
 from jaxrelu.core.pytrees import register
 from jaxrelu.core.status import Status
 from jaxrelu.core.tracing import on_host, refuse_traced
-from jaxrelu.losses.kinks import has_kinks
 from jaxrelu.paths.checks import check_lams, step_limit, warm_point, working_set_solver
+from jaxrelu.paths.several_outputs.path import solve_outputs_path
 from jaxrelu.programs.certificates import Certificate
-from jaxrelu.programs.checks import check_lam, check_program
-from jaxrelu.programs.extension import Parts, beside, ids_apart
+from jaxrelu.programs.checks import check_program
+from jaxrelu.programs.extension import beside, ids_apart
 from jaxrelu.programs.program import Program
 from jaxrelu.programs.solution import Solution
+from jaxrelu.programs.vector_program import VectorProgram
 from jaxrelu.solvers.active_newton.driven_rounds import Answer
 from jaxrelu.solvers.active_newton.path_driver import PathDriver, slot_count
 from jaxrelu.solvers.active_newton.solver import ActiveNewton
 from jaxrelu.solvers.base import tolerances
 from jaxrelu.solvers.scaled_program import Request, prepare
-from jaxrelu.solvers.verdict import Verdict, certified
+from jaxrelu.solvers.verdict import Verdict
 
 
 @register
@@ -198,7 +198,7 @@ def _weights_of(path: Path) -> Array:
 
 @on_host("or use solve_grid, which can be traced")
 def solve_path(
-    program: Program,
+    program: Program | VectorProgram,
     lams: Any,
     *,
     rtol: Any = None,
@@ -207,7 +207,7 @@ def solve_path(
     init: Solution | None = None,
     solver: ActiveNewton | None = None,
     max_active: int | None = None,
-) -> Path:
+) -> Any:
     r"""Solves a convex program along a path of lams, each from the answer before.
 
     Driven from the host: the fastest way on a CPU and for long paths. The answers are certified one
@@ -215,7 +215,7 @@ def solve_path(
     returned there again, certified anew, with ``num_steps`` 0.
 
     Args:
-        program: a `ConvexProgram` or `GatedProgram`, concrete.
+        program: a `ConvexProgram`, `GatedProgram` or `VectorProgram`, concrete.
         lams: (L,), each > 0, in any order; solved in descending order, returned in yours.
         rtol: relative tolerance of the gap, as in `solve`.
         atol: absolute tolerance of the gap, as in `solve`.
@@ -226,7 +226,7 @@ def solve_path(
             returned with ``Status.SKIPPED`` and NaN values. Off by default.
 
     Returns:
-        `Path`, of length L whatever happened.
+        `Path`, of length L whatever happened; `VectorPath` of a `VectorProgram`.
 
     Raises:
         ValueError, TypeError: as `solve`; TypeError for traced arguments.
@@ -243,6 +243,9 @@ def solve_path(
     Reference: warm-started working sets as in celer and skglm; Mishkin and Pilanci (ICML 2023),
     Section 5, for the path itself.
     """
+    if isinstance(program, VectorProgram):
+        given = (rtol, atol, max_steps, init, solver, max_active)
+        return solve_outputs_path(program, lams, solve_path, *given)
     check_program(program)
     lams = check_lams(program, lams)
     most = None if max_active is None else count(max_active, "max_active", least=0)
@@ -280,67 +283,6 @@ def path_driver(
     tolerance, steps = tolerances(program, rtol, atol), step_limit(solver, max_steps)
     at, asked = prepare(program, lams, tolerance, warm_point(program, init))
     return PathDriver(solver, at, asked, tolerance, int(steps)), asked
-
-
-@on_host()
-def interpolate(path: Path, lam: Any) -> Solution:
-    r"""A certified answer between two lams of a path, without solving.
-
-    With lam = (1 - t) lam_k + t lam_{k+1}, the weights (1 - t) theta_k + t theta_{k+1} lie in the
-    cones, which are convex; their gap is certified like that of any others.
-
-    Args:
-        path: a `Path`.
-        lam: scalar within the range of ``path.lams``.
-
-    Returns:
-        `Solution` with ``num_steps`` 0: OPTIMAL where the gap is within the default tolerance,
-        MAX_STEPS (or PRECISION_FLOOR) where it is not. Pass it as ``init`` to solve further.
-
-    Raises:
-        ValueError: lam outside the range of the path, or between lams that were not solved.
-
-    Example:
-        >>> import jax, jaxrelu as jr, numpy as np
-        >>> X = np.asarray([[1.0, 0.2], [0.3, -1.0]], "float32")
-        >>> y = np.asarray([1.0, -1.0], "float32")
-        >>> program = jr.ConvexProgram(X, y, jr.sample_patterns(jax.random.key(0), X, 4))
-        >>> path = jr.solve_path(program, [0.5, 0.4])
-        >>> between = jr.interpolate(path, 0.45)
-        >>> bool(between.gap < 0.02 * between.upper)
-        True
-
-    Reference: the optimal value is concave in lam, and the objective convex in the weights.
-    """
-    check_type(path, "path", Path, "the Path of jr.solve_path")
-    lam = check_lam(path.program, lam)
-    lams, value = np.asarray(path.lams), float(lam)
-    order = np.argsort(lams, kind="stable")
-    if not lams[order[0]] <= value <= lams[order[-1]]:
-        raise ValueError(
-            f"lam is {value:g}, outside the path from {lams[order[0]]:g} to {lams[order[-1]]:g}: "
-            "use solve, with init=path[k] of the nearest one."
-        )
-    above = int(np.clip(np.searchsorted(lams[order], value), 1, max(len(order) - 1, 1)))
-    high = path[int(order[min(above, len(order) - 1)])]
-    low = path[int(order[above - 1])]
-    if not all(bool(jnp.all(jnp.isfinite(one.weights))) for one in (low, high)):
-        raise ValueError(f"the neighbours of lam {value:g} on the path were not solved.")
-    apart = high.lam - low.lam
-    t = jnp.where(apart > 0, (lam - low.lam) / jnp.where(apart > 0, apart, 1.0), 0.0)
-
-    def between(a: Any, b: Any) -> Any:
-        return None if a is None else (1 - t) * a + t * b
-
-    parts = Parts(
-        between(low.weights, high.weights),
-        between(low.skip, high.skip),
-        between(low.constant, high.constant),
-    )
-    residual = None
-    if has_kinks(path.program.loss):
-        residual = (1 - t) * low.residual + t * high.residual
-    return certified(path.program, lam, parts, residual)
 
 
 def _assemble(program: Program, lams: Array, answers: list[Answer | None]) -> Path:

@@ -17,7 +17,8 @@ from jaxrelu.geometry.bias_metric import most_in_polar_size, reach_of
 from jaxrelu.geometry.cones import block_patterns
 from jaxrelu.losses.base import curvature, curvature_within
 from jaxrelu.losses.kinks import has_kinks
-from jaxrelu.paths.solve import solve, solve_traced
+from jaxrelu.paths.solve import solve
+from jaxrelu.paths.traced_solve import solve_traced
 from jaxrelu.programs.bias import has_bias
 from jaxrelu.programs.bounds import (
     CorrelationBound,

@@ -19,6 +19,7 @@ Reference: Higham, Accuracy and Stability of Numerical Algorithms (2002), Chapte
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -328,23 +329,28 @@ def dual_value(program: Program, dual: Array) -> Array:
 
 
 def best_share(program: Program, lam: Array, residual: Array, bound: Array) -> Array:
-    """The t with 0 <= t <= lam / bound of the multiple t r with the best dual value.
+    """The t with 0 <= t <= lam / bound of the multiple t r with the best dual value."""
+    return best_multiplier(lambda t: dual_value(program, t * residual), lam, bound)
 
-    The dual value is concave in t: a fixed search on a grid that is refined twice finds the best t
-    for any loss, and min(1, lam / bound) is always among the candidates.
+
+def best_multiplier(value: Callable[[Array], Array], lam: Array, bound: Array) -> Array:
+    """The t with 0 <= t <= lam / bound of the largest value, which is concave in t.
+
+    A fixed search on a grid that is refined twice finds the best t for any loss, and
+    min(1, lam / bound) is always among the candidates.
     """
     # Far below the bound any multiple is feasible; twice the residual is then enough.
     # A bound that is NaN allows none.
     largest = jnp.where(bound <= 0.5 * lam, 2.0, lam / jnp.where(bound == 0, 1.0, bound))
-    grid = jnp.linspace(0.0, 1.0, 17, dtype=residual.dtype)
+    grid = jnp.linspace(0.0, 1.0, 17, dtype=bound.dtype)
 
     def values(t: Array) -> Array:
-        v = jax.vmap(lambda s: dual_value(program, s * residual))(t)
+        v = jax.vmap(value)(t)
         return jnp.where(jnp.isnan(v), -jnp.inf, v)
 
     whole = jnp.minimum(1.0, largest)
     # The residual itself may lie on the edge of the conjugate's domain, or outside by rounding.
-    always = jnp.stack([whole, whole * (1.0 - 8 * eps(residual.dtype))])
+    always = jnp.stack([whole, whole * (1.0 - 8 * eps(bound.dtype))])
 
     def refined(_: Any, found: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
         low, high, _ = found

@@ -37,9 +37,13 @@ from jaxrelu.networks.network import (
 from jaxrelu.programs.checks import check_kind, check_program, check_skip, check_weights
 from jaxrelu.programs.program import ConvexProgram, GatedProgram, Program
 from jaxrelu.programs.solution import Solution
+from jaxrelu.programs.vector_mapping import network_of_outputs
+from jaxrelu.programs.vector_program import VectorProgram
 
 
-def to_network(program: Program, solution: Solution | Any) -> Network | GatedNetwork:
+def to_network(
+    program: Program | VectorProgram, solution: Solution | Any
+) -> Network | GatedNetwork:
     """The network of a solution: one slot a block, zero slots for zero blocks.
 
     Args:
@@ -67,6 +71,8 @@ def to_network(program: Program, solution: Solution | Any) -> Network | GatedNet
 
     Reference: Pilanci and Ergen (ICML 2020), Theorem 1.
     """
+    if isinstance(program, VectorProgram):
+        return network_of_outputs(program, solution)
     check_kind(program)
     if isinstance(solution, Solution):
         weights = check_weights(program, solution.weights, "solution.weights")

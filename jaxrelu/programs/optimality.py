@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jax import Array
 
@@ -44,6 +45,13 @@ from jaxrelu.programs.program import (
     residual_at,
 )
 from jaxrelu.programs.skip import without_cone
+from jaxrelu.programs.vector_checks import (
+    check_nothing_beside,
+    check_vector_weights,
+    checked_outputs,
+)
+from jaxrelu.programs.vector_optimality import exact_violations, gated_violations
+from jaxrelu.programs.vector_program import VectorProgram, column_programs
 
 
 class KKTResidual(NamedTuple):
@@ -142,7 +150,12 @@ def _block_correlations(program: Program, residual: Array) -> Array:
 
 
 def kkt_residual(
-    program: Program, lam: Any, weights: Any, *, skip: Any = None, residual: Any = None
+    program: Program | VectorProgram,
+    lam: Any,
+    weights: Any,
+    *,
+    skip: Any = None,
+    residual: Any = None,
 ) -> KKTResidual:
     """How far weights are from the optimality conditions, relative.
 
@@ -173,6 +186,9 @@ def kkt_residual(
         >>> float(jr.kkt_residual(program, above, zero).dual_feasibility)
         0.0
     """
+    if isinstance(program, VectorProgram):
+        check_nothing_beside(skip=skip, residual=residual)
+        return _violations_of_outputs(program, lam, weights)
     check_program(program)
     check_no_bias(program, "a block's correlation is no projection then (jr.certify knows it)")
     lam = check_lam(program, lam)
@@ -186,6 +202,21 @@ def kkt_residual(
             "is: pass residual=solution.residual, or certify(...).dual."
         )
     return _kkt_residual(extended(program), lam, weights, residual)
+
+
+def _violations_of_outputs(program: VectorProgram, lam: Any, weights: Any) -> KKTResidual:
+    program = checked_outputs(program)
+    lam = check_lam(program, lam)  # type: ignore[arg-type]
+    weights = check_vector_weights(program, weights)
+    if program.kind == "exact":
+        return KKTResidual(*exact_violations(program, lam, weights))
+    if program.kind == "gated":
+        return KKTResidual(*gated_violations(program, lam, weights), jnp.zeros((), weights.dtype))
+    columns, axes = column_programs(program)
+    each = jax.vmap(lambda column, own: _kkt_residual(column, lam, own, None), in_axes=(axes, -1))(
+        columns, weights
+    )
+    return KKTResidual(*(jnp.max(part) for part in each))
 
 
 @compiled

@@ -53,27 +53,17 @@ def in_units(program: Program) -> tuple[Any, Units]:
     """The program in numbers around one, its skip connection a block of it, and the way back."""
     program = extended(program)
     biased = has_bias(program)
-    X, y = sized(jnp.asarray(program.X), biased), jnp.asarray(program.y)
-    feature = largest_exponent(X)
-    X = times_power(X, -feature)
-    # Rows of norm about one; with a free bias, of their distance from the mean.
-    mean = jnp.mean(safe_norm(X - jnp.mean(X, axis=0)[None] if biased else X))
-    usable = (mean > 0) & jnp.isfinite(mean)
-    rows = jnp.round(jnp.log2(jnp.where(usable, mean, 1.0))).astype(jnp.int32)
-    X, feature = times_power(X, -rows), feature + rows
+    X, feature = features_in_units(sized(jnp.asarray(program.X), biased), centred=biased)
     patterns = in_bias_units(program, program.patterns, feature)
     if biased:
         X = jnp.concatenate([X, jnp.ones((len(X), 1), X.dtype)], axis=1)
+    given = None if program.sample_weight is None else sample_weights(program)
+    samples, target, weight = samples_in_units(program.loss, jnp.asarray(program.y), given)
     degree = homogeneity(program.loss)
-    target = largest_exponent(y) if degree else jnp.zeros((), jnp.int32)
-    weight = jnp.zeros((), jnp.int32)
-    scaled_weight = None
-    if program.sample_weight is not None:
-        given = sample_weights(program)
-        weight = largest_exponent(given)
-        scaled_weight = times_power(given, -weight)
-    loss, y = scaled(program.loss, -target), times_power(y, -target)
-    inside = replace(program, X=X, y=y, patterns=patterns, loss=loss, sample_weight=scaled_weight)
+    inside = replace(
+        program, X=X, y=samples.y, patterns=patterns, loss=samples.loss,
+        sample_weight=samples.weight,
+    )  # fmt: skip
     units = Units.of(feature, target, weight, degree)
     if biased:
         # A bias is in units of the fit.
@@ -85,6 +75,32 @@ def in_units(program: Program) -> tuple[Any, Units]:
         blocks = times_power(blocks, -power).reshape(program.block_shape)
         inside, units = replace(inside, block_weights=blocks), units._replace(lam=units.lam - power)
     return inside, units
+
+
+def features_in_units(X: Array, *, centred: bool = False) -> tuple[Array, Array]:
+    """Rows of norm about one, or of such a distance from their mean; and the exponent taken out."""
+    feature = largest_exponent(X)
+    X = times_power(X, -feature)
+    mean = jnp.mean(safe_norm(X - jnp.mean(X, axis=0)[None] if centred else X))
+    usable = (mean > 0) & jnp.isfinite(mean)
+    rows = jnp.round(jnp.log2(jnp.where(usable, mean, 1.0))).astype(jnp.int32)
+    return times_power(X, -rows), feature + rows
+
+
+class Samples(NamedTuple):
+    """A loss with the targets and the weights (None for ones) of the samples."""
+
+    loss: Any
+    y: Array
+    weight: Array | None
+
+
+def samples_in_units(loss: Any, y: Array, weight: Array | None) -> tuple[Samples, Array, Array]:
+    """Targets, where the loss allows, and weights around one; and the exponents taken out."""
+    target = largest_exponent(y) if homogeneity(loss) else jnp.zeros((), jnp.int32)
+    power = jnp.zeros((), jnp.int32) if weight is None else largest_exponent(weight)
+    inside = None if weight is None else times_power(weight, -power)
+    return Samples(scaled(loss, -target), times_power(y, -target), inside), target, power
 
 
 def into_units(values: Any, exponent: Array) -> Array:

@@ -99,14 +99,13 @@ def conclude(at: Prepared, lam: Array, tolerance: Tolerance, found: Evidence) ->
     # As far as that: the rounding of a few such evaluations.
     close = (upper.value - lower.value <= 4.0 * rounding) | lost
     sound = found.finite & jnp.isfinite(high) & jnp.isfinite(low) & jnp.all(jnp.isfinite(weights))
-    status = jnp.where(found.exhausted, Status.MAX_STEPS, Status.STALLED)
-    status = jnp.where(close, Status.PRECISION_FLOOR, status)
-    status = jnp.where(met & ~lost, Status.OPTIMAL, status)
-    status = jnp.where(sound, status, Status.NONFINITE)
+    unbounded = jnp.asarray(False)
     if program.block_weights is not None:
         unbounded = found.finite & jnp.isfinite(high) & (low == -jnp.inf)
-        status = jnp.where(unbounded, Status.UNBOUNDED, status)
-    status = jnp.where(valid, status, Status.INVALID).astype(jnp.int32)
+    status = status_of(
+        valid=valid, sound=sound, met=met & ~lost, close=close, exhausted=found.exhausted,
+        unbounded=unbounded,
+    )  # fmt: skip
     # At a kink a fit does not say what the residual is.
     own = residual if has_kinks(program.loss) else residual_at(program, fit)
     return Verdict(
@@ -119,6 +118,30 @@ def conclude(at: Prepared, lam: Array, tolerance: Tolerance, found: Evidence) ->
         high,
         status,
     )
+
+
+def status_of(
+    *, valid: Any, sound: Any, met: Any, close: Any, exhausted: Any, unbounded: Any = False
+) -> Array:
+    """The status of an answer.
+
+    Args:
+        valid: lam is positive and finite.
+        sound: the answer and its bounds are finite.
+        met: the gap is within the tolerance, as it is printed.
+        close: it is within the rounding of the bounds.
+        exhausted: the steps ran out.
+        unbounded: nothing bounds the optimum from below.
+
+    Returns:
+        int32, a member of `Status`.
+    """
+    status = jnp.where(exhausted, Status.MAX_STEPS, Status.STALLED)
+    status = jnp.where(close, Status.PRECISION_FLOOR, status)
+    status = jnp.where(met, Status.OPTIMAL, status)
+    status = jnp.where(sound, status, Status.NONFINITE)
+    status = jnp.where(unbounded, Status.UNBOUNDED, status)
+    return jnp.where(valid, status, Status.INVALID).astype(jnp.int32)
 
 
 def in_users_numbers(at: Prepared, tolerance: Tolerance) -> Tolerance:

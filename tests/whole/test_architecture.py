@@ -35,6 +35,7 @@ INSIDE = {
     "geometry.host": ("core.aliases",),  # and no JAX
     "global_optimality.polar_gauge": ("core", "geometry"),
     "programs.mapping": (*PIECES, "networks", "programs"),
+    "programs.vector_mapping": (*PIECES, "networks", "programs"),
     "estimators": (*PROBLEM, *MEANING, "datasets", "plotting"),
     "cli": (*PROBLEM, *MEANING, "datasets", "plotting"),
     "__init__": (*PROBLEM, *MEANING, *EDGES),

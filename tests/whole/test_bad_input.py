@@ -164,9 +164,10 @@ NOT_BUILT = {
     "AbsoluteLoss", "Certificate", "ClosedForm", "Crossed", "Dataset", "DecreasingPath",
     "DescentPath", "FollowedPath", "HingeLoss", "Improved", "KKTResidual", "L0L1", "LogisticLoss",
     "Loss", "MarginConditions", "MaxMargin", "MinimumNorm", "MultinomialLoss", "NetworkPath",
+    "Neurons",
     "OptimalSet", "Path", "PolarGauge", "Pruned", "Refined", "SelfTest", "Sensitivity", "Separable",
     "Solution", "SpikeFree", "Spline", "Split",
-    "SquaredHingeLoss", "SquaredLoss", "Stationarity", "Status", "Task",
+    "SquaredHingeLoss", "SquaredLoss", "Stationarity", "Status", "Task", "VectorPath",
 }  # fmt: skip
 
 

@@ -1,0 +1,1 @@
+"""Programs of several outputs: gated, one against all, exact."""
