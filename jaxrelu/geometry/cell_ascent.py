@@ -21,7 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrelu.core.aliases import Floats, Ints
-from jaxrelu.geometry.cell_found import Found, coordinates_slip, unknown
+from jaxrelu.geometry.cell_found import ROUNDED, Found, coordinates_slip, unknown
 from jaxrelu.geometry.cones import lanes_at_once
 from jaxrelu.geometry.driven_projection import project_points
 from jaxrelu.geometry.gram import Rows, shared_rows
@@ -45,8 +45,13 @@ class CellAscent:
     def __init__(self, X: Any, masks: Any, interior: Any) -> None:
         data = np.asarray(X, np.float64)
         self.basis: Floats | None = None
+        self.off = 1.0
         if data.shape[1] > data.shape[0]:
             q, r = np.linalg.qr(data.T)
+            left = np.linalg.norm(data - r.T @ q.T, axis=1)
+            lengths = np.linalg.norm(data, axis=1)
+            share = np.max(left[lengths > 0] / lengths[lengths > 0], initial=0.0)
+            self.off = max(1.0, float(share) / (ROUNDED * _EPS))
             self.basis, data = q, np.ascontiguousarray(r.T)
         self.rows: Rows = shared_rows(jnp.asarray(data))
         some = np.any(data != 0, axis=1)
@@ -90,7 +95,7 @@ class CellAscent:
         if self.basis is not None:
             directions = directions @ self.basis.T
         found = float(np.max(bounds, initial=0.0))
-        slip = coordinates_slip(correlations, self.basis)
+        slip = self.off * coordinates_slip(correlations, self.basis)
         return Found(found, slip, directions.copy(), values)
 
     def _relax(self, c: Floats, cells: Ints, bounds: Floats, lam: float) -> None:
@@ -144,5 +149,8 @@ class CellAscent:
             )  # fmt: skip
             stop = min(start + m, len(points))
             out[start:stop] = np.asarray(found.points)[: stop - start]
-            bounds[start:stop] = np.asarray(found.bound)[: stop - start]
+            # K^T mu is a sum of n terms, of rows of norm one.
+            mass = np.sum(np.asarray(found.multipliers), axis=1)
+            far = np.asarray(found.bound) + (n + 8.0) * _EPS * mass
+            bounds[start:stop] = far[: stop - start]
         return out, bounds

@@ -46,7 +46,7 @@ def certify(
     dual vector of a `solve` that starts from the weights.
 
     Args:
-        program: a `ConvexProgram` or `GatedProgram`.
+        program: a `ConvexProgram`, `GatedProgram` or `VectorProgram`.
         lam: scalar, > 0.
         weights: array (2, p, d), or (p, d) for a gated program: optimal, infeasible, random.
         multipliers: return the mu >= 0 that prove the dual point feasible, too: with K_j =

@@ -52,7 +52,7 @@ def lambda_max(program: Program | VectorProgram) -> Array:
     max_j ||X^T D_j r|| / w_j. The cone-free value is up to twice too large on real data.
 
     Args:
-        program: a `ConvexProgram` or `GatedProgram`.
+        program: a `ConvexProgram`, `GatedProgram` or `VectorProgram`.
 
     Returns:
         Scalar, an upper bound within 1e-6 of the value (1e-3 in float32), relative: weights are
@@ -112,7 +112,7 @@ def lambda_max_interval(program: Program | VectorProgram) -> tuple[Array, Array]
     From the host, blocks whose batched projection did not end are projected one by one.
 
     Args:
-        program: a `ConvexProgram` or `GatedProgram`.
+        program: a `ConvexProgram`, `GatedProgram` or `VectorProgram`.
 
     Returns:
         ``(lower, upper)``, scalars; NaN for data with NaN. Their derivatives are NaN.

@@ -18,7 +18,7 @@ def lambda_grid(program: Program | VectorProgram, num: int = 50, ratio: float = 
     """A geometric grid, descending from lambda_max to ratio * lambda_max.
 
     Args:
-        program: a `ConvexProgram` or `GatedProgram`.
+        program: a `ConvexProgram`, `GatedProgram` or `VectorProgram`.
         num: number of values.
         ratio: last value over the first, in (0, 1).
 

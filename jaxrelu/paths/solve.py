@@ -37,11 +37,12 @@ def solve(
     tolerance; they are NaN where there is none (`jaxrelu.solvers.implicit_differentiation`).
 
     Args:
-        program: a `ConvexProgram` or `GatedProgram`.
+        program: a `ConvexProgram`, `GatedProgram` or `VectorProgram`.
         lam: scalar, > 0.
         rtol: relative tolerance of the gap; default 1e-6 in float64, 1e-3 in float32.
         atol: absolute tolerance; default 50 eps times the objective at zero weights.
-        max_steps: limit on steps of the solver; default 2000 Newton steps.
+        max_steps: limit on steps of the solver; default 2000 Newton steps. Of a `VectorProgram` 500
+            Newton steps if it is gated, 100 rounds if it is exact.
         init: a `Solution` of a program of equal shape, at any lam, to start from.
         solver: an `ActiveNewton` (the default), an `ADMM`, or any `Solver`.
 

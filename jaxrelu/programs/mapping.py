@@ -52,7 +52,8 @@ def to_network(
             skip connection or a constant.
 
     Returns:
-        `Network` with 2p slots, positive output weights first, or `GatedNetwork` with p slots.
+        `Network` with 2p slots, positive output weights first, or `GatedNetwork` with p slots; of a
+        `VectorProgram` one with outputs (m, c): min(d, c) slots a gate, one a neuron, or 2p c.
         Traceable, and differentiable: the derivative of a zero block is 0, as of relu at 0.
         ``network.compact()`` drops the zero slots on the host.
 

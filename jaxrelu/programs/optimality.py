@@ -160,7 +160,8 @@ def kkt_residual(
     """How far weights are from the optimality conditions, relative.
 
     Args:
-        program: a `ConvexProgram` or `GatedProgram`.
+        program: a `ConvexProgram`, `GatedProgram` or `VectorProgram`, of an exact one of which dual
+            feasibility is an upper bound and nothing can be traced.
         lam: scalar, > 0.
         weights: array (2, p, d), or (p, d) for a gated program.
         skip: array (d,), the skip connection of a program that has one, zero by default.

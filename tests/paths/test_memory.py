@@ -9,7 +9,7 @@ import zoo
 
 import jaxrelu as jr
 from jaxrelu.paths.checks import step_limit
-from jaxrelu.paths.solve import solve_compiled
+from jaxrelu.paths.traced_solve import solve_compiled
 from jaxrelu.solvers.base import tolerances
 
 GENERIC = zoo.problem(zoo.generic)

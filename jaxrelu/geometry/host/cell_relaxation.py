@@ -75,7 +75,8 @@ def relaxed_maximum(form: Floats, walls: Floats, inside: Floats, level: float) -
         N = 0.5 * (N + N.T)
         raised = M + walls.T @ N @ walls
         raised = 0.5 * (raised + raised.T)
-        rounding = (m + 8.0) * _EPS * (1.0 + float(lengths @ N @ lengths))
+        # Rows may be off in coordinates of their span.
+        rounding = (m + 136.0) * _EPS * (1.0 + float(lengths @ N @ lengths))
         bound = float(np.linalg.eigvalsh(raised)[-1]) + rounding
         best = min(best, scale * bound * (1.0 + share))
         if best <= level:
