@@ -17,7 +17,7 @@ from jaxrelu.core.checks import (
     real_array,
 )
 from jaxrelu.core.options import count, scalar
-from jaxrelu.core.tracing import is_traced
+from jaxrelu.core.tracing import is_traced, refuse_traced
 from jaxrelu.programs.checks import check_constant, check_skip, check_weights
 from jaxrelu.programs.extension import Parts, joined
 from jaxrelu.programs.program import Program
@@ -41,6 +41,15 @@ def check_lams(program: Program, lams: Any) -> Array:
             "small one, for example 1e-6 * lambda_max(program)."
         )
     return jnp.asarray(values)
+
+
+def path_index(k: Any, length: int) -> int:
+    """The place of ``path[k]`` on a path of so many lams, counted from the end where negative."""
+    refuse_traced("path[k]", {"k": k}, "or index the leaves of the path")
+    k = count(k, "k", least=-(2**63))
+    if not -length <= k < length:
+        raise IndexError(f"k is {k}, but the path has {length} lams.")
+    return k % length
 
 
 def checked_solver(program: Program, solver: Any) -> Solver:

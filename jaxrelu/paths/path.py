@@ -22,8 +22,14 @@ from jaxrelu.core.numerics import safe_norm
 from jaxrelu.core.options import count
 from jaxrelu.core.pytrees import register
 from jaxrelu.core.status import Status
-from jaxrelu.core.tracing import on_host, refuse_traced
-from jaxrelu.paths.checks import check_lams, step_limit, warm_point, working_set_solver
+from jaxrelu.core.tracing import on_host
+from jaxrelu.paths.checks import (
+    check_lams,
+    path_index,
+    step_limit,
+    warm_point,
+    working_set_solver,
+)
 from jaxrelu.paths.several_outputs.path import solve_outputs_path
 from jaxrelu.programs.certificates import Certificate
 from jaxrelu.programs.checks import check_program
@@ -91,11 +97,7 @@ class Path:
 
     def __getitem__(self, k: int) -> Solution:
         """The `Solution` at ``lams[k]``, with dense weights."""
-        refuse_traced("path[k]", {"k": k}, "or index the leaves of the path")
-        k = count(k, "k", least=-(2**63))
-        if not -len(self) <= k < len(self):
-            raise IndexError(f"k is {k}, but the path has {len(self)} lams.")
-        return _solution_at(self, np.int32(k % len(self)))
+        return _solution_at(self, np.int32(path_index(k, len(self))))
 
     @property
     def weights(self) -> Array:

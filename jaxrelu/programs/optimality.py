@@ -21,6 +21,7 @@ from jaxrelu.core.numerics import matmul, safe_norm, unit
 from jaxrelu.core.options import nonnegative_scalar
 from jaxrelu.geometry.cones import block_patterns
 from jaxrelu.geometry.correlations import correlations
+from jaxrelu.losses.checks import check_no_kinks
 from jaxrelu.losses.kinks import has_kinks
 from jaxrelu.programs.checks import (
     check_constant,
@@ -213,6 +214,7 @@ def _violations_of_outputs(program: VectorProgram, lam: Any, weights: Any) -> KK
         return KKTResidual(*exact_violations(program, lam, weights))
     if program.kind == "gated":
         return KKTResidual(*gated_violations(program, lam, weights), jnp.zeros((), weights.dtype))
+    check_no_kinks(program.loss, "kkt_residual of several outputs")
     columns, axes = column_programs(program)
     each = jax.vmap(lambda column, own: _kkt_residual(column, lam, own, None), in_axes=(axes, -1))(
         columns, weights

@@ -10,10 +10,8 @@ import jax
 import numpy as np
 from jax import Array
 
-from jaxrelu.core.options import count
 from jaxrelu.core.pytrees import register
-from jaxrelu.core.tracing import refuse_traced
-from jaxrelu.paths.checks import check_lams
+from jaxrelu.paths.checks import check_lams, path_index
 from jaxrelu.paths.several_outputs.exact import solve_exact
 from jaxrelu.paths.several_outputs.gated import solve_gated_path
 from jaxrelu.paths.several_outputs.one_vs_all import stacked, together
@@ -83,11 +81,8 @@ class VectorPath(Certified):
 
     def __getitem__(self, k: int) -> Solution:
         """The `Solution` at ``lams[k]``."""
-        refuse_traced("path[k]", {"k": k}, "or index the leaves of the path")
-        k = count(k, "k", least=-(2**63))
-        if not -len(self) <= k < len(self):
-            raise IndexError(f"k is {k}, but the path has {len(self)} lams.")
-        return jax.tree.map(lambda leaf: leaf[k], self.solutions)  # type: ignore[no-any-return]
+        place = path_index(k, len(self))
+        return jax.tree.map(lambda leaf: leaf[place], self.solutions)  # type: ignore[no-any-return]
 
 
 def solve_outputs_path(
@@ -111,6 +106,7 @@ def solve_outputs_path(
     lams = check_lams(program, lams)  # type: ignore[arg-type]
     tolerance = tolerances(program, rtol, atol)  # type: ignore[arg-type]
     if program.kind == "one_vs_all":
+        start_of(program, init)
         share = None if atol is None else np.asarray(atol) / program.num_outputs
         columns = []
         for k in range(program.num_outputs):

@@ -225,6 +225,18 @@ def test_paths_hold_answers_in_the_order_of_lams(kind):
         path[3]
 
 
+@pytest.mark.slow
+def test_one_against_all_takes_losses_with_kinks():
+    at = jr.VectorProgram(X, LABELS, PATTERNS, "one_vs_all", jr.HingeLoss())
+    lam = 0.2 * float(jr.lambda_max(at))
+    answer = jr.solve(at, lam)
+    jr.raise_if_failed(answer)
+    proof = jr.certify(at, lam, answer.weights, residual=answer.residual)
+    assert proof.lower <= answer.upper <= proof.upper * (1 + 1e-9)
+    with pytest.raises(ValueError, match="kink of HingeLoss"):
+        jr.kkt_residual(at, lam, answer.weights)
+
+
 def test_labels_are_rows_of_the_identity():
     rows = jr.VectorProgram(X, np.eye(3)[LABELS], PATTERNS, "gated", jr.MultinomialLoss())
     expected = jr.solve(rows, 0.2)
@@ -374,6 +386,7 @@ def test_what_programs_of_several_outputs_do_not_know_is_refused():
         (lambda: jr.solve_path(at, [0.5], max_active=3), "max_active is given"),
         (lambda: jr.certify(at, 0.5, np.zeros((16, 2, 3)), multipliers=True), "multipliers"),
         (lambda: jr.certify(at, 0.5, np.zeros((16, 2))), r"weights has shape \(16, 2\)"),
+        (lambda: jr.solve_path(program("one_vs_all"), [0.5], init=3), "init is 3"),
         (lambda: jr.optimal_set(at, None), "program is of type VectorProgram"),
         (lambda: jr.solve_grid(at, [0.5]), "program is of type VectorProgram"),
     ):
